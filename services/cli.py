@@ -1,0 +1,73 @@
+"""``proact``: one command for people. Containers run ``python -m services.NAME``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+_COMMANDS: Final = {
+    "stack": ("services.commands.stack", "stack"),
+    "topics": ("services.commands.topics", "topics"),
+    "topology": ("services.commands.topics", "topology"),
+    "simulate": ("services.commands.traffic", "simulate"),
+    "replay": ("services.commands.traffic", "replay"),
+    "scorer": ("services.commands.scorer", "scorer"),
+    "watch": ("services.commands.watch", "watch"),
+    "tail": ("services.commands.watch", "tail"),
+    "train": ("services.commands.train", "train"),
+    "evaluate": ("services.commands.train", "evaluate"),
+    "demo": ("services.commands.demo", "demo"),
+    "bench": ("services.commands.measure", "bench"),
+    "parity": ("services.commands.measure", "parity"),
+    "settings": ("services.commands.settings", "settings"),
+}
+"""Each command's module and name; the module is imported when the command is asked for."""
+
+_SUMMARIES: Final = {
+    "stack": "Start, look at and stop the embedded Kafka and Redis.",
+    "topics": "Create the topics, or show them.",
+    "topology": "Show which service reads and writes which topic.",
+    "simulate": "Make up card traffic: into Kafka or into a Parquet file.",
+    "replay": "Send the transactions of a file into Kafka.",
+    "scorer": "Run scorers: decide on transactions.",
+    "watch": "Look at decisions and alerts as they happen.",
+    "tail": "Print the records of an output topic.",
+    "train": "Train a model and write its release.",
+    "evaluate": "Test a released model on other transactions.",
+    "demo": "Show everything at once, and stop it again.",
+    "bench": "Measure throughput and latency.",
+    "parity": "Compare online features with offline and published ones.",
+    "settings": "Show every setting and its value here.",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog="\b\nExample:\n  proact demo")
+@click.version_option(package_name="proact", message="proact %(version)s")
+def main() -> None:
+    """Decide on every card transaction while it is in flight.
+
+    Settings come from flags, then PROACT_* variables, then proact.toml; `proact settings` shows them.
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())

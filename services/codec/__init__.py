@@ -1,0 +1,1 @@
+"""Avro: fastavro for one record and off the hot path, columnar kernels for batches."""

@@ -1,0 +1,285 @@
+"""Decode a batch of Avro single objects into columns, in one kernel, with a verdict on every record.
+
+The decoder never stops at a bad record: it says what is wrong with it, and its neighbours are decoded as if it were not
+there. It is stricter than fastavro, the reference: trailing bytes, a varint beyond its type, a boolean that is neither
+0 nor 1 and invalid UTF-8 are refused. ``tests/codec`` holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from services.codec.program import (
+    ARGUMENT,
+    ARRAY,
+    BOOLEAN,
+    BYTES,
+    DOUBLE,
+    DOUBLES,
+    ENUM,
+    FIXED,
+    INT,
+    ITEM_FIRST,
+    ITEM_STOP,
+    LONG,
+    NULL_BRANCH,
+    OPERATION,
+    STRING,
+    Program,
+    compile_program,
+)
+from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
+from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
+from services.core.validation import Reject
+
+_MALFORMED, _TRAILING, _UTF8 = int(Reject.MALFORMED), int(Reject.TRAILING_BYTES), int(Reject.INVALID_UTF8)
+
+
+@njit(cache=True)
+def read_varint(buffer: type_u8, at: int, stop: int) -> tuple[int, int]:
+    """Return a zigzag varint and the position behind it; the position is -1 where there is no valid one."""
+    value = np.uint64(0)
+    for i in range(10):
+        if at + i >= stop:
+            return 0, -1
+        byte = np.uint64(buffer[at + i])
+        if i == 9 and byte > 1:
+            return 0, -1
+        value |= (byte & np.uint64(0x7F)) << np.uint64(7 * i)
+        if byte < 128:
+            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at + i + 1
+    return 0, -1
+
+
+@njit(cache=True)
+def _continues(buffer: type_u8, at: int, stop: int, least: int, most: int) -> bool:
+    return at < stop and least <= buffer[at] <= most
+
+
+@njit(cache=True)
+def valid_utf8(buffer: type_u8, at: int, stop: int) -> bool:
+    """Whether a byte range is well-formed UTF-8 (The Unicode Standard, table 3-7)."""
+    while at < stop:
+        lead = buffer[at]
+        if lead < 0x80:
+            at += 1
+            continue
+        if 0xC2 <= lead <= 0xDF:
+            follow, least, most = 1, 0x80, 0xBF
+        elif 0xE0 <= lead <= 0xEF:
+            follow, least, most = 2, 0xA0 if lead == 0xE0 else 0x80, 0x9F if lead == 0xED else 0xBF
+        elif 0xF0 <= lead <= 0xF4:
+            follow, least, most = 3, 0x90 if lead == 0xF0 else 0x80, 0x8F if lead == 0xF4 else 0xBF
+        else:
+            return False
+        if not _continues(buffer, at + 1, stop, least, most):
+            return False
+        for i in range(2, follow + 1):
+            if not _continues(buffer, at + i, stop, 0x80, 0xBF):
+                return False
+        at += follow + 1
+    return True
+
+
+@njit(cache=True)
+def _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Read one scalar into cell (f, i); return (position behind it, status)."""
+    operation = row[OPERATION]
+    if row[NULL_BRANCH] >= 0:
+        branch, at = read_varint(buffer, at, stop)
+        if at < 0 or branch not in (0, 1):
+            return at, _MALFORMED
+        if branch == row[NULL_BRANCH]:
+            lengths[f, i] = -1
+            doubles[f, i] = np.nan
+            return at, 0
+    if operation == DOUBLE:
+        if at + 8 > stop:
+            return -1, _MALFORMED
+        doubles[f, i] = buffer[at : at + 8].view(np.float64)[0]
+        return at + 8, 0
+    if operation == BOOLEAN:
+        if at >= stop or buffer[at] > 1:
+            return -1, _MALFORMED
+        ints[f, i] = buffer[at]
+        return at + 1, 0
+    if operation == FIXED:
+        if row[ARGUMENT] > stop - at:
+            return -1, _MALFORMED
+        ints[f, i], lengths[f, i] = at, row[ARGUMENT]
+        return at + row[ARGUMENT], 0
+    value, at = read_varint(buffer, at, stop)
+    if at < 0:
+        return -1, _MALFORMED
+    if operation in (LONG, INT, ENUM):
+        if operation == INT and not -(2**31) <= value < 2**31:
+            return -1, _MALFORMED
+        if operation == ENUM and not 0 <= value < row[ARGUMENT]:
+            return -1, _MALFORMED
+        ints[f, i] = value
+        return at, 0
+    if value < 0 or value > stop - at:
+        return -1, _MALFORMED
+    ints[f, i], lengths[f, i] = at, value
+    if operation == STRING and not valid_utf8(buffer, at, at + value):
+        return at + value, _UTF8
+    return at + value, 0
+
+
+@njit(cache=True)
+def _skip_array(buffer, at, stop, row, table, scratch_ints, scratch_lengths, scratch_doubles):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Walk over an array of scalars or flat records, checking each; return (position behind it, status)."""
+    while True:
+        count, at = read_varint(buffer, at, stop)
+        # Every item of ours takes a byte at least, so more items than bytes is a bomb.
+        if at < 0 or count < 0 or count > stop - at:
+            return -1, _MALFORMED
+        if count == 0:
+            return at, 0
+        for _ in range(count):
+            for r in range(row[ITEM_FIRST], row[ITEM_STOP]):
+                at, status = _read_scalar(
+                    buffer, at, stop, table[r], scratch_ints, scratch_lengths, scratch_doubles, 0, 0
+                )
+                if status:
+                    return -1, status
+
+
+@njit(cache=True)
+def _read_doubles(buffer, at, stop, ints, lengths, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Note where the doubles of an array lie: our writer puts them into one block."""
+    count, at = read_varint(buffer, at, stop)
+    if at < 0 or count < 0 or count > (stop - at) // 8:
+        return -1, _MALFORMED
+    ints[f, i], lengths[f, i] = at, count
+    if count == 0:
+        return at, 0
+    end = at + 8 * count
+    if end >= stop or buffer[end] != 0:
+        return -1, _MALFORMED
+    return end + 1, 0
+
+
+@njit(cache=True)
+def _read_rows(buffer, start, length, header, fields, table, ints, lengths, doubles, status) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    scratch_ints, scratch_doubles = np.empty((1, 1), np.int64), np.empty((1, 1))
+    scratch_lengths = np.empty((1, 1), np.int64)
+    for i in range(len(start)):
+        at, stop = start[i], start[i] + length[i]
+        framed = length[i] >= len(header)
+        for j in range(len(header)):
+            framed = framed and buffer[at + j] == header[j]
+        if not framed:
+            status[i] = -1
+            continue
+        at += len(header)
+        for f in range(fields):
+            row = table[f]
+            if row[OPERATION] == DOUBLES:
+                at, code = _read_doubles(buffer, at, stop, ints, lengths, f, i)
+            elif row[OPERATION] == ARRAY:
+                begin = at
+                at, code = _skip_array(buffer, at, stop, row, table, scratch_ints, scratch_lengths, scratch_doubles)
+                ints[f, i], lengths[f, i] = begin, at - begin
+            else:
+                at, code = _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i)
+            if code:
+                status[i] = code
+                break
+        if status[i] == 0 and at != stop:
+            status[i] = _TRAILING
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The columns of a batch, by field name; cells of rows whose status is not NONE are undefined."""
+
+    program: Program
+    buffer: type_u8
+    status: type_i64
+    _ints: type_i64
+    _lengths: type_i64
+    _doubles: type_f64
+
+    def integers(self, name: str) -> type_i64:
+        """Return a field of long, int, enum (its index) or boolean."""
+        return self._ints[self.program.names.index(name)]
+
+    def floats(self, name: str) -> type_f64:
+        """Return a field of double; null is NaN."""
+        return self._doubles[self.program.names.index(name)]
+
+    def is_null(self, name: str) -> type_bool:
+        """Whether a nullable field is null."""
+        return self._lengths[self.program.names.index(name)] < 0
+
+    def text(self, name: str) -> Text:
+        """Return a field of string, bytes or fixed, or the encoded bytes of an array; null is empty."""
+        f = self.program.names.index(name)
+        return Text(self.buffer, self._ints[f], np.maximum(self._lengths[f], 0))
+
+    def fixed(self, name: str, rows: type_i64) -> type_u8:
+        """Return a fixed of the given rows, shape (len(rows), size)."""
+        f = self.program.names.index(name)
+        size = int(self.program.table[f, ARGUMENT])
+        return self.buffer[self._ints[f][rows, None] + np.arange(size)]
+
+    def vectors(self, name: str, rows: type_i64, width: int) -> type_f64:
+        """Return an array of ``width`` doubles of the given rows, shape (len(rows), width)."""
+        f = self.program.names.index(name)
+        if np.any(self._lengths[f][rows] != width):
+            raise ValueError(f"{name} does not hold {width} numbers in every record")
+        raw = self.buffer[self._ints[f][rows, None] + np.arange(8 * width)]
+        return np.ascontiguousarray(raw).view(np.float64)
+
+
+class ColumnarReader:
+    """Decodes records of one schema version."""
+
+    def __init__(self, schema: Schema, record_bytes_max: int) -> None:
+        self.schema = schema
+        self.program = compile_program(schema.definition)
+        self._header = np.frombuffer(schema.header, np.uint8)
+        self._record_bytes_max = record_bytes_max
+
+    def read(self, values: Sequence[bytes | None]) -> Decoded:
+        """Decode n records; never raises for what they hold.
+
+        ``status`` of the result is NONE or one of EMPTY, TOO_LARGE, BAD_FRAMING, UNKNOWN_FINGERPRINT, WRONG_SCHEMA,
+        MALFORMED, TRAILING_BYTES and INVALID_UTF8.
+        """
+        present = [value or b"" for value in values]
+        n, fields = len(present), len(self.program.names)
+        length = np.fromiter(map(len, present), np.int64, n)
+        start = np.cumsum(length) - length
+        buffer = np.frombuffer(b"".join(present), np.uint8)
+        status = np.zeros(n, np.int64)
+        ints, lengths = np.zeros((fields, n), np.int64), np.zeros((fields, n), np.int64)
+        doubles = np.zeros((fields, n))
+        too_large = length > self._record_bytes_max
+        seen = np.where(too_large, 0, length)
+        _read_rows(
+            buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles, status
+        )
+        status[too_large] = Reject.TOO_LARGE
+        for i in np.flatnonzero(status == -1):  # unframed: exceptional
+            status[i] = _why_unframed(present[i], self.schema)
+        return Decoded(self.program, buffer, status, ints, lengths, doubles)
+
+
+def _why_unframed(value: bytes, schema: Schema) -> Reject:
+    if not value:
+        return Reject.EMPTY
+    if len(value) < HEADER_BYTES:
+        return Reject.MALFORMED if value.startswith(MAGIC[: len(value)]) else Reject.BAD_FRAMING
+    if not value.startswith(MAGIC):
+        return Reject.BAD_FRAMING
+    known = schemas_by_header().get(value[:HEADER_BYTES])
+    if known is None:
+        return Reject.UNKNOWN_FINGERPRINT
+    assert known.topic != schema.topic or known.version != schema.version
+    return Reject.WRONG_SCHEMA

@@ -1,0 +1,111 @@
+"""The contract: every topic's description and schema versions, read from ``schemas/``, and their fingerprints.
+
+Records are framed as Avro single objects: the bytes ``C3 01``, the little-endian CRC-64-AVRO fingerprint of the writer's
+schema, the body. Only schemas of this folder are ever decoded; an unknown fingerprint is refused before the body is
+looked at, so that nothing on the wire chooses how it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+from services.paths import data_folder
+
+MAGIC: Final = b"\xc3\x01"
+HEADER_BYTES: Final = 10
+_TOPIC_KEYS: Final = {"key", "partitions", "retention_days", "max_message_bytes", "producers", "consumers"}
+_OPTIONAL_KEYS: Final = {"record_bytes_max"}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One version of a topic's schema."""
+
+    topic: str
+    version: int
+    definition: dict[str, Any]
+    """The Avro schema as JSON."""
+    parsed: Any
+    """The same, as fastavro wants it."""
+    header: bytes
+    """The ten bytes that frame a record of this schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic as ``schemas/NAME/topic.yaml`` describes it."""
+
+    name: str
+    key: str
+    partitions: int
+    retention_days: int
+    max_message_bytes: int
+    record_bytes_max: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    versions: tuple[Schema, ...]
+
+    def __post_init__(self) -> None:
+        if self.partitions < 1 or self.retention_days < 1:
+            raise ValueError(f"topic {self.name}: partitions and retention_days must be at least 1")
+        if not 0 < self.record_bytes_max <= self.max_message_bytes:
+            raise ValueError(f"topic {self.name}: record_bytes_max must lie within max_message_bytes")
+        if not self.versions:
+            raise ValueError(f"topic {self.name} has no schema v1.avsc")
+
+    @property
+    def latest(self) -> Schema:
+        """The version that producers write."""
+        return self.versions[-1]
+
+
+def frame_header(definition: dict[str, Any]) -> bytes:
+    """Return the ten bytes before the body of a record of this schema."""
+    digits = fingerprint(to_parsing_canonical_form(definition), "CRC-64-AVRO")
+    return MAGIC + bytes.fromhex(digits.rjust(16, "0"))
+
+
+def _load_schema(topic: str, path: Path) -> Schema:
+    definition = json.loads(path.read_text())
+    version = int(re.fullmatch(r"v(\d+)\.avsc", path.name)[1])  # type: ignore[index]
+    return Schema(topic, version, definition, parse_schema(definition), frame_header(definition))
+
+
+def _load_topic(folder: Path) -> Topic:
+    described = yaml.safe_load((folder / "topic.yaml").read_text())
+    missing, unknown = _TOPIC_KEYS - described.keys(), described.keys() - _TOPIC_KEYS - _OPTIONAL_KEYS
+    if missing or unknown:
+        raise ValueError(f"{folder.name}/topic.yaml: missing {sorted(missing)}, unknown {sorted(unknown)}")
+    versions = sorted((_load_schema(folder.name, p) for p in folder.glob("v*.avsc")), key=lambda s: s.version)
+    return Topic(
+        name=folder.name,
+        key=described["key"],
+        partitions=described["partitions"],
+        retention_days=described["retention_days"],
+        max_message_bytes=described["max_message_bytes"],
+        record_bytes_max=described.get("record_bytes_max", described["max_message_bytes"]),
+        producers=tuple(described["producers"]),
+        consumers=tuple(described["consumers"]),
+        versions=tuple(versions),
+    )
+
+
+@cache
+def topics() -> dict[str, Topic]:
+    """Return every topic of ``schemas/``, by name."""
+    folders = sorted(p.parent for p in data_folder("schemas").glob("*/topic.yaml"))
+    return {folder.name: _load_topic(folder) for folder in folders}
+
+
+@cache
+def schemas_by_header() -> dict[bytes, Schema]:
+    """Return every known schema by its framing: the allow-list of what is ever decoded."""
+    return {schema.header: schema for topic in topics().values() for schema in topic.versions}

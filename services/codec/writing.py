@@ -1,0 +1,149 @@
+"""Encode columns into a batch of Avro single objects, in one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numba import njit
+
+from services.codec.program import (
+    ARRAY,
+    BOOLEAN,
+    DOUBLE,
+    DOUBLES,
+    FIXED,
+    NULL_BRANCH,
+    OPERATION,
+    compile_program,
+)
+from services.codec.program import BYTES as _BYTES
+from services.codec.program import STRING as _STRING
+from services.codec.schemas import Schema
+from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
+
+Column = Text | type_i64 | type_f64 | type_u8 | type_bool
+
+_VARINT_BYTES_MAX = 10
+
+
+@njit(cache=True)
+def _put_varint(out: type_u8, at: int, value: int) -> int:
+    bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> 63)
+    while bits > np.uint64(127):
+        out[at] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
+        bits >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(bits)
+    return at + 1
+
+
+@njit(cache=True)
+def _put_field(out, at, operation, value, buffer, length, double_bytes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if operation == DOUBLE:
+        out[at : at + 8] = double_bytes
+        return at + 8
+    if operation == DOUBLES:
+        at = _put_varint(out, at, length)
+        if length > 0:
+            out[at : at + 8 * length] = buffer[value : value + 8 * length]
+            at += 8 * length
+            out[at] = 0
+            at += 1
+        return at
+    if operation in (FIXED, ARRAY, _STRING, _BYTES):
+        if operation in (_STRING, _BYTES):
+            at = _put_varint(out, at, length)
+        out[at : at + length] = buffer[value : value + length]
+        return at + length
+    if operation == BOOLEAN:
+        out[at] = value
+        return at + 1
+    return _put_varint(out, at, value)
+
+
+@njit(cache=True)
+def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, doubles) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    at = 0
+    for i in range(len(stops)):
+        out[at : at + len(header)] = header
+        at += len(header)
+        for f in range(fields):
+            null_branch = table[f, NULL_BRANCH]
+            if null_branch >= 0:
+                missing = np.isnan(doubles[f, i]) if table[f, OPERATION] == DOUBLE else lengths[f, i] <= 0
+                at = _put_varint(out, at, null_branch if missing else 1 - null_branch)
+                if missing:
+                    continue
+            at = _put_field(
+                out, at, table[f, OPERATION], ints[f, i], buffer, lengths[f, i], doubles[f, i : i + 1].view(np.uint8)
+            )
+        stops[i] = at
+
+
+class ColumnarWriter:
+    """Encodes records of one schema version."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.program = compile_program(schema.definition)
+        self._header = np.frombuffer(schema.header, np.uint8)
+
+    def write(self, columns: Mapping[str, Column], count: int) -> list[bytes]:
+        """Encode ``count`` records.
+
+        A column is: integers for long, int, enum and boolean; float64 for double; :class:`Text` for string and bytes,
+        and for the encoded bytes of an array; shape (n, size) uint8 for fixed; shape (n, width) float64 for an array of
+        doubles. In a nullable field NaN or an empty text is null.
+
+        Raises:
+            KeyError: a field has no column.
+        """
+        fields = len(self.program.names)
+        ints, lengths = np.zeros((fields, count), np.int64), np.zeros((fields, count), np.int64)
+        doubles = np.zeros((fields, count))
+        buffers = _Buffers()
+        bound = len(self._header) * count
+        for f, name in enumerate(self.program.names):
+            column, operation = columns[name], int(self.program.table[f, OPERATION])
+            if operation == DOUBLE:
+                doubles[f] = column
+            elif isinstance(column, Text):
+                ints[f], lengths[f] = column.start + buffers.place(column.buffer), column.length
+                bound += int(column.length.sum())
+            elif operation in (FIXED, DOUBLES):
+                raw = np.ascontiguousarray(column).view(np.uint8).reshape(count, -1)
+                ints[f] = buffers.place(raw.reshape(-1)) + np.arange(count) * raw.shape[1]
+                lengths[f] = column.shape[1]
+                bound += raw.size
+            else:
+                ints[f] = column
+            bound += 2 * _VARINT_BYTES_MAX * count
+        out, stops = np.empty(bound, np.uint8), np.empty(count, np.int64)
+        _write_rows(
+            out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles
+        )
+        raw_out = out[: stops[-1] if count else 0].tobytes()
+        edges = [0, *stops.tolist()]
+        return [raw_out[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+class _Buffers:
+    """Puts the buffers of several columns into one, each once, so that the kernel sees one array."""
+
+    def __init__(self) -> None:
+        self._placed: dict[int, int] = {}
+        self._parts: list[type_u8] = []
+        self._size = 0
+
+    def place(self, buffer: type_u8) -> int:
+        """Return where ``buffer`` begins in the joined one."""
+        key = id(buffer)
+        if key not in self._placed:
+            self._placed[key] = self._size
+            self._parts.append(buffer)  # keeps it alive, so that its id stays its own
+            self._size += len(buffer)
+        return self._placed[key]
+
+    def joined(self) -> type_u8:
+        return np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)

@@ -1,0 +1,23 @@
+"""``proact settings``."""
+
+from __future__ import annotations
+
+import click
+
+from services.commands.options import UserError, example
+from services.runtime.config import SETTINGS, ConfigError, resolve_settings, settings_table
+
+
+@click.command(epilog=example("PROACT_WORKERS=2 proact settings"))
+@click.option("--markdown", is_flag=True, help="Print the table of all settings as the README has it.")
+def settings(markdown: bool) -> None:
+    """Show every setting, its value here, and what it is for."""
+    if markdown:
+        click.echo(settings_table())
+        return
+    try:
+        resolved = resolve_settings({})
+    except ConfigError as error:
+        raise UserError(str(error)) from None
+    for name, setting in SETTINGS.items():
+        click.echo(f"{setting.variable:<32} {getattr(resolved, name)!s:<28} {setting.meaning}")

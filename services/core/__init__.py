@@ -1,0 +1,1 @@
+"""Pure: columns in, columns out. Imports the standard library, numpy and numba, nothing else."""

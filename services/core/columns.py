@@ -1,0 +1,112 @@
+"""Columns: how a batch of transactions looks once its bytes are decoded.
+
+A batch of *n* transactions is one array a field, never *n* objects. Text stays where it was decoded from: a column of
+text is a shared byte buffer with a start and a length a row, so that decoding copies nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+type_u8 = NDArray[np.uint8]
+type_i64 = NDArray[np.int64]
+type_u64 = NDArray[np.uint64]
+type_f64 = NDArray[np.float64]
+type_bool = NDArray[np.bool_]
+
+ENTRY_MODES = ("CHIP", "CONTACTLESS", "MAGSTRIPE", "ECOMMERCE", "MANUAL", "ATM")
+"""How the card was read, in the order of the Avro enum: the code in a column is the index here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A column of UTF-8 strings over one shared buffer; row i is ``buffer[start[i] : start[i] + length[i]]``."""
+
+    buffer: type_u8
+    start: type_i64
+    length: type_i64
+
+    def __post_init__(self) -> None:
+        assert self.start.shape == self.length.shape
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @classmethod
+    def of(cls, values: list[bytes]) -> Self:
+        """Build a column from byte strings: for tests, constants and the slow side."""
+        length = np.fromiter((len(v) for v in values), np.int64, len(values))
+        start = np.zeros(len(values), np.int64)
+        np.cumsum(length[:-1], out=start[1:])
+        return cls(np.frombuffer(b"".join(values), np.uint8), start, length)
+
+    @classmethod
+    def constant(cls, value: bytes, count: int) -> Self:
+        """Build a column in which every row is the same string, held once."""
+        buffer = np.frombuffer(value, np.uint8)
+        return cls(buffer, np.zeros(count, np.int64), np.full(count, len(value), np.int64))
+
+    def take(self, rows: type_i64 | type_bool) -> Text:
+        """Return the given rows; the buffer is shared."""
+        return Text(self.buffer, self.start[rows], self.length[rows])
+
+    def tolist(self) -> list[bytes]:
+        """Return the rows as byte strings: one Python object a row, so only for the exceptional and the unique."""
+        raw = self.buffer.tobytes()
+        stop = self.start + self.length
+        return [raw[a:b] for a, b in zip(self.start.tolist(), stop.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionColumns:
+    """A batch of card transactions in columns; every array has one row a transaction.
+
+    Codes of three letters (currencies) and two (countries) are packed big-endian into integers (:func:`pack_code`);
+    a missing position is NaN in both coordinates, a missing device is an empty text.
+    """
+
+    transaction_id: type_u8
+    """Shape (n, 16): the UUID's bytes."""
+    card_id: Text
+    customer_id: Text
+    account_id: Text
+    terminal_id: Text
+    merchant_id: Text
+    device_id: Text
+    merchant_category_code: type_i64
+    amount_minor: type_i64
+    currency: type_i64
+    billing_amount_minor: type_i64
+    billing_currency: type_i64
+    event_time_ms: type_i64
+    entry_mode: type_i64
+    country: type_i64
+    latitude: type_f64
+    longitude: type_f64
+
+    def __post_init__(self) -> None:
+        n = len(self.transaction_id)
+        assert self.transaction_id.shape == (n, 16)
+        assert all(len(getattr(self, field.name)) == n for field in fields(self))
+
+    def __len__(self) -> int:
+        return len(self.transaction_id)
+
+    def take(self, rows: type_i64 | type_bool) -> TransactionColumns:
+        """Return the given rows, in the given order."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TransactionColumns(**{k: v.take(rows) if isinstance(v, Text) else v[rows] for k, v in columns.items()})
+
+
+def pack_code(code: str) -> int:
+    """Pack an ASCII code such as ``EUR`` or ``BE`` into an integer, first letter most significant."""
+    return int.from_bytes(code.encode("ascii"), "big")
+
+
+def unpack_code(packed: int) -> str:
+    """Return the text of a packed code: the inverse of :func:`pack_code`."""
+    return int(packed).to_bytes((int(packed).bit_length() + 7) // 8, "big").decode("ascii")

@@ -1,0 +1,126 @@
+"""Small numba kernels that several parts of the core share: hashing, packing and grouping of text columns.
+
+Kernels are free functions on arrays and primitives. They are cached on disk; ``fastmath`` is off everywhere, because a
+feature must come out bit-equal online and offline.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from services.core.columns import Text, type_i64, type_u8, type_u64
+
+FNV_OFFSET = np.uint64(14695981039346656037)
+FNV_PRIME = np.uint64(1099511628211)
+
+
+@njit(cache=True)
+def hash_bytes(buffer: type_u8, start: int, length: int) -> np.uint64:
+    """Return FNV-1a (64 bit) of a byte range, finished with murmur3's 64-bit mixer.
+
+    The value is stored in profiles, so it is part of their layout: never change it without a new layout version.
+    Source: Fowler, Noll, Vo, draft-eastlake-fnv; Appleby, MurmurHash3 ``fmix64``.
+    """
+    h = FNV_OFFSET
+    for i in range(start, start + length):
+        h = (h ^ np.uint64(buffer[i])) * FNV_PRIME
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    h ^= h >> np.uint64(33)
+    return h
+
+
+@njit(cache=True)
+def _hash_rows(buffer: type_u8, start: type_i64, length: type_i64) -> type_u64:
+    out = np.empty(len(start), np.uint64)
+    for i in range(len(start)):
+        out[i] = hash_bytes(buffer, start[i], length[i])
+    return out
+
+
+def hash_text(text: Text) -> type_u64:
+    """Return the 64-bit hash of every row."""
+    return _hash_rows(text.buffer, text.start, text.length)
+
+
+@njit(cache=True)
+def hash_uuids(ids: type_u8) -> type_u64:
+    """Return a 64-bit hash of each 16-byte row of ``ids`` (shape (n, 16))."""
+    out = np.empty(len(ids), np.uint64)
+    for i in range(len(ids)):
+        out[i] = hash_bytes(ids[i], 0, 16)
+    return out
+
+
+@njit(cache=True)
+def _pack_rows(buffer: type_u8, start: type_i64, length: type_i64, width: int) -> type_i64:
+    out = np.empty(len(start), np.int64)
+    for i in range(len(start)):
+        value = np.int64(-1)
+        if length[i] == width:
+            value = np.int64(0)
+            for j in range(width):
+                value = (value << 8) | np.int64(buffer[start[i] + j])
+        out[i] = value
+    return out
+
+
+def pack_text(text: Text, width: int) -> type_i64:
+    """Pack each row of exactly ``width`` bytes big-endian into an integer; any other row gives -1."""
+    return _pack_rows(text.buffer, text.start, text.length, width)
+
+
+@njit(cache=True)
+def _same(buffer: type_u8, a: int, b: int, length: int) -> bool:
+    for i in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
+        if buffer[a + i] != buffer[b + i]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _group_rows(
+    hashes: type_u64, partition: type_i64, buffer: type_u8, start: type_i64, length: type_i64
+) -> tuple[type_i64, type_i64]:
+    n = len(hashes)
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    slot = np.empty(n, np.int64)
+    first = np.empty(n, np.int64)
+    count = 0
+    for i in range(n):
+        at = np.int64(hashes[i] & np.uint64(size - 1))
+        while True:
+            group = table[at]
+            if group < 0:
+                table[at] = count
+                first[count] = i
+                slot[i] = count
+                count += 1
+                break
+            j = first[group]
+            if (
+                hashes[j] == hashes[i]
+                and partition[j] == partition[i]
+                and length[j] == length[i]
+                and _same(buffer, start[j], start[i], length[i])
+            ):
+                slot[i] = group
+                break
+            at = (at + 1) & (size - 1)
+    return slot, first[:count].copy()
+
+
+def group_text(text: Text, partition: type_i64) -> tuple[type_i64, type_i64]:
+    """Number the distinct (partition, text) pairs in order of first appearance.
+
+    Returns:
+        ``slot`` (n,): the number of each row's pair, and ``first`` (k,): the first row of each pair. Bytes are compared,
+        not only hashes, so two cards never share a slot.
+    """
+    return _group_rows(hash_text(text), partition, text.buffer, text.start, text.length)

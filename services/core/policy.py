@@ -1,0 +1,57 @@
+"""From a score to an action, and the identity of a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from services.core.columns import type_f64, type_i64, type_u8
+
+
+class Action(IntEnum):
+    """What is done with a transaction; in the order of the Avro enum, which is that of severity."""
+
+    APPROVE = 0
+    CHALLENGE = 1
+    REVIEW = 2
+    BLOCK = 3
+
+
+SEVERITY_OF_ACTION: Final = np.array([0, 0, 1, 2], np.int64)
+"""The index of the alert's severity (LOW, MEDIUM, HIGH) by action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The least score of each action; they come with the model, since scores of two models do not compare."""
+
+    challenge: float
+    review: float
+    block: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.challenge <= self.review <= self.block <= 1.0:
+            raise ValueError(f"thresholds must ascend within (0, 1]: {self}")
+
+    def actions(self, scores: type_f64) -> type_i64:
+        """Return the :class:`Action` of each score."""
+        return np.searchsorted([self.challenge, self.review, self.block], scores, side="right").astype(np.int64)
+
+
+_NAMESPACE: Final = np.frombuffer(bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635"), np.uint8)
+
+
+def decision_ids(transaction_ids: type_u8) -> type_u8:
+    """Return the decision id of each transaction id, shape (n, 16): a UUID of version 8 (RFC 9562).
+
+    The id is a function of the transaction alone, so a decision that is made again, after a crash or for a repeat, is
+    recognised. The exclusive-or keeps ids apart as long as the transactions' ids differ outside the six bits that mark
+    version and variant, which all UUIDs of one version share.
+    """
+    ids = transaction_ids ^ _NAMESPACE
+    ids[:, 6] = (ids[:, 6] & 0x0F) | 0x80
+    ids[:, 8] = (ids[:, 8] & 0x3F) | 0x80
+    return ids

@@ -1,0 +1,153 @@
+"""Profiles: what the grid remembers about one card, and how a batch of them lies in memory.
+
+On the wire a profile is a fixed header and then its entries, oldest first, so it is as long as what it remembers. A
+batch of profiles is *opened* into one structured array of entries with room for what the batch may add, folded in
+place by the kernels of :mod:`services.core.features`, and *sealed* back into byte strings.
+
+Bounds, and what happens beyond them:
+
+- An entry older than ``KEEP_MS`` before the card's newest transaction is forgotten. That is the longest window plus the
+  lateness that is folded exactly, so no feature of a transaction up to ``LATENESS_MS`` late misses anything.
+- A transaction that is later than ``KEEP_MS`` is decided on but not remembered, and its decision says so.
+- At most ``MAX_ENTRIES`` transactions are kept. A busier card loses its oldest one, and ``truncated_until_ms`` records
+  the time of the newest entry lost: a decision whose windows reach back to it says ``PROFILE_TRUNCATED``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from services.core.columns import type_i64, type_u8
+
+DAY_MS = 86_400_000
+HORIZON_MS = 30 * DAY_MS
+LATENESS_MS = DAY_MS
+KEEP_MS = HORIZON_MS + LATENESS_MS
+MAX_ENTRIES = 256
+NEVER_MS = -(2**62)
+"""The ``truncated_until_ms`` of a profile that has lost nothing."""
+
+LAYOUT = 1
+"""The version of the byte layout below and of the meaning of its fields; it is kept beside the applied offset."""
+
+HEADER = np.dtype(
+    [
+        ("layout", "<u2"),
+        ("reserved", "<u2"),
+        ("count", "<u4"),
+        ("last_offset", "<i8"),  # of the last record folded into this profile: finds a fold on a wrong base
+        ("truncated_until_ms", "<i8"),
+    ]
+)
+ENTRY = np.dtype(
+    [
+        ("event_time_ms", "<i8"),
+        ("amount_minor", "<i8"),  # of the billing amount: one currency per card
+        ("transaction_hash", "<u8"),
+        ("terminal_hash", "<u8"),
+        ("latitude", "<f4"),  # NaN where unknown; single precision is a metre
+        ("longitude", "<f4"),
+        ("country", "<u2"),
+        ("entry_mode", "u1"),
+        ("reserved", "u1"),
+    ]
+)
+HEADER_BYTES = HEADER.itemsize
+ENTRY_BYTES = ENTRY.itemsize
+
+
+class CorruptProfileError(Exception):
+    """A stored profile does not have the shape that this layout gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenProfiles:
+    """The profiles of one batch, opened for folding: row k belongs to the k-th distinct card.
+
+    Entries of profile k, oldest first, are ``entries[begin[k] : begin[k] + count[k]]``; its room ends where that of
+    profile k + 1 begins. The kernels change all arrays in place.
+    """
+
+    entries: NDArray[Any]
+    begin: type_i64
+    count: type_i64
+    last_offset: type_i64
+    truncated_until_ms: type_i64
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+
+@njit(cache=True)
+def _copy_entries(
+    source: type_u8, source_at: type_i64, target: type_u8, target_at: type_i64, size: type_i64
+) -> None:
+    for k in range(len(size)):
+        a, b = source_at[k], target_at[k]
+        target[b : b + size[k]] = source[a : a + size[k]]
+
+
+def open_profiles(blobs: list[bytes | None], additions: type_i64) -> OpenProfiles:
+    """Open stored profiles for folding.
+
+    Args:
+        blobs: the stored bytes of each card, None for a card that has no profile.
+        additions: (k,) how many transactions of the batch belong to each card: the room to leave.
+
+    Raises:
+        CorruptProfileError: a blob is not of this layout.
+    """
+    size = np.fromiter((0 if blob is None else len(blob) for blob in blobs), np.int64, len(blobs))
+    known = size > 0
+    if np.any(known & ((size < HEADER_BYTES) | ((size - HEADER_BYTES) % ENTRY_BYTES != 0))):
+        raise CorruptProfileError("the length of a stored profile is not that of a header and whole entries")
+    joined = np.frombuffer(b"".join([blob for blob in blobs if blob is not None]), np.uint8)
+    blob_at = np.cumsum(size) - size
+    header = np.zeros(len(blobs), HEADER)
+    header["truncated_until_ms"] = NEVER_MS
+    header["last_offset"] = -1
+    positions = blob_at[known, None] + np.arange(HEADER_BYTES)
+    header[known] = joined[positions].reshape(-1).view(HEADER) if known.any() else header[known]
+    count = np.where(known, (size - HEADER_BYTES) // ENTRY_BYTES, 0)
+    if np.any(known & ((header["layout"] != LAYOUT) | (header["count"] != count))):
+        raise CorruptProfileError(f"a stored profile is not of layout {LAYOUT}, or does not hold what its header says")
+    room = count + additions
+    begin = np.cumsum(room) - room
+    entries = np.empty(int(room.sum()), ENTRY)
+    _copy_entries(
+        joined, blob_at + HEADER_BYTES, entries.view(np.uint8), begin * ENTRY_BYTES, count * ENTRY_BYTES
+    )
+    return OpenProfiles(
+        entries,
+        begin,
+        count,
+        header["last_offset"].astype(np.int64),
+        header["truncated_until_ms"].astype(np.int64),
+    )
+
+
+def seal_profiles(profiles: OpenProfiles) -> list[bytes]:
+    """Return the bytes to store of each profile: the inverse of :func:`open_profiles`."""
+    size = HEADER_BYTES + profiles.count * ENTRY_BYTES
+    at = np.cumsum(size) - size
+    header = np.zeros(len(profiles), HEADER)
+    header["layout"] = LAYOUT
+    header["count"] = profiles.count
+    header["last_offset"] = profiles.last_offset
+    header["truncated_until_ms"] = profiles.truncated_until_ms
+    out = np.empty(int(size.sum()), np.uint8)
+    out[at[:, None] + np.arange(HEADER_BYTES)] = header.view(np.uint8).reshape(-1, HEADER_BYTES)
+    _copy_entries(
+        profiles.entries.view(np.uint8),
+        profiles.begin * ENTRY_BYTES,
+        out,
+        at + HEADER_BYTES,
+        profiles.count * ENTRY_BYTES,
+    )
+    raw = out.tobytes()
+    return [raw[a : a + b] for a, b in zip(at.tolist(), size.tolist(), strict=True)]

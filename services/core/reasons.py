@@ -1,0 +1,140 @@
+"""What an analyst reads: the features that weighed most in a decision, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.core.columns import ENTRY_MODES, type_f64
+from services.core.features import (
+    AMOUNT,
+    AMOUNT_DEVIATION,
+    AMOUNT_TO_LARGEST,
+    AMOUNT_TO_MEAN,
+    COUNT_WITH_CURRENT,
+    DISTINCT_COUNTRIES,
+    DISTINCT_TERMINALS,
+    ENTRY_MODE,
+    FEATURES,
+    HOUR,
+    KM_FROM_LAST,
+    KM_PER_HOUR,
+    MEAN_WITH_CURRENT,
+    NIGHT,
+    PAST_COUNT,
+    PAST_SUM,
+    SECONDS_SINCE_LAST,
+    TIMES_AT_TERMINAL,
+    WEEKDAY,
+    WEEKEND,
+    Feature,
+)
+from services.core.profiles import DAY_MS
+
+REASONS_MAX: Final = 3
+_WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One feature that raised a score."""
+
+    code: str
+    weight: float
+    """Its share of the score, in log-odds."""
+    value: float | None
+    text: str
+
+
+def _span(window_ms: int) -> str:
+    if window_ms % DAY_MS == 0:
+        days = window_ms // DAY_MS
+        return "24 hours" if days == 1 else f"{days} days"
+    minutes = window_ms // 60_000
+    return f"{minutes} minutes" if minutes != 60 else "hour"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+_UNKNOWN: Final[Mapping[int, str]] = {
+    SECONDS_SINCE_LAST: "first transaction of this card in 30 days",
+    AMOUNT_TO_MEAN: "no history to compare the amount with",
+    AMOUNT_TO_LARGEST: "no history to compare the amount with",
+    AMOUNT_DEVIATION: "too little history to compare the amount with",
+    KM_FROM_LAST: "no position to measure a distance with",
+    KM_PER_HOUR: "no position to measure a speed with",
+}
+
+
+def _transaction_words(feature: Feature, value: float, amount: str) -> str | None:
+    aggregate = feature.aggregate
+    if aggregate == AMOUNT:
+        return f"the amount is {amount}"
+    if aggregate == WEEKEND:
+        return "at the weekend" if value else "on a working day"
+    if aggregate == NIGHT:
+        return "at night (00:00 to 06:59 UTC)" if value else "by day"
+    if aggregate == HOUR:
+        return f"between {value:02.0f}:00 and {value:02.0f}:59 UTC"
+    if aggregate == WEEKDAY:
+        return f"on a {_WEEKDAYS[int(value)]}"
+    if aggregate == ENTRY_MODE:
+        return f"entry mode is {ENTRY_MODES[int(value)]}"
+    return None
+
+
+def _card_words(feature: Feature, value: float, amount: str) -> str:
+    aggregate, span = feature.aggregate, _span(feature.window_ms)
+    words = {
+        COUNT_WITH_CURRENT: f"transaction number {value:.0f} of this card in {span}",
+        MEAN_WITH_CURRENT: f"this card spends {value:,.2f} on average in {span}, this one included",
+        PAST_COUNT: f"{value:.0f} transactions in the {span} before",
+        PAST_SUM: f"{value:,.2f} spent in the {span} before",
+        SECONDS_SINCE_LAST: f"{_duration(value)} after the card's last transaction",
+        AMOUNT_TO_MEAN: f"{amount} is {value:.1f} times this card's average of {span}",
+        AMOUNT_DEVIATION: f"{amount} is {value:.1f} standard deviations from this card's average of {span}",
+        AMOUNT_TO_LARGEST: f"{amount} is {value:.1f} times this card's largest of {span}",
+        DISTINCT_TERMINALS: f"{value:.0f} terminals used in the {span} before",
+        DISTINCT_COUNTRIES: f"{value:.0f} countries in the {span} before",
+        TIMES_AT_TERMINAL: f"used this terminal {value:.0f} times in {span}" if value else f"never at this terminal in {span}",
+        KM_FROM_LAST: f"{value:,.0f} km from the card's last position",
+        KM_PER_HOUR: f"{value:,.0f} km/h from the card's last position",
+    }
+    return words[aggregate]
+
+
+def describe(feature: Feature, value: float, amount: str) -> str:
+    """Return what an analyst reads of one feature; ``amount`` is the formatted billing amount."""
+    if math.isnan(value):
+        return _UNKNOWN.get(feature.aggregate, "unknown")
+    return _transaction_words(feature, value, amount) or _card_words(feature, value, amount)
+
+
+def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> Sequence[Reason]:
+    """Return the features that raised one score most, heaviest first, at most ``REASONS_MAX``.
+
+    Args:
+        contributions: (features,) log-odds that each feature added.
+        vector: (features,) the feature values.
+        amount: the formatted billing amount.
+    """
+    order = np.argsort(-contributions, kind="stable")[:REASONS_MAX]
+    return [
+        Reason(
+            FEATURES[j].name,
+            float(contributions[j]),
+            None if math.isnan(vector[j]) else float(vector[j]),
+            describe(FEATURES[j], float(vector[j]), amount),
+        )
+        for j in order
+        if contributions[j] > 0.0
+    ]

@@ -1,0 +1,169 @@
+"""The fold of one card's profile and the statistics of its windows, as numba kernels.
+
+A window of ``w`` milliseconds at a transaction of event time ``t`` holds the remembered transactions of the card with
+event time in ``(t - w, t]`` that came before it on the log: the lower bound is excluded, a transaction of the same
+millisecond counts when it came earlier and not when it comes later. The transaction at hand is never among them, nor
+is an earlier copy of it. Sums are of integer minor units, so they are exact whatever the order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from services.core.columns import type_f64, type_i64
+from services.core.profiles import HORIZON_MS, KEEP_MS, LATENESS_MS, MAX_ENTRIES, NEVER_MS
+
+COUNT, TOTAL, SQUARES, LARGEST, SAME_TERMINAL, TERMINALS, COUNTRIES = range(7)
+"""Columns of the statistics of one window, float64. TOTAL is exact below 2**53 minor units."""
+STATISTICS = 7
+
+LAST_SECONDS, LAST_KM, LAST_SECONDS_POSITION = range(3)
+"""Columns of what is known of the transaction before: NaN where there is none."""
+
+REPEAT, LATE, TRUNCATED, TOO_LATE = 1, 2, 4, 8
+"""Flags of one fold. REPEAT: the transaction is in the profile already. LATE: more than the folded lateness behind the
+card's newest, so windows may miss what was forgotten. TRUNCATED: a window reaches back to entries lost to
+``MAX_ENTRIES``. TOO_LATE: so late that it was not remembered."""
+
+EARTH_RADIUS_KM = 6371.0088
+
+
+@njit(cache=True)
+def distance_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
+    """Return the great-circle distance of two positions in degrees (haversine, mean radius of IUGG)."""
+    a, b = np.radians(latitude_a), np.radians(latitude_b)
+    dlat, dlon = b - a, np.radians(longitude_b - longitude_a)
+    h = np.sin(dlat / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(dlon / 2) ** 2
+    return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(1.0, h)))
+
+
+@njit(cache=True)
+def _seen_since(values, i, newest, transaction_hash, hashes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Whether ``values[i]`` comes again between i (excluded) and newest (included), the copy of the same transaction aside."""
+    for j in range(i + 1, newest + 1):  # noqa: SIM110 - numba compiles this loop, not any(...)
+        if values[j] == values[i] and hashes[j] != transaction_hash:
+            return True
+    return False
+
+
+@njit(cache=True)
+def window_statistics(  # type: ignore[no-untyped-def]
+    entries,  # noqa: ANN001
+    event_time_ms: int,
+    transaction_hash: np.uint64,
+    terminal_hash: np.uint64,
+    windows_ms: type_i64,
+    distinct_horizon_ms: int,
+    statistics: type_f64,
+) -> int:
+    """Fill ``statistics`` (windows, STATISTICS) for a transaction against a card's entries, oldest first.
+
+    ``windows_ms`` ascends. Distinct terminals and countries are counted back to ``distinct_horizon_ms`` only, since
+    that costs a scan an entry. Returns the index of the newest entry that is not after the transaction, or -1.
+    """
+    hashes, terminals, countries = entries["transaction_hash"], entries["terminal_hash"], entries["country"]
+    newest = len(entries) - 1
+    while newest >= 0 and entries[newest]["event_time_ms"] > event_time_ms:
+        newest -= 1
+    running = np.zeros(STATISTICS)
+    running[LARGEST] = -1.0
+    total = np.int64(0)
+    w = 0
+    i = newest
+    while True:
+        age = event_time_ms - entries[i]["event_time_ms"] if i >= 0 else np.int64(2**62)
+        while w < len(windows_ms) and age >= windows_ms[w]:
+            running[TOTAL] = total
+            statistics[w] = running
+            w += 1
+        if w == len(windows_ms):
+            break
+        if hashes[i] != transaction_hash:
+            amount = entries[i]["amount_minor"]
+            total += amount
+            running[COUNT] += 1.0
+            running[SQUARES] += np.float64(amount) * np.float64(amount)
+            running[LARGEST] = max(running[LARGEST], np.float64(amount))
+            if terminals[i] == terminal_hash:
+                running[SAME_TERMINAL] += 1.0
+            if age < distinct_horizon_ms:
+                if not _seen_since(terminals, i, newest, transaction_hash, hashes):
+                    running[TERMINALS] += 1.0
+                if not _seen_since(countries, i, newest, transaction_hash, hashes):
+                    running[COUNTRIES] += 1.0
+        i -= 1
+    return newest
+
+
+@njit(cache=True)
+def last_seen(  # type: ignore[no-untyped-def]
+    entries,  # noqa: ANN001
+    newest: int,
+    event_time_ms: int,
+    transaction_hash: np.uint64,
+    latitude: float,
+    longitude: float,
+    last: type_f64,
+) -> None:
+    """Fill ``last`` (3,): seconds since the last transaction, kilometres and seconds since the last known position."""
+    last[:] = np.nan
+    for i in range(newest, -1, -1):
+        if entries[i]["transaction_hash"] == transaction_hash:
+            continue
+        seconds = (event_time_ms - entries[i]["event_time_ms"]) / 1000.0
+        if seconds * 1000.0 >= HORIZON_MS:
+            return
+        if np.isnan(last[LAST_SECONDS]):
+            last[LAST_SECONDS] = seconds
+        if np.isnan(latitude):
+            return
+        if not np.isnan(entries[i]["latitude"]):
+            last[LAST_KM] = distance_km(
+                np.float64(entries[i]["latitude"]), np.float64(entries[i]["longitude"]), latitude, longitude
+            )
+            last[LAST_SECONDS_POSITION] = seconds
+            return
+
+
+@njit(cache=True)
+def fold_flags(entries, truncated_until_ms: int, event_time_ms: int, transaction_hash: np.uint64) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Return the flags of a transaction against the profile as it is before the transaction is folded."""
+    flags = 0
+    for i in range(len(entries)):
+        if entries[i]["transaction_hash"] == transaction_hash:
+            flags |= REPEAT
+            break
+    if len(entries) > 0:
+        behind_ms = entries[len(entries) - 1]["event_time_ms"] - event_time_ms
+        if behind_ms > LATENESS_MS:
+            flags |= LATE
+        if behind_ms >= KEEP_MS and not flags & REPEAT:
+            flags |= TOO_LATE
+    if truncated_until_ms > event_time_ms - HORIZON_MS:
+        flags |= TRUNCATED
+    return flags
+
+
+@njit(cache=True)
+def insert_entry(entries, begin: type_i64, count: type_i64, truncated_until_ms: type_i64, k: int, entry) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Fold ``entry`` into profile ``k``: keep the order of event time, then forget what is beyond the bounds.
+
+    An entry goes behind those of the same millisecond, so equal times keep the order of the log.
+    """
+    at = begin[k] + count[k]
+    while at > begin[k] and entries[at - 1]["event_time_ms"] > entry["event_time_ms"]:
+        entries[at] = entries[at - 1]
+        at -= 1
+    entries[at] = entry
+    count[k] += 1
+    oldest_kept_ms = entries[begin[k] + count[k] - 1]["event_time_ms"] - KEEP_MS
+    while entries[begin[k]]["event_time_ms"] <= oldest_kept_ms:
+        begin[k] += 1
+        count[k] -= 1
+    if count[k] > MAX_ENTRIES:
+        truncated_until_ms[k] = max(truncated_until_ms[k], entries[begin[k]]["event_time_ms"])
+        begin[k] += 1
+        count[k] -= 1
+    if truncated_until_ms[k] <= oldest_kept_ms:
+        truncated_until_ms[k] = NEVER_MS

@@ -1,0 +1,48 @@
+"""The worker's own copy of the profiles that it owns, so that a batch reads from the grid only what is new to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class NearCache:
+    """Profiles by partition and card, bounded in bytes; the ones written longest ago go first.
+
+    It is true because a partition's profiles have one writer: this worker, from its claim on. So a partition is dropped
+    whenever the claim is taken again or a write is in doubt.
+    """
+
+    OVERHEAD_BYTES = 200
+    """What an entry costs beside its profile: the key, two object headers, its place in the dictionary."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._partitions: dict[int, dict[bytes, bytes]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return sum(len(p) for p in self._partitions.values())
+
+    def get(self, partitions: Sequence[int], cards: Sequence[bytes]) -> list[bytes | None]:
+        """Return each card's profile, None where it is not here, which does not mean that there is none."""
+        nothing: dict[bytes, bytes] = {}
+        return [
+            self._partitions.get(partition, nothing).get(card)
+            for partition, card in zip(partitions, cards, strict=True)
+        ]
+
+    def put(self, partition: int, cards: Iterable[bytes], profiles: Iterable[bytes]) -> None:
+        """Keep what was just applied to the grid."""
+        kept = self._partitions.setdefault(partition, {})
+        for card, profile in zip(cards, profiles, strict=True):
+            old = kept.pop(card, None)  # so that it goes to the end of the dictionary's order
+            self._bytes += len(profile) - len(old) if old is not None else len(profile) + self.OVERHEAD_BYTES
+            kept[card] = profile
+        while self._bytes > self._bytes_max and kept:
+            self._bytes -= len(kept.pop(next(iter(kept)))) + self.OVERHEAD_BYTES
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Forget partitions."""
+        for partition in partitions:
+            lost = self._partitions.pop(partition, {})
+            self._bytes -= sum(map(len, lost.values())) + self.OVERHEAD_BYTES * len(lost)

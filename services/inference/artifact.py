@@ -1,0 +1,145 @@
+"""A released model on disk: ``model.json``, ``manifest.json``, ``golden.json``, verified before it scores anything.
+
+XGBoost scores permuted columns without complaint, so the manifest's feature names, their order and their hash are
+compared with the running code's. The golden rows must score the same, bit for bit, before the model is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xgboost
+
+from services.core.columns import type_f64
+from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
+from services.core.policy import Thresholds
+from services.inference.base import ModelError
+
+MODEL_BYTES_MAX = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a model, beside its trees."""
+
+    name: str
+    version: str
+    feature_names: list[str]
+    feature_set_hash: str
+    thresholds: dict[str, float]
+    sha256: str
+    xgboost_version: str
+    trained_at: str
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    costs: dict[str, Any]
+
+
+class XgboostModel:
+    """A verified booster: the :class:`services.inference.Model` of the scorer."""
+
+    def __init__(self, booster: xgboost.Booster, manifest: Manifest) -> None:
+        self._booster = booster
+        # One thread: a worker is one process a core, and a small batch is not worth waking others.
+        booster.set_param({"nthread": 1})
+        self.manifest = manifest
+        self.name, self.version = manifest.name, manifest.version
+        self.thresholds = Thresholds(**manifest.thresholds)
+
+    def predict(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Model`."""
+        if not len(vectors):
+            return np.empty(0)
+        return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
+
+    def explain(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Model`. Source: Lundberg et al., TreeSHAP, 2018, as XGBoost computes it."""
+        if not len(vectors):
+            return np.empty((0, vectors.shape[1]))
+        matrix = xgboost.DMatrix(vectors, nthread=1)
+        shares = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
+        return np.asarray(shares[:, :-1], np.float64)  # the last column is the bias
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        ModelError: it is missing, damaged, or of another feature set than the running code's.
+    """
+    try:
+        manifest = Manifest(**_read_json(folder / "manifest.json"))
+        Thresholds(**manifest.thresholds)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{folder / 'manifest.json'}: {error}") from None
+    if tuple(manifest.feature_names) != FEATURE_NAMES or manifest.feature_set_hash != FEATURE_SET_HASH:
+        raise ModelError(
+            f"{folder} was trained on the feature set {manifest.feature_set_hash}, this code computes "
+            f"{FEATURE_SET_HASH}: train a model for it with `make train`"
+        )
+    return manifest
+
+
+def load_model(folder: Path) -> XgboostModel:
+    """Load and verify a released model.
+
+    Raises:
+        ModelError: a file is missing or was changed, the features differ, or a golden row scores differently.
+    """
+    manifest = load_manifest(folder)
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ModelError(f"{path} is missing")
+    raw = path.read_bytes()
+    if len(raw) > MODEL_BYTES_MAX:
+        raise ModelError(f"{path} has {len(raw)} bytes, more than {MODEL_BYTES_MAX}")
+    if hashlib.sha256(raw).hexdigest() != manifest.sha256:
+        raise ModelError(f"{path} is not the file that its manifest describes (SHA-256 differs)")
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(raw))
+    model = XgboostModel(booster, manifest)
+    _check_golden(model, folder / "golden.json")
+    return model
+
+
+def _check_golden(model: XgboostModel, path: Path) -> None:
+    golden = _read_json(path)
+    vectors = np.array([[np.nan if x is None else x for x in row] for row in golden["vectors"]], np.float64)
+    expected = np.array([float.fromhex(score) for score in golden["scores"]])
+    if not len(expected) or vectors.shape != (len(expected), len(FEATURE_NAMES)):
+        raise ModelError(f"{path} does not hold golden rows of {len(FEATURE_NAMES)} features")
+    wrong = int((model.predict(vectors) != expected).sum())
+    if wrong:
+        raise ModelError(f"{path}: {wrong} of {len(expected)} golden rows score differently with this XGBoost")
+
+
+def save_model(folder: Path, booster: xgboost.Booster, manifest: dict[str, Any], golden_vectors: type_f64) -> XgboostModel:
+    """Write a release: the model, its manifest with the SHA-256 filled in, and golden rows with their exact scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = bytes(booster.save_raw("json"))
+    (folder / "model.json").write_bytes(raw)
+    complete = Manifest(**manifest, sha256=hashlib.sha256(raw).hexdigest(), xgboost_version=xgboost.__version__)
+    (folder / "manifest.json").write_text(json.dumps(asdict(complete), indent=2) + "\n")
+    reread = xgboost.Booster()
+    reread.load_model(bytearray(raw))
+    scores = XgboostModel(reread, complete).predict(golden_vectors)
+    golden = {
+        "vectors": [[None if np.isnan(x) else float(x) for x in row] for row in golden_vectors],
+        "scores": [float(score).hex() for score in scores],
+    }
+    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    return load_model(folder)

@@ -1,0 +1,31 @@
+"""What the scorer needs of a model."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from services.core.columns import type_f64
+from services.core.policy import Thresholds
+
+
+class ModelError(Exception):
+    """A model cannot be used: a file is missing, was changed, or belongs to another feature set."""
+
+
+class Model(Protocol):
+    """A verified model. The worker's thread calls it; neither method keeps or changes its argument, or fails for data.
+
+    A row's result depends on that row alone: scoring it again, in another batch, gives the same bits.
+    """
+
+    name: str
+    version: str
+    thresholds: Thresholds
+
+    def predict(self, vectors: type_f64) -> type_f64:
+        """Return the score of each row of ``vectors`` (n, features): a probability, shape (n,)."""
+        ...
+
+    def explain(self, vectors: type_f64) -> type_f64:
+        """Return each feature's share of each score in log-odds, shape (n, features): slow, for alerted rows only."""
+        ...

@@ -1,0 +1,96 @@
+"""The live view: a tally as a page of text."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from services.core.money import format_amount
+from services.core.policy import Action
+from services.observer.tally import ALERTS, DEAD_LETTERS, DECISIONS, Tally
+
+_STYLES = {"APPROVE": "green", "CHALLENGE": "yellow", "REVIEW": "dark_orange", "BLOCK": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the view cannot know from the outputs."""
+
+    title: str
+    lag: int | None
+    sent: int | None = None
+
+
+def render(tally: Tally, progress: Progress, now_s: float) -> RenderableType:
+    """Return the page."""
+    return Group(_numbers(tally, progress, now_s), _actions(tally), _alerts(tally))
+
+
+def _numbers(tally: Tally, progress: Progress, now_s: float) -> RenderableType:
+    latency = tally.latency_ms()
+    table = Table.grid(padding=(0, 3))
+    table.add_row("rate", "lag", "latency p50 / p99", "decisions", "alerts", "dead letters", style="dim")
+    table.add_row(
+        f"{tally.rate(now_s):,.0f}/s",
+        "?" if progress.lag is None else f"{progress.lag:,}",
+        "-" if latency is None else f"{latency[0]:,.0f} / {latency[1]:,.0f} ms",
+        f"{tally.records[DECISIONS]:,}" + ("" if progress.sent is None else f" of {progress.sent:,}"),
+        f"{tally.records[ALERTS]:,}",
+        f"{tally.records[DEAD_LETTERS]:,}",
+    )
+    return Panel(table, title=progress.title, title_align="left", border_style="blue")
+
+
+def _actions(tally: Tally) -> RenderableType:
+    total = max(1, int(tally.actions.sum()))
+    table = Table.grid(padding=(0, 2))
+    for action in Action:
+        count = int(tally.actions[action])
+        style = _STYLES[action.name]
+        bar = "█" * round(40 * count / total) or ("▏" if count else "")
+        table.add_row(Text(action.name, style=style), f"{count:>10,}", f"{count / total:7.2%}", Text(bar, style=style))
+    return Panel(table, title="decisions by action", title_align="left", border_style="blue")
+
+
+def _alerts(tally: Tally) -> RenderableType:
+    lines = Table.grid(padding=(0, 1))
+    for alert in reversed(tally.recent_alerts):
+        amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
+        reason = alert["reasons"][0]["text"] if alert["reasons"] else "no single feature stands out"
+        lines.add_row(
+            Text(alert["action"], style=_STYLES[alert["action"]]), f"{alert['score']:.2f}", Text(alert["card_id"]),
+            Text(amount, justify="right"), Text(reason, overflow="ellipsis", no_wrap=True),
+        )  # fmt: skip
+    return Panel(lines, title="latest alerts", title_align="left", border_style="blue", height=9)
+
+
+def one_line(tally: Tally, progress: Progress, now_s: float) -> str:
+    """Return the view as one line, for where there is no terminal to redraw."""
+    latency = tally.latency_ms()
+    shown = "-" if latency is None else f"{latency[0]:.0f}/{latency[1]:.0f} ms"
+    actions = " ".join(f"{a.name}={int(tally.actions[a])}" for a in Action)
+    lag = "?" if progress.lag is None else progress.lag
+    return (
+        f"{progress.title}: {tally.rate(now_s):,.0f}/s lag={lag} latency p50/p99={shown} {actions} "
+        f"alerts={tally.records[ALERTS]} dead_letters={tally.records[DEAD_LETTERS]}"
+    )
+
+
+def alert_line(alert: dict[str, object]) -> str:
+    """Return an alert as a line of text."""
+    reasons = alert["reasons"]
+    assert isinstance(reasons, list)
+    told = "; ".join(reason["text"] for reason in reasons) or "no single feature stands out"
+    amount = format_amount(int(str(alert["billing_amount_minor"])), str(alert["billing_currency"]))
+    return f"{alert['severity']:<6} {alert['action']:<9} {alert['score']:.3f} {alert['card_id']} {amount}: {told}"
+
+
+def uuid_text(raw: object) -> str:
+    """Return 16 bytes as a UUID's text."""
+    assert isinstance(raw, bytes)
+    return str(uuid.UUID(bytes=raw))

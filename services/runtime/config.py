@@ -1,0 +1,155 @@
+"""Every setting of Proact, declared once: flags, ``PROACT_*`` variables, ``proact.toml`` and the README come from here.
+
+A value is taken from the flag, else from the variable, else from ``proact.toml`` in the working folder (or the file that
+``PROACT_CONFIG`` names), else it is the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+
+class ConfigError(Exception):
+    """A setting is unknown, of the wrong type or out of range: a user's mistake, said in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its name is the flag ``--my-name``, the variable ``PROACT_MY_NAME`` and the key ``my_name``."""
+
+    name: str
+    kind: type[int] | type[float] | type[str]
+    default: int | float | str
+    meaning: str
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"PROACT_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """The command line's flag."""
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, raw: Any, origin: str) -> Any:
+        """Return the checked value of ``raw``, which came from ``origin``. Raises ConfigError."""
+        if isinstance(raw, bool) or (self.kind is not str and isinstance(raw, str) and not raw.strip()):
+            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}, not {raw!r}")
+        try:
+            value = self.kind(raw)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}, not {raw!r}") from None
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{origin}: {self.name} must be one of {', '.join(self.choices)}, not {raw!r}")
+        if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
+            raise ConfigError(f"{origin}: {self.name} must lie between {self.least} and {self.most}, not {raw!r}")
+        return value
+
+
+_KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
+
+SETTINGS: Final = {
+    setting.name: setting
+    for setting in (
+        Setting("kafka_bootstrap_servers", str, "127.0.0.1:9092", "the Kafka to use: host:port, several with commas"),
+        Setting("redis_url", str, "redis://127.0.0.1:6379/0", "the Redis that holds the grid"),
+        Setting("group_id", str, "proact-scorer", "the consumer group of the scorers"),
+        Setting("workers", int, 1, "scorer processes under one supervisor", 1, 64),
+        Setting("batch_records_max", int, 4096, "the most records of one micro-batch; light load makes small ones", 1, 50_000),
+        Setting("poll_timeout_ms", int, 100, "how long to wait for a first record before looking around", 1, 5_000),
+        Setting("session_timeout_ms", int, 6_000, "after how long a dead worker's partitions move (Kafka's limits apply)", 6_000, 300_000),
+        Setting("near_cache_mb", int, 256, "memory for the worker's own copy of profiles, in MiB", 0, 65_536),
+        Setting("grid_timeout_ms", int, 2_000, "how long Redis may take to answer before it counts as away", 10, 60_000),
+        Setting("model_path", str, "", "the folder of the model to score with; empty: the newest released one"),
+        Setting("metrics_host", str, "127.0.0.1", "the address that /metrics, /livez and /readyz listen on"),
+        Setting("metrics_port", int, 9108, "their port; worker i of several uses this + i", 1, 65_535),
+        Setting("log_format", str, "auto", "text, json, or auto: text on a terminal, else json", choices=("auto", "text", "json")),
+        Setting("data_folder", str, ".proact", "where the embedded Kafka and Redis keep their data and logs"),
+        Setting("kafka_port", int, 9092, "the embedded Kafka's port", 1, 65_535),
+        Setting("redis_port", int, 6379, "the embedded Redis's port", 1, 65_535),
+        Setting("partitions", int, 6, "partitions of the topics keyed by card; fixed once they exist", 1, 1_000),
+    )
+}  # fmt: skip
+
+
+class Settings:
+    """The resolved settings, as attributes; an object that exists holds only checked values."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        assert values.keys() == SETTINGS.keys()
+        self._values = dict(values)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def with_values(self, **changes: Any) -> Settings:
+        """Return a copy with other values, checked as flags are."""
+        checked = {name: SETTINGS[name].parse(value, SETTINGS[name].flag) for name, value in changes.items()}
+        return Settings(self._values | checked)
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings as variables, for a child process."""
+        return {SETTINGS[name].variable: str(value) for name, value in self._values.items()}
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"PROACT_CONFIG names {path}, which does not exist") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    unknown = table.keys() - SETTINGS.keys()
+    if unknown:
+        raise ConfigError(f"{path}: unknown setting {sorted(unknown)[0]!r}")
+    return table
+
+
+def resolve_settings(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Resolve every setting.
+
+    Args:
+        flags: what the command line gave; None stands for a flag that was not given.
+        environment: the variables; those of the process if None.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range, or the file holds an unknown key.
+    """
+    variables = os.environ if environment is None else environment
+    named = variables.get("PROACT_CONFIG")
+    path = Path(named or "proact.toml")
+    table = _read_file(path, required=named is not None)
+    values = {}
+    for name, setting in SETTINGS.items():
+        sources: tuple[tuple[Any, Callable[[], str]], ...] = (
+            (flags.get(name), lambda s=setting: s.flag),  # type: ignore[misc]
+            (variables.get(setting.variable), lambda s=setting: s.variable),  # type: ignore[misc]
+            (table.get(name), lambda: str(path)),
+        )
+        raw, origin = next(((raw, origin()) for raw, origin in sources if raw is not None), (setting.default, "default"))
+        values[name] = setting.parse(raw, origin)
+    return Settings(values)
+
+
+def settings_table() -> str:
+    """Return the table of all settings, in Markdown, as the README holds it."""
+    rows = ["| setting | flag | variable | default | meaning |", "|---|---|---|---|---|"]
+    rows += [
+        f"| `{s.name}` | `{s.flag}` | `{s.variable}` | {f'`{s.default}`' if s.default != '' else 'empty'} | {s.meaning} |"
+        for s in SETTINGS.values()
+    ]
+    return "\n".join(rows)

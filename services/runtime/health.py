@@ -1,0 +1,101 @@
+"""``/metrics``, ``/livez`` and ``/readyz`` over HTTP.
+
+Live means that the worker's loop turned lately: an outage of Kafka or Redis does not end a life. Ready means that every
+condition holds: partitions assigned and claimed, kernels compiled, model verified, grid reachable.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from services.runtime.clock import Clock
+from services.runtime.config import ConfigError
+from services.runtime.metrics import READY, MetricsRegistry
+
+LIVE_WITHIN_S = 30.0
+"""A loop that has not turned for so long is stuck."""
+CONDITIONS = ("kernels_compiled", "model_verified", "partitions_assigned", "grid_reachable", "log_reachable")
+
+
+@dataclass(slots=True)
+class Health:
+    """What the worker says of itself; its thread writes, the HTTP threads read."""
+
+    clock: Clock
+    conditions: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(CONDITIONS, False))
+    detail: dict[str, Any] = field(default_factory=dict)
+    beat_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.beat()
+
+    def beat(self) -> None:
+        """Note that the loop turned."""
+        self.beat_s = self.clock.monotonic_s()
+
+    def set(self, condition: str, holds: bool) -> None:
+        """Set one of ``CONDITIONS``."""
+        assert condition in self.conditions
+        self.conditions[condition] = holds
+
+    @property
+    def live(self) -> bool:
+        """Whether the loop turns."""
+        return self.clock.monotonic_s() - self.beat_s < LIVE_WITHIN_S
+
+    @property
+    def ready(self) -> bool:
+        """Whether every condition holds."""
+        return all(self.conditions.values())
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing: a scrape every few seconds is no news."""
+
+
+_StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+def _application(health: Health, metrics: MetricsRegistry) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    exposition = make_wsgi_app(registry)
+
+    def application(environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            metrics.set(READY, health.ready)
+            return exposition(environ, start_response)
+        answers = {"/livez": health.live, "/readyz": health.ready}
+        status = "404 Not Found" if path not in answers else "200 OK" if answers[path] else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps({"live": health.live, "ready": health.conditions, **health.detail}).encode() + b"\n"]
+
+    return application
+
+
+def serve_health(host: str, port: int, health: Health, metrics: MetricsRegistry) -> WSGIServer:
+    """Serve from a thread of its own until the process ends.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    try:
+        server = make_server(host, port, _application(health, metrics), _Server, _Quiet)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}; set --metrics-port") from None
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server

@@ -1,0 +1,1 @@
+"""The scorer: validate, enrich, score and act on card transactions."""

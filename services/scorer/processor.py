@@ -1,0 +1,161 @@
+"""What the scorer decides: records and profiles in, decisions, alerts, dead letters and new profiles out. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.codec.transactions import TOPIC, decode_transactions
+from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.features import Folded, fold
+from services.core.kernels import group_text
+from services.core.policy import Action
+from services.core.profiles import LAYOUT, OpenProfiles, open_profiles, seal_profiles
+from services.core.validation import Reject, validate
+from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
+from services.inference import Model
+from services.runtime import metrics as m
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import Outcome, Output, Prepared
+from services.scorer.outputs import DEGRADED, Decided, OutputEncoder
+from services.streams import Records
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTransactions(Prepared):
+    """A batch of transactions: the valid ones in columns, the others with their reason."""
+
+    columns: TransactionColumns
+    rows: type_i64
+    """(v,) the record that each row of ``columns`` came from."""
+    slot: type_i64
+    """(v,) the pair of ``cards`` that each row belongs to."""
+    status: type_i64
+    """(n,) the Reject of every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredOutcome(Outcome):
+    """The outcome with what is measured of it."""
+
+    decided_rows: Decided
+    rejected: type_i64
+    """The Reject of every dead letter."""
+
+
+class ScorerProcessor:
+    """See :class:`services.runtime.processor.Processor` for the protocol."""
+
+    topic = TOPIC
+    layout = LAYOUT
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._encoder = OutputEncoder(model)
+
+    def prepare(self, records: Records) -> PreparedTransactions:
+        """See :class:`services.runtime.processor.Processor`."""
+        columns, rows, status = decode_transactions(records.values)
+        present = np.fromiter((key is not None for key in records.keys), bool, len(records))
+        keys = Text.of([key or b"" for key in records.keys])
+        status[rows] = validate(columns, keys.take(rows), present[rows], records.timestamp_ms[rows])
+        valid = status[rows] == Reject.NONE
+        if not valid.all():
+            columns, rows = columns.take(valid), rows[valid]
+        slot, first = group_text(columns.card_id, records.partition[rows])
+        return PreparedTransactions(
+            records=records,
+            partitions=records.partition[rows[first]].tolist(),
+            cards=columns.card_id.take(first).tolist(),
+            columns=columns,
+            rows=rows,
+            slot=slot,
+            status=status,
+        )
+
+    def decide(
+        self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int
+    ) -> ScoredOutcome:
+        """See :class:`services.runtime.processor.Processor`."""
+        folded, sealed = self._fold(prepared, profiles, emit)
+        emitted = emit[prepared.rows]
+        decided = self._score(prepared, folded, emitted)
+        bad = (prepared.status != Reject.NONE) & emit
+        outputs = self._encoder.encode(prepared.records, decided, np.flatnonzero(bad), prepared.status, now_ms)
+        return ScoredOutcome(
+            outputs=outputs,
+            profiles=sealed,
+            decided=len(decided),
+            folded_only=int((~emit).sum()),
+            decided_rows=decided,
+            rejected=prepared.status[bad],
+        )
+
+    def _fold(
+        self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
+    ) -> tuple[Folded, list[bytes | None]]:
+        additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
+        opened = open_profiles(list(profiles), additions)
+        before = opened.last_offset.copy()
+        offsets = prepared.records.offset[prepared.rows]
+        # Read and written in one place: a profile must never hold a record that is still to be folded.
+        first_offset = np.full(len(prepared.cards), 2**62, np.int64)
+        np.minimum.at(first_offset, prepared.slot, offsets)
+        assert (opened.last_offset < first_offset).all(), "a profile is ahead of its log: the grid was written past us"
+        folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
+        return folded, _changed(opened, before)
+
+    def _score(self, prepared: PreparedTransactions, folded: Folded, emitted: type_bool) -> Decided:
+        vectors, flags = folded.vectors[emitted], folded.flags[emitted]
+        scores = self._model.predict(vectors)
+        actions = self._model.thresholds.actions(scores)
+        columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
+        return Decided(
+            columns=columns,
+            rows=prepared.rows[emitted],
+            vectors=vectors,
+            scores=scores,
+            actions=actions,
+            contributions=self._explain(vectors, actions),
+            degraded=_degraded(flags),
+            repeat=(flags & REPEAT) != 0,
+        )
+
+    def _explain(self, vectors: type_f64, actions: type_i64) -> type_f64:
+        return self._model.explain(vectors[actions != Action.APPROVE])
+
+    def measure(
+        self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, now_ms: int
+    ) -> None:
+        """See :class:`services.runtime.processor.Processor`."""
+        decided = outcome.decided_rows
+        for action, count in zip(Action, np.bincount(decided.actions, minlength=len(Action)), strict=True):
+            metrics.add(m.DECISIONS, count, action.name)
+        for reason in np.unique(outcome.rejected):
+            metrics.add(m.DEAD_LETTERS, int((outcome.rejected == reason).sum()), Reject(reason).name)
+        metrics.add(m.ALERTS, int((decided.actions != Action.APPROVE).sum()))
+        metrics.add(m.REPEATS, int(decided.repeat.sum()))
+        for bit, what in enumerate(DEGRADED):
+            metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
+        metrics.observe(m.SCORES, decided.scores)
+        metrics.observe(m.EVENT_AGE, np.maximum(0, now_ms - decided.columns.event_time_ms) / 1000.0)
+        stamps = prepared.records.timestamp_ms[decided.rows]
+        metrics.observe(m.RECORD_AGE, np.maximum(0, now_ms - stamps) / 1000.0)
+        metrics.set(m.MODEL_INFO, 1, self._model.name, self._model.version)
+
+
+def _changed(opened: OpenProfiles, before: type_i64) -> list[bytes | None]:
+    """Seal the profiles; None for those into which nothing was folded."""
+    unchanged = opened.last_offset == before
+    sealed: list[bytes | None] = list(seal_profiles(opened))
+    for k in np.flatnonzero(unchanged):  # only repeats and too late ones: exceptional
+        sealed[k] = None
+    return sealed
+
+
+def _degraded(flags: type_i64) -> type_i64:
+    """Return, a row, one bit for each of ``DEGRADED``."""
+    seen = [(flags & flag) != 0 for flag in (LATE, TRUNCATED, TOO_LATE)]
+    return sum((bits.astype(np.int64) << at for at, bits in enumerate(seen)), np.zeros(len(flags), np.int64))

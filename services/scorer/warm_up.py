@@ -1,0 +1,45 @@
+"""Run a batch through everything, so that the first real one meets compiled kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from services.codec.transactions import TOPIC, encode_transactions
+from services.core.columns import Text, TransactionColumns, pack_code
+from services.scorer.processor import ScorerProcessor
+from services.streams import Records
+
+_AT_MS = 1_767_225_600_000
+
+
+def _transactions(count: int) -> TransactionColumns:
+    card = Text.of([b"warm-up-%d" % (i % 2) for i in range(count)])
+    euro = np.full(count, pack_code("EUR"), np.int64)
+    minor = np.full(count, 1_000, np.int64)
+    return TransactionColumns(
+        transaction_id=np.repeat(np.arange(count, dtype=np.uint8)[:, None], 16, axis=1),
+        card_id=card, customer_id=card, account_id=card, terminal_id=card, merchant_id=card,
+        device_id=Text.constant(b"", count),
+        merchant_category_code=np.full(count, 5411, np.int64),
+        amount_minor=minor, currency=euro, billing_amount_minor=minor, billing_currency=euro,
+        event_time_ms=_AT_MS + 60_000 * np.arange(count),
+        entry_mode=np.zeros(count, np.int64),
+        country=np.full(count, pack_code("BE"), np.int64),
+        latitude=np.full(count, 50.8), longitude=np.full(count, 4.3),
+    )  # fmt: skip
+
+
+def warm_up(processor: ScorerProcessor) -> None:
+    """Compile every kernel of the scorer, on a batch with good and bad records; what it decides is thrown away."""
+    columns = _transactions(8)
+    values: list[bytes | None] = [*encode_transactions(columns), None, b"bad"]
+    keys: list[bytes | None] = [*columns.card_id.tolist(), None, b"bad"]
+    n = len(values)
+    zeros = np.zeros(n, np.int64)
+    records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
+    first = processor.prepare(records)
+    outcome = processor.decide(first, [None] * len(first.cards), np.ones(n, bool), _AT_MS)
+    again = processor.prepare(replace(records, offset=records.offset + n))
+    processor.decide(again, outcome.profiles, np.arange(n) % 2 == 0, _AT_MS)

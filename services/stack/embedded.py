@@ -1,0 +1,55 @@
+"""Both parts of the embedded stack as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from services.codec.schemas import topics
+from services.stack.kafka import EmbeddedKafka
+from services.stack.redis import EmbeddedRedis
+from services.streams.admin import KafkaAdmin, TopicPlan
+
+
+def topic_plans(partitions: int | None = None) -> list[TopicPlan]:
+    """Return what every topic of ``schemas/`` should be; ``partitions`` replaces the number of those keyed by card."""
+    return [
+        TopicPlan(
+            t.name,
+            partitions if partitions is not None and t.partitions > 1 else t.partitions,
+            t.retention_days,
+            t.max_message_bytes,
+        )
+        for t in topics().values()
+    ]
+
+
+class EmbeddedStack:
+    """A Kafka and a Redis whose data lie in one folder."""
+
+    def __init__(self, folder: Path, kafka_port: int, redis_port: int) -> None:
+        self.kafka = EmbeddedKafka(folder, kafka_port)
+        self.redis = EmbeddedRedis(folder, redis_port)
+        self.kafka_address = f"127.0.0.1:{kafka_port}"
+        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+
+    def up(self, progress: Callable[[str], None], timeout_s: float = 60.0) -> None:
+        """Start what does not run and wait until both answer. Raises StackError."""
+        self.redis.up(progress, timeout_s)
+        self.kafka.up(progress, timeout_s)
+
+    def apply_topics(self, partitions: int | None = None) -> dict[str, str]:
+        """Create the topics. Raises StreamsError."""
+        return KafkaAdmin(self.kafka_address).apply(topic_plans(partitions))
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return, for each part, whether it answers, where, and its process id."""
+        return {
+            "kafka": {"answers": self.kafka.answers(), "address": self.kafka_address, "pid": self.kafka.pid},
+            "redis": {"answers": self.redis.answers(), "address": self.redis_url, "pid": self.redis.pid},
+        }
+
+    def down(self) -> list[str]:
+        """Stop both; return the names of those that ran."""
+        return [name for name, part in (("Kafka", self.kafka), ("Redis", self.redis)) if part.down()]

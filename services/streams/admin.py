@@ -1,0 +1,126 @@
+"""Topics as ``schemas/`` describes them, applied to a Kafka cluster, and whether a cluster answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from services.streams.base import StreamsError
+
+REQUEST_TIMEOUT_S = 10.0
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """What a topic should be on the broker."""
+
+    name: str
+    partitions: int
+    retention_days: int
+    max_message_bytes: int
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The topic's settings that differ from the broker's defaults."""
+        return {
+            "retention.ms": str(self.retention_days * DAY_MS),
+            "max.message.bytes": str(self.max_message_bytes),
+            # Retention goes by whole segments, so they must not be longer than what a topic may outlive.
+            "segment.ms": str(DAY_MS),
+        }
+
+
+class KafkaAdmin:
+    """The few administrative calls that Proact makes."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._servers = bootstrap_servers
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 3_000})
+
+    def partitions(self, timeout_s: float = 5.0) -> dict[str, int]:
+        """Return the number of partitions of every topic. Raises StreamsError when Kafka does not answer."""
+        try:
+            metadata = self._admin.list_topics(timeout=timeout_s)
+        except KafkaException as error:
+            raise StreamsError(f"Kafka at {self._servers} does not answer: {error.args[0].str()}") from None
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def answers(self, timeout_s: float = 2.0) -> bool:
+        """Whether a broker answers."""
+        try:
+            self.partitions(timeout_s)
+        except StreamsError:
+            return False
+        return True
+
+    def apply(self, plans: Iterable[TopicPlan]) -> dict[str, str]:
+        """Create what is missing, set the settings of the rest; return what was done, by topic.
+
+        Raises:
+            StreamsError: Kafka does not answer or refuses, or a topic has another number of partitions: changing it
+                moves cards to other partitions, away from their profiles.
+        """
+        existing = self.partitions()
+        done = {}
+        for plan in plans:
+            if plan.name not in existing:
+                self._create(plan)
+                done[plan.name] = f"created with {plan.partitions} partitions"
+            elif existing[plan.name] != plan.partitions:
+                raise StreamsError(
+                    f"topic {plan.name} has {existing[plan.name]} partitions, not {plan.partitions}: changing the number "
+                    f"would part cards from their profiles; say --partitions {existing[plan.name]} or use another Kafka"
+                )
+            else:
+                self._configure(plan)
+                done[plan.name] = "unchanged, settings applied"
+        return done
+
+    def _create(self, plan: TopicPlan) -> None:
+        new = NewTopic(plan.name, num_partitions=plan.partitions, replication_factor=-1, config=plan.config)
+        self._wait(self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[plan.name], plan.name)
+
+    def _configure(self, plan: TopicPlan) -> None:
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in plan.config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, plan.name, incremental_configs=entries)
+        futures = self._admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
+        self._wait(futures[resource], plan.name)
+
+    def group_lag(self, topic: str, group_id: str) -> int | None:
+        """Return how many records of a topic lie behind a group's committed offsets; None when Kafka does not answer."""
+        try:
+            count = self.partitions()[topic]
+            wanted = [TopicPartition(topic, p) for p in range(count)]
+            request = ConsumerGroupTopicPartitions(group_id, wanted)
+            group = self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group_id]
+            committed = {tp.partition: max(0, tp.offset) for tp in group.result().topic_partitions}
+            ends = self._admin.list_offsets({tp: OffsetSpec.latest() for tp in wanted})
+            return sum(future.result().offset - committed.get(tp.partition, 0) for tp, future in ends.items())
+        except (KafkaException, StreamsError, KeyError):
+            return None
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Raise the number of partitions: for tests of what must not be done to a live topic."""
+        self._wait(self._admin.create_partitions([NewPartitions(topic, total)])[topic], topic)
+
+    @staticmethod
+    def _wait(future: object, topic: str) -> None:
+        try:
+            future.result()  # type: ignore[attr-defined]
+        except KafkaException as error:
+            raise StreamsError(f"topic {topic}: {error.args[0].str()}") from None

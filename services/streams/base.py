@@ -1,0 +1,133 @@
+"""The contracts that a worker has with the log.
+
+One thread, the worker's, calls everything here, in this order: :meth:`Source.poll` until records or a change of
+assignment come; for a new assignment, :meth:`Source.start` with the offsets to go on from; for records,
+:meth:`Sink.send` any number of times, :meth:`Sink.flush`, :meth:`Source.commit`. A source that is told to wait keeps
+its place in the group by :meth:`Source.keep_alive`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.core.columns import type_bool, type_i64
+
+
+class StreamsError(Exception):
+    """The log could not be reached, or refused: an outage, waited out by the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A batch of records of one topic, in the order of each partition; every sequence has one item a record."""
+
+    topic: str
+    partition: type_i64
+    offset: type_i64
+    timestamp_ms: type_i64
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+    def __post_init__(self) -> None:
+        assert len(self.partition) == len(self.offset) == len(self.timestamp_ms) == len(self.keys) == len(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: type_bool) -> Records:
+        """Return the records where ``rows`` is true."""
+        kept = rows.nonzero()[0].tolist()
+        return Records(
+            self.topic,
+            self.partition[rows],
+            self.offset[rows],
+            self.timestamp_ms[rows],
+            [self.keys[i] for i in kept],
+            [self.values[i] for i in kept],
+        )
+
+    def next_offsets(self) -> dict[int, int]:
+        """Return, by partition, the offset behind the batch's last record: the one place that adds one."""
+        last = dict(zip(self.partition.tolist(), self.offset.tolist(), strict=True))
+        return {partition: offset + 1 for partition, offset in last.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The partitions that the group gave to this worker; a higher generation makes every earlier one void."""
+
+    generation: int
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What Kafka knows of one partition: the stable committed offset of the group (None: none) and the log's ends."""
+
+    committed: int | None
+    log_start: int
+    log_end: int
+    topic_id: str
+
+
+class Source(Protocol):
+    """The topic that a worker reads, as a member of its group."""
+
+    def poll(self, records_max: int, timeout_s: float) -> Records:
+        """Return what is there, at once, or wait for a first record until the time is over; it may be empty.
+
+        Records are only of started partitions of the current assignment, each partition's in order, with no record
+        twice and none skipped, from the offset given to :meth:`start`. May change :attr:`assignment`.
+        """
+        ...
+
+    @property
+    def assignment(self) -> Assignment:
+        """The current assignment: compare its generation after every call that talks to the log."""
+        ...
+
+    def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
+        """Return what the log knows of partitions. Raises StreamsError."""
+        ...
+
+    def start(self, offsets: Mapping[int, int]) -> None:
+        """Read exactly these partitions, from these offsets: replaces what was started before."""
+        ...
+
+    def keep_alive(self, timeout_s: float) -> None:
+        """Stay in the group without taking records, for at most this long; may change :attr:`assignment`."""
+        ...
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit offsets and wait until it is done. Raises StreamsError when it is not known to be done."""
+        ...
+
+    def lag(self) -> Mapping[int, int]:
+        """Return, by started partition, how many records lie behind the position, as far as is known without asking."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group. Nothing may be called afterwards."""
+        ...
+
+
+class Sink(Protocol):
+    """The topics that a worker writes."""
+
+    def send(self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
+        """Queue records; they arrive in this order for each key, at least once. Raises StreamsError."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait for everything that was sent. Whether all has been acknowledged; False: call again.
+
+        Raises:
+            StreamsError: a record was given up; all that was sent since the last complete flush may be missing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is queued and release the client."""
+        ...

@@ -1,0 +1,72 @@
+"""Read whole topics without being a member of any group: for people who look, and for checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from services.streams.base import Records, StreamsError
+from services.streams.kafka import COMMON, REQUEST_TIMEOUT_S, describe
+
+_READER: Final = {
+    "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",  # only what is committed exists
+    "fetch.wait.max.ms": 10,  # a reader that measures latency must not add to it
+    "fetch.min.bytes": 1,
+    "queued.max.messages.kbytes": 65_536,
+    "check.crcs": True,
+}
+
+
+class KafkaReader:
+    """Reads all partitions of some topics, from their beginning or from their end, as of its construction."""
+
+    def __init__(self, bootstrap_servers: str, topics: Sequence[str], *, from_beginning: bool) -> None:
+        self._consumer = Consumer(COMMON | _READER | {"bootstrap.servers": bootstrap_servers})
+        self._topics = tuple(topics)
+        try:
+            partitions = [tp for topic in topics for tp in self._partitions(topic)]
+            for tp in partitions:
+                low, high = self._consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S)
+                tp.offset = low if from_beginning else high
+        except KafkaException as error:
+            raise StreamsError(f"Kafka at {bootstrap_servers}: {describe(error)}") from None
+        self._consumer.assign(partitions)
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        metadata = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        if metadata.error is not None:
+            raise StreamsError(f"there is no topic {topic}: create the topics with `proact topics apply`")
+        return [TopicPartition(topic, p) for p in metadata.partitions]
+
+    def read(self, timeout_s: float, records_max: int = 5_000) -> Iterator[Records]:
+        """Yield what is there, a batch a topic; wait for a first record until the time is over."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return
+        messages = [first, *self._consumer.consume(records_max - 1, 0)]
+        for topic in self._topics:
+            mine = [m for m in messages if m.error() is None and m.topic() == topic]
+            if mine:
+                yield _to_records(topic, mine)
+
+    def close(self) -> None:
+        """Release the client."""
+        self._consumer.close()
+
+
+def _to_records(topic: str, messages: list[Message]) -> Records:
+    n = len(messages)
+    return Records(
+        topic,
+        np.fromiter((m.partition() for m in messages), np.int64, n),
+        np.fromiter((m.offset() for m in messages), np.int64, n),
+        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+    )
