@@ -41,7 +41,7 @@ def file_history(path: Path, mapping: str) -> History:
     chunks = list(read_dataset(path, load_mapping(mapping)))
     if not chunks or any(chunk.is_fraud is None for chunk in chunks):
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
-    columns = _concatenate(chunks)
+    columns = concatenate(chunks)
     fraud = np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None])
     scenario = np.concatenate(
         [np.where(c.is_fraud, "fraud", "genuine").astype(object) if c.scenario is None else c.scenario for c in chunks]
@@ -51,7 +51,8 @@ def file_history(path: Path, mapping: str) -> History:
     return History(columns, fraud[order], scenario[order], amounts_in_eur(columns), f"{path.name} through mapping {mapping}")
 
 
-def _concatenate(chunks: list[Dataset]) -> TransactionColumns:
+def concatenate(chunks: list[Dataset]) -> TransactionColumns:
+    """Return the chunks of a file as one."""
     joined = {}
     for field in fields(TransactionColumns):
         parts = [getattr(chunk.columns, field.name) for chunk in chunks]

@@ -14,6 +14,7 @@ from services.core.features import FEATURE_NAMES, compute_offline
 from services.core.kernels import group_text
 from services.core.policy import Thresholds
 from services.core.profiles import DAY_MS
+from services.inference.artifact import XgboostModel
 from services.trainer.costs import CostTable, choose_thresholds
 from services.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
 
@@ -126,15 +127,39 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     thresholds = choose_thresholds(scores[v], history.fraud[v], history.amount_eur[v], costs)
     progress(f"testing on {int(t.sum()):,} transactions")
     card, _ = group_text(history.columns.card_id, np.zeros(len(day), np.int64))
-    metrics = {
-        "test": ranking_metrics(scores[t], history.fraud[t], card[t], day[t])
-        | action_metrics(scores[t], history.fraud[t], history.amount_eur[t], thresholds, costs),
-        "by_scenario": scenario_metrics(scores[t], history.scenario[t], thresholds),
-    }
+    metrics = _measure(scores[t], history, t, card, day, thresholds, costs)
     return Trained(
         booster, thresholds, _describe(history, split, rows, day), metrics, _golden(vectors[t], scores[t]),
         scores[t], history.fraud[t],
     )  # fmt: skip
+
+
+def evaluate(model: XgboostModel, history: History, warm_up_days: int = 30) -> dict[str, Any]:
+    """Return the metrics of a released model on other transactions, after the days that fill the windows.
+
+    Raises:
+        ValueError: there are no frauds after the warm-up.
+    """
+    vectors = compute_offline(history.columns).vectors
+    time_ms = history.columns.event_time_ms
+    day = (time_ms - time_ms.min() // DAY_MS * DAY_MS) // DAY_MS
+    rows = day >= warm_up_days
+    if not history.fraud[rows].any():
+        raise ValueError("there is no fraud after the first 30 days: give more cards or days")
+    card, _ = group_text(history.columns.card_id, np.zeros(len(day), np.int64))
+    return _measure(model.predict(vectors[rows]), history, rows, card, day, model.thresholds, CostTable())
+
+
+def _measure(
+    scores: type_f64, history: History, rows: type_bool, card: type_i64, day: type_i64,
+    thresholds: Thresholds, costs: CostTable,
+) -> dict[str, Any]:  # fmt: skip
+    fraud, amount_eur = history.fraud[rows], history.amount_eur[rows]
+    return {
+        "test": ranking_metrics(scores, fraud, card[rows], day[rows])
+        | action_metrics(scores, fraud, amount_eur, thresholds, costs),
+        "by_scenario": scenario_metrics(scores, history.scenario[rows], thresholds),
+    }
 
 
 def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:

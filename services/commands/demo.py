@@ -1,0 +1,184 @@
+"""``proact demo``: a month of simulated traffic and then some live, through the real thing, and stopped again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from services.commands.options import UserError, example, progress, with_settings
+from services.runtime.config import Settings
+
+if TYPE_CHECKING:
+    from services.commands.live import LiveView
+    from services.commands.session import Session
+    from services.replay.producer import TransactionProducer
+    from services.simulator.traffic import Traffic
+
+CARDS, DAYS = 5_000, 30
+DAMAGED = 25
+"""Records that no producer should send, put among the others to show what becomes of them."""
+ANSWER_TIMEOUT_S = 60.0
+LAG_EVERY_S = 0.5
+
+
+@click.command(epilog=example("proact demo --rate 500 --seconds 20"))
+@with_settings("data_folder", "partitions")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
+@click.option("--rate", default=500.0, show_default=True, type=click.FloatRange(1, 20_000), help="Live transactions a second.")
+@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600), help="How long the live part lasts.")
+def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
+    """Start everything, stream a month and live traffic through it, show it, sum it up, and stop everything.
+
+    The last line is one JSON object. It uses ports of its own and a folder below the data folder, nothing else.
+    """
+    from services.commands.session import running_session
+    from services.runtime.children import ChildError
+    from services.stack.processes import StackError
+    from services.streams import StreamsError
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    month, live = _traffic(seed, int(rate * seconds))
+    try:
+        with running_session(settings, Path(settings.data_folder) / "demo", progress) as session:
+            result = _run(session, month, live, rate, seed)
+    except (StackError, StreamsError, ChildError) as error:
+        raise UserError(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("proact: interrupted; everything that was started is stopped", err=True)
+        raise SystemExit(130) from None
+    _summary(result)
+    click.echo(json.dumps(result))
+
+
+def _traffic(seed: int, live: int) -> tuple[Traffic, Traffic]:
+    from services.commands.traffic import DAY_MS, _live_days, history_and_live
+
+    progress(f"simulating {CARDS:,} cards, {DAYS} days and what follows, seed {seed}")
+    start_ms = (time.time_ns() // 1_000_000 // DAY_MS - DAYS - _live_days(CARDS, live)) * DAY_MS
+    return history_and_live(CARDS, DAYS, seed, start_ms, "default", live)
+
+
+class _Sender(threading.Thread):
+    """Sends from a thread of its own, so that the observer never waits for it."""
+
+    def __init__(self, work: Any) -> None:
+        super().__init__(name="sender", daemon=True)
+        self._work = work
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits for this one
+            self.error = error
+
+
+def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int) -> dict[str, Any]:
+    from services.commands.live import LiveView
+    from services.replay.labels import send_labels
+    from services.replay.producer import Pace, TransactionProducer
+    from services.runtime.clock import SystemClock
+    from services.streams.kafka import KafkaSink
+
+    sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
+    producer = TransactionProducer(sink, SystemClock())
+    try:
+        with LiveView() as view:
+            begin_s = time.monotonic()
+            _phase(session, view, producer, "a month of traffic, as fast as it goes", lambda: _send_month(producer, month, stopped))
+            assert session.tally.last_at_s
+            throughput = session.answered / (session.tally.last_at_s - begin_s)
+            send_labels(sink, month, seed)
+            batches = len(session.tally.latencies_ms)
+            _phase(
+                session, view, producer, f"live traffic, {rate:,.0f} a second",
+                lambda: producer.send(live, Pace.at_rate(len(live), rate), stop=stopped.is_set),
+            )  # fmt: skip
+    finally:
+        stopped.set()
+        sink.close()
+    return _result(session, producer.sent, (month, live), throughput, batches)
+
+
+def _send_month(producer: TransactionProducer, month: Traffic, stopped: threading.Event) -> None:
+    from services.replay.producer import Pace
+
+    producer.send_raw([b"card-%06d" % i for i in range(DAMAGED)], [bytes([i, 255, i]) * i for i in range(DAMAGED)])
+    producer.send(month, Pace(None), stop=stopped.is_set)
+
+
+def _phase(session: Session, view: LiveView, producer: TransactionProducer, title: str, work: Any) -> None:
+    """Send, and observe until everything that was sent is answered. Raises UserError when it is not."""
+    from services.observer.view import Progress
+
+    sender = _Sender(work)
+    sender.start()
+    quiet_since, answered, lag, asked_s = time.monotonic(), -1, None, 0.0
+    while sender.is_alive() or session.answered < producer.sent:
+        session.observe()
+        now_s = time.monotonic()
+        if now_s - asked_s > LAG_EVERY_S:
+            lag, asked_s = session.admin.group_lag("card-transactions", session.settings.group_id), now_s
+        view.show(session.tally, Progress(title, lag, producer.sent))
+        if session.answered != answered:
+            quiet_since, answered = now_s, session.answered
+        if session.scorer.process.poll() is not None:
+            raise UserError("the scorer ended; its log is in the demo's folder")
+        if now_s - quiet_since > ANSWER_TIMEOUT_S:
+            raise UserError(f"{session.answered:,} of {producer.sent:,} are answered, and no more come")
+    if sender.error is not None:
+        raise UserError(str(sender.error))
+    view.show(session.tally, Progress(title, 0, producer.sent), now=True)
+
+
+def _result(
+    session: Session, sent: int, traffic: tuple[Traffic, Traffic], throughput: float, batches: int
+) -> dict[str, Any]:
+    import numpy as np
+
+    from services.core.policy import Action
+    from services.observer.tally import ALERTS, DEAD_LETTERS, distinct_actions, precision_recall
+
+    tally = session.tally
+    while tally.records[ALERTS] < int(tally.actions[1:].sum()):  # alerts come beside their decisions, on another topic
+        session.observe(0.2)
+    ids, actions = distinct_actions(tally.transaction_ids, tally.kept_actions)
+    truth = np.concatenate([part.columns.transaction_id for part in traffic])
+    fraud = np.concatenate([part.scenario for part in traffic]) > 0
+    precision, recall = precision_recall(ids, actions, truth, fraud)
+    latency = tally.latency_ms(slice(batches, None))
+    assert latency is not None
+    return {
+        "transactions": sent,
+        "decisions": len(ids),
+        "dead_letters": tally.records[DEAD_LETTERS],
+        "alerts": tally.records[ALERTS],
+        "actions": {a.name: int((actions == a).sum()) for a in Action},
+        "precision": round(precision, 4),
+        "recall": round(recall, 4),
+        "throughput_per_s": round(throughput),
+        "latency_ms": {"p50": round(latency[0], 1), "p99": round(latency[1], 1)},
+    }
+
+
+def _summary(result: dict[str, Any]) -> None:
+    latency, actions = result["latency_ms"], result["actions"]
+    lost = result["transactions"] - result["decisions"] - result["dead_letters"]
+    click.echo("")
+    click.echo(f"{result['transactions']:>9,} transactions sent")
+    click.echo(f"{result['decisions']:>9,} decided: " + ", ".join(f"{count:,} {name}" for name, count in actions.items()))
+    click.echo(f"{result['dead_letters']:>9,} refused, with a reason, as dead letters; {lost} lost")
+    click.echo(f"{result['alerts']:>9,} alerts, with reasons")
+    click.echo(f"{result['throughput_per_s']:>9,} a second while the month went through")
+    click.echo(f"{latency['p50']:>9.0f} ms from due to decision, live, half of the time; {latency['p99']:.0f} ms 99 of 100 times")
+    click.echo(f"{result['recall']:>9.0%} of frauds not approved; {result['precision']:.0%} of what was not approved is fraud")
+    click.echo("Everything that was started is stopped.")

@@ -1,0 +1,68 @@
+"""What the demo and the measurements share: a stack, a scorer and an independent observer, for the length of a command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.observer.tally import DEAD_LETTERS, DECISIONS, OUTPUTS, Tally
+from services.runtime.children import ServiceChild
+from services.runtime.config import Settings
+from services.stack.processes import free_port
+from services.stack.temporary import temporary_stack
+from services.streams.admin import KafkaAdmin
+from services.streams.reader import KafkaReader
+
+
+@dataclass(slots=True)
+class Session:
+    """A running system and what is seen of it."""
+
+    settings: Settings
+    scorer: ServiceChild
+    reader: KafkaReader
+    tally: Tally
+    admin: KafkaAdmin
+
+    def observe(self, timeout_s: float = 0.02) -> None:
+        """Take what has come out by now."""
+        for records in self.reader.read(timeout_s):
+            self.tally.add(records, time.time_ns() // 1_000_000, time.monotonic())
+
+    @property
+    def answered(self) -> int:
+        """Decisions and dead letters seen so far."""
+        return self.tally.records[DECISIONS] + self.tally.records[DEAD_LETTERS]
+
+    def observe_until(self, answered: int, timeout_s: float, each: Callable[[], None] = lambda: None) -> bool:
+        """Observe until so many records are answered; whether they were before the time was over."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.answered < answered and time.monotonic() < deadline_s:
+            self.observe()
+            each()
+        return self.answered >= answered
+
+
+@contextmanager
+def running_session(
+    settings: Settings, folder: Path, progress: Callable[[str], None], *, keep_ids: bool = True
+) -> Iterator[Session]:
+    """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
+    with temporary_stack(folder, progress, settings.partitions) as stack:
+        own = settings.with_values(
+            kafka_bootstrap_servers=stack.kafka_address,
+            redis_url=stack.redis_url,
+            metrics_port=free_port(),
+            log_format="json",
+        )
+        progress("starting the scorer: model, kernels, partitions")
+        with ServiceChild("services.scorer", own, folder / "scorer.log") as scorer:
+            scorer.wait_ready()
+            reader = KafkaReader(stack.kafka_address, OUTPUTS, from_beginning=False)
+            try:
+                yield Session(own, scorer, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_address))
+            finally:
+                reader.close()

@@ -1,0 +1,87 @@
+"""``proact train`` and ``proact evaluate``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from services.commands.options import UserError, example, progress
+from services.simulator.generate import CARDS_MAX
+
+if TYPE_CHECKING:
+    from services.trainer.training import History
+
+_START_MS = 1_750_032_000_000  # 2025-06-16: a fixed day, so that the same seed trains the same model
+LABEL_DELAY_DAYS = 14
+
+
+def _history(data: Path | None, mapping: str, cards: int, days: int, seed: int) -> History:
+    from services.datasets.mapping import DatasetError
+    from services.trainer.history import file_history, simulated_history
+
+    if data is None:
+        progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
+        return simulated_history(cards, days, seed, _START_MS)
+    progress(f"reading {data} through mapping {mapping}")
+    try:
+        return file_history(data, mapping)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+
+
+_DATA = click.option("--data", default=None, type=click.Path(path_type=Path), help="A Parquet or CSV file; without it, simulated data.")
+_MAPPING = click.option("--mapping", default="proact", show_default=True, help="The file's mapping: proact, handbook, or a YAML file's path.")
+_CARDS = click.option("--cards", default=6_000, show_default=True, type=click.IntRange(100, CARDS_MAX), help="Simulated cards.")
+_DAYS = click.option("--days", default=130, show_default=True, type=click.IntRange(30, 1_000), help="Simulated days.")
+_SEED = click.option("--seed", default=11, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
+
+
+@click.command(epilog=example("proact train --data transactions.parquet --mapping handbook --output /tmp/models/handbook/v1"))
+@_DATA
+@_MAPPING
+@_CARDS
+@_DAYS
+@_SEED
+@click.option("--label-delay-days", default=LABEL_DELAY_DAYS, show_default=True, type=click.IntRange(0, 180), help="How long labels take.")
+@click.option("--output", default=Path("models/fraud/v1"), show_default=True, type=click.Path(path_type=Path), help="NAME/vN: the release's folder.")
+def train(
+    data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int, output: Path
+) -> None:
+    """Train on history, choose thresholds from the cost table, test on the last days, and write the release."""
+    from services.trainer.costs import CostTable
+    from services.trainer.release import release
+    from services.trainer.training import train as run
+
+    begin_s = time.monotonic()
+    history, costs = _history(data, mapping, cards, days, seed), CostTable()
+    try:
+        manifest = release(output, run(history, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+    progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s")
+    click.echo(json.dumps({"model": manifest.name, "version": manifest.version, "thresholds": manifest.thresholds, **manifest.metrics}))
+
+
+@click.command(epilog=example("proact evaluate models/fraud/v1 --seed 99"))
+@click.argument("model", type=click.Path(path_type=Path))
+@_DATA
+@_MAPPING
+@_CARDS
+@_DAYS
+@click.option("--seed", default=99, show_default=True, type=click.IntRange(0), help="Another seed than in training: other people.")
+def evaluate(model: Path, data: Path | None, mapping: str, cards: int, days: int, seed: int) -> None:
+    """Test a released model on transactions that it was not trained on; the first 30 days only fill the windows."""
+    from services.inference import ModelError
+    from services.inference.artifact import load_model
+    from services.trainer.training import evaluate as run
+
+    try:
+        loaded = load_model(model)
+        metrics = run(loaded, _history(data, mapping, cards, days, seed))
+    except (ModelError, ValueError) as error:
+        raise UserError(str(error)) from None
+    click.echo(json.dumps(metrics))

@@ -1,0 +1,1 @@
+"""Measurements that anyone can run: parity of features, throughput and latency."""

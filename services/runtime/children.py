@@ -1,0 +1,84 @@
+"""A service as a child process of a command: started, waited for until it is ready, stopped for sure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from services.runtime.config import Settings
+
+
+class ChildError(Exception):
+    """The child died or did not become ready."""
+
+
+class ServiceChild:
+    """``python -m services.NAME`` with its settings, for the length of a with block."""
+
+    def __init__(self, module: str, settings: Settings, log: Path) -> None:
+        self._module, self._settings, self._log = module, settings, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running process."""
+        assert self._process is not None, "not started"
+        return self._process
+
+    def start(self) -> None:
+        """Start it in a session of its own: Ctrl-C is the parent's to handle."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **self._settings.environment()}, start_new_session=True,
+            )  # fmt: skip
+
+    def health(self) -> dict[str, Any] | None:
+        """Return what /readyz says with ``status`` added, None while nothing listens."""
+        url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/readyz"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+                return {"status": answer.status, **json.load(answer)}
+        except urllib.error.HTTPError as error:
+            return {"status": error.code, **json.load(error)}
+        except OSError:
+            return None
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until it is ready. Raises ChildError."""
+        deadline_s = time.monotonic() + timeout_s
+        while (health := self.health()) is None or health["status"] != 200:
+            if self.process.poll() is not None:
+                raise ChildError(f"{self._module} ended with {self.process.returncode}; the end of {self._log}:\n{self._tail()}")
+            if time.monotonic() > deadline_s:
+                raise ChildError(f"{self._module} is not ready after {timeout_s:.0f} s; the end of {self._log}:\n{self._tail()}")
+            time.sleep(0.05)
+
+    def _tail(self) -> str:
+        return "\n".join(f"    {line}" for line in self._log.read_text(errors="replace").splitlines()[-10:])
+
+    def stop(self, timeout_s: float = 10.0) -> int:
+        """Stop it, gently and then not; return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

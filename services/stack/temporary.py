@@ -1,0 +1,32 @@
+"""A stack for the length of a command: free ports, a folder of its own, gone afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.stack.embedded import EmbeddedStack
+from services.stack.processes import free_port
+
+
+@contextmanager
+def temporary_stack(
+    folder: Path, progress: Callable[[str], None], partitions: int, *, keep_logs: bool = True
+) -> Iterator[EmbeddedStack]:
+    """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    kafka_port, redis_port = free_port(), free_port()
+    while redis_port == kafka_port:
+        redis_port = free_port()
+    stack = EmbeddedStack(folder, kafka_port, redis_port)
+    try:
+        stack.up(progress)
+        stack.apply_topics(partitions)
+        yield stack
+    finally:
+        stack.down()
+        shutil.rmtree(folder / "kafka" / "data", ignore_errors=True)
+        if not keep_logs:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""The contract in schemas/: every example is accepted, every rejected one is refused for its reason."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from services.codec.records import decode_record, encode_record
+from services.codec.schemas import _load_topic, topics
+from services.codec.transactions import TOPIC, decode_transactions
+from services.core.columns import Text
+from services.core.validation import Reject, validate
+from services.paths import data_folder
+from services.scorer.outputs import DEGRADED
+from services.topology import edges
+
+SCHEMAS = data_folder("schemas")
+EXAMPLES = sorted(SCHEMAS.glob("*/examples/*.json"))
+REJECTED = sorted(SCHEMAS.glob("*/examples/rejected/*.json"))
+NOW_MS = 1_767_225_600_000 + 3_600_000
+
+
+def to_record(example: dict) -> dict:
+    ready = {}
+    for name, value in example.items():
+        is_uuid = isinstance(value, str) and name in ("transaction_id", "decision_id")
+        ready[name] = uuid.UUID(value).bytes if is_uuid else value
+        if name in ("key", "value") and isinstance(value, str):
+            ready[name] = value.encode()
+    return ready
+
+
+def verdict(topic: str, record: dict) -> Reject:
+    """What becomes of a record: transactions go through the scorer's own checks, others through their schema."""
+    try:
+        value = encode_record(topics()[topic].latest, to_record(record))
+        decode_record(value)
+    except (ValueError, TypeError, KeyError):
+        return Reject.MALFORMED
+    if topic != TOPIC:
+        return Reject.NONE
+    columns, rows, status = decode_transactions([value])
+    if len(rows):
+        keys = Text.of([record["card_id"].encode()])
+        status = validate(columns, keys, np.ones(1, bool), np.full(1, NOW_MS))
+    return Reject(int(status[0]))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: f"{p.parts[-3]}/{p.stem}")
+def test_every_example_is_accepted(path: Path):
+    assert verdict(path.parts[-3], json.loads(path.read_text())) == Reject.NONE
+
+
+@pytest.mark.parametrize("path", REJECTED, ids=lambda p: f"{p.parts[-4]}/{p.stem}")
+def test_every_rejected_example_is_refused_for_its_reason(path: Path):
+    example = json.loads(path.read_text())
+
+    assert verdict(path.parts[-4], example["record"]) == Reject[example["reason"]]
+
+
+@pytest.mark.parametrize("name", sorted(topics()))
+def test_every_topic_has_examples_and_rejected_ones_and_a_name_without_dots(name: str):
+    assert any(p.parts[-3] == name for p in EXAMPLES)
+    assert any(p.parts[-4] == name for p in REJECTED)
+    assert re.fullmatch(r"[a-z-]+", name)
+
+
+def test_the_reject_reasons_and_degraded_marks_are_those_of_the_schemas():
+    fields = {f["name"]: f["type"] for f in topics()["dead-letters"].latest.definition["fields"]}
+    decision = {f["name"]: f["type"] for f in topics()["card-decisions"].latest.definition["fields"]}
+
+    assert fields["reason"]["symbols"] == [r.name for r in Reject if r != Reject.NONE]
+    assert decision["degraded"]["items"]["symbols"] == list(DEGRADED)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"partitions": 0}, {"retention_days": 0}, {"surprise": 1}, {"record_bytes_max": 10**9}, {"producers": None}],
+)
+def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: dict):
+    folder = tmp_path / "card-alerts"
+    folder.mkdir()
+    described = yaml.safe_load((SCHEMAS / "card-alerts" / "topic.yaml").read_text()) | change
+    (folder / "topic.yaml").write_text(yaml.safe_dump(described))
+    (folder / "v1.avsc").write_text((SCHEMAS / "card-alerts" / "v1.avsc").read_text())
+
+    with pytest.raises((ValueError, TypeError)):
+        _load_topic(folder)
+
+
+def test_the_topology_names_the_scorer_on_both_sides():
+    assert ("simulator", "card-transactions", "scorer") in edges()
+    assert {topic for producer, topic, _ in edges() if producer == "scorer"} == {"card-decisions", "card-alerts", "dead-letters"}
