@@ -1,0 +1,145 @@
+"""A real system under test: scorer processes on a real Kafka and Redis, and a checker that reads everything back."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.codec.records import decode_record
+from services.codec.transactions import TOPIC, decode_transactions
+from services.core.features import compute_offline
+from services.core.profiles import open_profiles
+from services.replay.producer import Pace, TransactionProducer
+from services.runtime.children import ServiceChild
+from services.runtime.clock import SystemClock
+from services.runtime.config import Settings, resolve_settings
+from services.simulator.generate import simulate
+from services.simulator.traffic import Traffic
+from services.stack.embedded import EmbeddedStack
+from services.stack.processes import free_port
+from services.streams.admin import KafkaAdmin
+from services.streams.kafka import KafkaSink
+from services.streams.reader import KafkaReader
+
+START_MS = 1_767_225_600_000
+
+
+def settings_for(stack: EmbeddedStack, **changes: Any) -> Settings:
+    settings = resolve_settings(
+        {"kafka_bootstrap_servers": stack.kafka_address, "redis_url": stack.redis_url, "log_format": "json"}, {}
+    )
+    return settings.with_values(metrics_port=free_port(), **changes)
+
+
+@contextmanager
+def scorers(stack: EmbeddedStack, folder: Path, count: int = 1, **changes: Any):
+    """Run scorer processes; the caller waits until they are ready."""
+    children = [
+        ServiceChild("services.scorer", settings_for(stack, **changes), folder / f"scorer-{i}.log") for i in range(count)
+    ]
+    try:
+        for child in children:
+            child.start()
+        yield children
+    finally:
+        for child in children:
+            child.stop()
+
+
+def traffic_of(count: int, cards: int = 300, seed: int = 5) -> Traffic:
+    traffic = simulate(cards, int(count / cards) + 3, seed, START_MS)
+    assert len(traffic) >= count
+    return traffic.take(np.arange(count))
+
+
+def produce(stack: EmbeddedStack, traffic: Traffic, rate: float | None = None) -> None:
+    sink = KafkaSink(stack.kafka_address)
+    pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
+    TransactionProducer(sink, SystemClock()).send(traffic, pace, flush_s=60)
+    sink.close()
+
+
+def wait_drained(stack: EmbeddedStack, timeout_s: float = 60.0, group: str = "proact-scorer") -> None:
+    admin, deadline = KafkaAdmin(stack.kafka_address), time.monotonic() + timeout_s
+    while (lag := admin.group_lag(TOPIC, group)) != 0:
+        assert time.monotonic() < deadline, f"lag {lag} after {timeout_s} s"
+        time.sleep(0.2)
+
+
+def wait_until(condition: Any, timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.05)
+
+
+def read_all(stack: EmbeddedStack, topic: str, quiet_s: float = 1.0) -> list[tuple[int, int, bytes | None, bytes | None]]:
+    """Return (partition, offset, key, value) of every record of a topic."""
+    reader, found, quiet = KafkaReader(stack.kafka_address, [topic], from_beginning=True), [], time.monotonic()
+    while time.monotonic() - quiet < quiet_s:
+        for records in reader.read(0.2):
+            found += zip(records.partition.tolist(), records.offset.tolist(), records.keys, records.values, strict=True)
+            quiet = time.monotonic()
+    reader.close()
+    return sorted(found, key=lambda r: r[:2])  # type: ignore[arg-type, return-value]
+
+
+def comparable(record: dict[str, Any]) -> str:
+    """Return a decision without what two equal ones may differ in."""
+    return repr({name: value for name, value in record.items() if name != "decided_at_ms"})
+
+
+def check_everything(stack: EmbeddedStack) -> dict[str, int]:
+    """Check every record: answered, repeats equal, features those of the offline code, profiles those of the log."""
+    inputs = read_all(stack, TOPIC)
+    decisions: dict[tuple[int, int], set[str]] = defaultdict(set)
+    vectors: dict[tuple[int, int], list[float]] = {}
+    total = 0
+    for _, _, key, value in read_all(stack, "card-decisions"):
+        record = decode_record(value or b"")[1]
+        position = record["source_partition"], record["source_offset"]
+        assert key == record["card_id"].encode()
+        decisions[position].add(comparable(record))
+        vectors[position] = record["features"]
+        total += 1
+    refused = {(r["source_partition"], r["source_offset"]) for r in _decoded(read_all(stack, "dead-letters"))}
+    positions = {(p, o) for p, o, _, _ in inputs}
+    assert decisions.keys() | refused == positions, "lost or invented"
+    assert not decisions.keys() & refused
+    assert all(len(distinct) == 1 for distinct in decisions.values()), "a repeat differs"
+    _check_fold(stack, inputs, vectors)
+    return {"inputs": len(inputs), "decided": len(decisions), "refused": len(refused), "repeats": total - len(decisions)}
+
+
+def _decoded(records: Iterable[tuple[int, int, bytes | None, bytes | None]]) -> list[dict[str, Any]]:
+    return [decode_record(value or b"")[1] for _, _, _, value in records]
+
+
+def _check_fold(stack: EmbeddedStack, inputs: list, vectors: dict[tuple[int, int], list[float]]) -> None:
+    """Recompute every vector from the log, bit for bit, and compare what the grid remembers of each card."""
+    import redis
+
+    client = redis.Redis.from_url(stack.redis_url)
+    for partition in {p for p, _, _, _ in inputs}:
+        mine = [r for r in inputs if r[0] == partition and r[:2] in vectors]
+        columns, rows, _ = decode_transactions([r[3] for r in mine])
+        assert len(rows) == len(mine)
+        offline = compute_offline(columns).vectors
+        online = np.array([vectors[r[:2]] for r in mine])
+        np.testing.assert_array_equal(online.view(np.int64), offline.view(np.int64))
+        last = max(o for p, o, _, _ in inputs if p == partition)
+        tag = f"{{{TOPIC}:{partition}}}"
+        assert int(client.hget(f"{tag}:meta", "applied")) == last + 1  # type: ignore[arg-type]
+        cards = columns.card_id.tolist()
+        for card in set(cards):
+            blob = client.get(f"{tag}:card:".encode() + card)
+            profile = open_profiles([blob], np.zeros(1, np.int64))  # type: ignore[list-item]
+            assert 0 < profile.count[0] <= cards.count(card)
+            assert profile.last_offset[0] in {r[1] for r, c in zip(mine, cards, strict=True) if c == card}
+    client.close()

@@ -1,0 +1,170 @@
+"""Settings, metrics, health, logs, and the README that is generated from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from services.runtime import metrics as m
+from services.runtime.clock import ManualClock, SystemClock
+from services.runtime.config import SETTINGS, ConfigError, resolve_settings, settings_table
+from services.runtime.health import CONDITIONS, LIVE_WITHIN_S, Health, serve_health
+from services.runtime.logs import _Formatter, fields
+from services.runtime.metrics import METRICS, MetricsRegistry, metrics_table
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(tmp_path):
+    (tmp_path / "proact.toml").write_text('workers = 2\ngroup_id = "file"\nredis_url = "redis://file"\n')
+    settings = resolve_settings({"workers": 4}, {"PROACT_WORKERS": "3", "PROACT_GROUP_ID": "variable"})
+
+    assert (settings.workers, settings.group_id, settings.redis_url) == (4, "variable", "redis://file")
+    assert settings.partitions == SETTINGS["partitions"].default
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"PROACT_WORKERS": "many"}, "PROACT_WORKERS: workers must be a whole number"),
+        ({"PROACT_WORKERS": "0"}, "must lie between"),
+        ({"PROACT_WORKERS": ""}, "whole number"),
+        ({"PROACT_LOG_FORMAT": "xml"}, "must be one of auto, text, json"),
+        ({"PROACT_CONFIG": "nowhere.toml"}, "does not exist"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_says_where_it_came_from(environment, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        resolve_settings({}, environment)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["wrkers = 2", "workers = ", "workers = true"])
+def test_a_bad_file_is_refused(tmp_path, text):
+    (tmp_path / "proact.toml").write_text(text)
+
+    with pytest.raises(ConfigError):
+        resolve_settings({}, {})
+
+
+def test_every_numeric_setting_has_bounds():
+    assert all(s.least is not None and s.most is not None for s in SETTINGS.values() if s.kind is not str)
+
+
+def test_settings_travel_to_a_child_through_its_environment():
+    settings = resolve_settings({"workers": 3, "group_id": "g"}, {})
+
+    again = resolve_settings({}, settings.environment())
+
+    assert again.environment() == settings.environment()
+
+
+@pytest.mark.parametrize(("table", "name"), [(settings_table, "settings"), (metrics_table, "metrics")])
+def test_the_tables_in_the_readme_are_the_generated_ones(table, name):
+    text = README.read_text()
+    shown = text.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+
+    assert shown == table(), f"run `make readme` to write the table of {name} anew"
+
+
+def exposition(registry: MetricsRegistry) -> str:
+    collectors = CollectorRegistry()
+    collectors.register(registry)
+    return generate_latest(collectors).decode()
+
+
+def test_a_histogram_counts_like_prometheus_does():
+    registry = MetricsRegistry()
+    registry.observe(m.BATCH_RECORDS, np.array([1.0, 2.0, 3.0, 1e9]))
+    registry.observe(m.BATCH_RECORDS, 2)
+
+    text = exposition(registry)
+
+    assert 'proact_batch_records_bucket{le="1.0"} 1.0' in text
+    assert 'proact_batch_records_bucket{le="2.0"} 3.0' in text
+    assert 'proact_batch_records_bucket{le="+Inf"} 5.0' in text
+    assert "proact_batch_records_count 5.0" in text
+
+
+def test_counters_and_gauges_are_shown_with_their_labels():
+    registry = MetricsRegistry()
+    registry.add(m.DECISIONS, 3, "BLOCK")
+    registry.add(m.DECISIONS, 2, "BLOCK")
+    registry.set(m.LAG, 7, "1")
+
+    text = exposition(registry)
+
+    assert 'proact_decisions_total{action="BLOCK"} 5.0' in text
+    assert 'proact_lag_records{partition="1"} 7.0' in text
+
+
+def test_every_metric_is_named_after_prometheus_customs():
+    for metric in METRICS:
+        assert metric.name.startswith("proact_")
+        assert metric.name.endswith("_total") == (metric.kind == m.COUNTER)
+        assert metric.meaning
+        assert bool(metric.buckets) == (metric.kind == m.HISTOGRAM)
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_ready_is_when_every_condition_holds_and_live_is_when_the_loop_turns():
+    clock = ManualClock()
+    health, registry = Health(clock), MetricsRegistry()
+    server = serve_health("127.0.0.1", 0, health, registry)
+    base = f"http://127.0.0.1:{server.server_port}"
+
+    assert get(f"{base}/readyz")[0] == 503
+    for condition in CONDITIONS:
+        assert get(f"{base}/readyz")[0] == 503
+        health.set(condition, True)
+    assert get(f"{base}/readyz")[0] == 200
+    assert get(f"{base}/livez")[0] == 200
+    assert b"proact_ready 1.0" in get(f"{base}/metrics")[1]
+    clock.sleep(LIVE_WITHIN_S + 1)
+    assert get(f"{base}/livez")[0] == 503
+    assert get(f"{base}/anything")[0] == 404
+
+    with pytest.raises(ConfigError, match="cannot serve metrics"):
+        serve_health("127.0.0.1", server.server_port, health, registry)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_log_line_never_shows_a_card_number(as_json):
+    record = logging.LogRecord("proact", logging.INFO, "", 1, "card %s", ("4111111111111111",), None)
+    record.__dict__ |= fields(also="5555 5555 5555 4444")
+
+    line = _Formatter(as_json=as_json).format(record)
+
+    assert "4111" not in line
+    assert "4444" not in line
+    if as_json:
+        assert json.loads(line)["level"] == "INFO"
+
+
+def test_the_system_clock_is_in_milliseconds_and_never_goes_back():
+    clock = SystemClock()
+
+    assert 1_700_000_000_000 < clock.now_ms() < 4_000_000_000_000
+    assert clock.monotonic_s() <= clock.monotonic_s()
