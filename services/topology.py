@@ -20,7 +20,6 @@ def describe_topic(topic: Topic) -> str:
 
 def render() -> str:
     """Return the topology as text, one topic with its writers and readers."""
-    lines = []
-    for topic in topics().values():
-        lines.append(f"{' + '.join(topic.producers)}  ->  [{topic.name}]  ->  {' + '.join(topic.consumers)}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{' + '.join(t.producers)}  ->  [{t.name}]  ->  {' + '.join(t.consumers)}" for t in topics().values()
+    )

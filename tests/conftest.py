@@ -16,7 +16,9 @@ HANDBOOK = Path(__file__).parents[2] / "shared" / "data" / "handbook"
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say what kind of Kafka and Redis the tests ran on: nothing is skipped in silence."""
-    terminalreporter.write_line("integration tests ran on the embedded Kafka and Redis (real servers, started as processes)")
+    terminalreporter.write_line(
+        "integration tests ran on the embedded Kafka and Redis (real servers, started as processes)"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,9 @@ class NaiveCard:
         return flags
 
     def _remember(self, event: Event) -> None:
-        self.remembered = sorted([*self.remembered, event], key=lambda e: e.event_time_ms)  # stable: equal times keep order
+        self.remembered = sorted(
+            [*self.remembered, event], key=lambda e: e.event_time_ms
+        )  # stable: equal times keep order
         if not self.bounded:
             return
         newest = self.remembered[-1].event_time_ms

@@ -17,7 +17,6 @@ from services.codec.program import (
     ARGUMENT,
     ARRAY,
     BOOLEAN,
-    BYTES,
     DOUBLE,
     DOUBLES,
     ENUM,
@@ -40,7 +39,7 @@ _MALFORMED, _TRAILING, _UTF8 = int(Reject.MALFORMED), int(Reject.TRAILING_BYTES)
 
 
 @njit(cache=True)
-def read_varint(buffer: type_u8, at: int, stop: int) -> tuple[int, int]:
+def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return a zigzag varint and the position behind it; the position is -1 where there is no valid one."""
     value = np.uint64(0)
     for i in range(10):
@@ -262,9 +261,7 @@ class ColumnarReader:
         doubles = np.zeros((fields, n))
         too_large = length > self._record_bytes_max
         seen = np.where(too_large, 0, length)
-        _read_rows(
-            buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles, status
-        )
+        _read_rows(buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles, status)
         status[too_large] = Reject.TOO_LARGE
         for i in np.flatnonzero(status == -1):  # unframed: exceptional
             status[i] = _why_unframed(present[i], self.schema)

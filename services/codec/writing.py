@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -107,6 +108,7 @@ class ColumnarWriter:
         for f, name in enumerate(self.program.names):
             column, operation = columns[name], int(self.program.table[f, OPERATION])
             if operation == DOUBLE:
+                assert not isinstance(column, Text)
                 doubles[f] = column
             elif isinstance(column, Text):
                 ints[f], lengths[f] = column.start + buffers.place(column.buffer), column.length
@@ -120,12 +122,9 @@ class ColumnarWriter:
                 ints[f] = column
             bound += 2 * _VARINT_BYTES_MAX * count
         out, stops = np.empty(bound, np.uint8), np.empty(count, np.int64)
-        _write_rows(
-            out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles
-        )
+        _write_rows(out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles)
         raw_out = out[: stops[-1] if count else 0].tobytes()
-        edges = [0, *stops.tolist()]
-        return [raw_out[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [raw_out[a:b] for a, b in pairwise([0, *stops.tolist()])]
 
 
 class _Buffers:

@@ -16,7 +16,7 @@ from services.runtime.config import Settings
 
 if TYPE_CHECKING:
     from services.commands.live import LiveView
-    from services.commands.session import Session
+    from services.measure.session import Session
     from services.replay.producer import TransactionProducer
     from services.simulator.traffic import Traffic
 
@@ -30,14 +30,18 @@ LAG_EVERY_S = 0.5
 @click.command(epilog=example("proact demo --rate 500 --seconds 20"))
 @with_settings("data_folder", "partitions")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
-@click.option("--rate", default=500.0, show_default=True, type=click.FloatRange(1, 20_000), help="Live transactions a second.")
-@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 600), help="How long the live part lasts.")
+@click.option(
+    "--rate", default=500.0, show_default=True, type=click.FloatRange(1, 20_000), help="Live transactions a second."
+)
+@click.option(
+    "--seconds", default=20, show_default=True, type=click.IntRange(1, 600), help="How long the live part lasts."
+)
 def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     """Start everything, stream a month and live traffic through it, show it, sum it up, and stop everything.
 
     The last line is one JSON object. It uses ports of its own and a folder below the data folder, nothing else.
     """
-    from services.commands.session import running_session
+    from services.measure.session import running_session
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
@@ -94,7 +98,13 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
     try:
         with LiveView() as view:
             begin_s = time.monotonic()
-            _phase(session, view, producer, "a month of traffic, as fast as it goes", lambda: _send_month(producer, month, stopped))
+            _phase(
+                session,
+                view,
+                producer,
+                "a month of traffic, as fast as it goes",
+                lambda: _send_month(producer, month, stopped),
+            )
             assert session.tally.last_at_s
             throughput = session.answered / (session.tally.last_at_s - begin_s)
             send_labels(sink, month, seed)
@@ -175,10 +185,16 @@ def _summary(result: dict[str, Any]) -> None:
     lost = result["transactions"] - result["decisions"] - result["dead_letters"]
     click.echo("")
     click.echo(f"{result['transactions']:>9,} transactions sent")
-    click.echo(f"{result['decisions']:>9,} decided: " + ", ".join(f"{count:,} {name}" for name, count in actions.items()))
+    click.echo(
+        f"{result['decisions']:>9,} decided: " + ", ".join(f"{count:,} {name}" for name, count in actions.items())
+    )
     click.echo(f"{result['dead_letters']:>9,} refused, with a reason, as dead letters; {lost} lost")
     click.echo(f"{result['alerts']:>9,} alerts, with reasons")
     click.echo(f"{result['throughput_per_s']:>9,} a second while the month went through")
-    click.echo(f"{latency['p50']:>9.0f} ms from due to decision, live, half of the time; {latency['p99']:.0f} ms 99 of 100 times")
-    click.echo(f"{result['recall']:>9.0%} of frauds not approved; {result['precision']:.0%} of what was not approved is fraud")
+    click.echo(
+        f"{latency['p50']:>9.0f} ms from due to decision, live, half of the time; {latency['p99']:.0f} ms 99 of 100 times"
+    )
+    click.echo(
+        f"{result['recall']:>9.0%} of frauds not approved; {result['precision']:.0%} of what was not approved is fraud"
+    )
     click.echo("Everything that was started is stopped.")

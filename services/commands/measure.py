@@ -20,11 +20,25 @@ ANSWER_TIMEOUT_S = 300.0
 
 @click.command(epilog=example("proact bench --runs 3"))
 @with_settings("data_folder", "partitions")
-@click.option("--records", default=400_000, show_default=True, type=click.IntRange(10_000), help="Transactions of the backlog.")
-@click.option("--cards", default=50_000, show_default=True, type=click.IntRange(1_000), help="Cards that they belong to.")
-@click.option("--rate", default=1_000.0, show_default=True, type=click.FloatRange(10), help="Transactions a second for the latency.")
-@click.option("--seconds", default=20, show_default=True, type=click.IntRange(5), help="How long the latency is measured.")
-@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are told.")
+@click.option(
+    "--records", default=400_000, show_default=True, type=click.IntRange(10_000), help="Transactions of the backlog."
+)
+@click.option(
+    "--cards", default=50_000, show_default=True, type=click.IntRange(1_000), help="Cards that they belong to."
+)
+@click.option(
+    "--rate",
+    default=1_000.0,
+    show_default=True,
+    type=click.FloatRange(10),
+    help="Transactions a second for the latency.",
+)
+@click.option(
+    "--seconds", default=20, show_default=True, type=click.IntRange(5), help="How long the latency is measured."
+)
+@click.option(
+    "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are told."
+)
 def bench(settings: Settings, records: int, cards: int, rate: float, seconds: int, runs: int) -> None:
     """Measure one scorer with Kafka and Redis on this machine: backlog throughput, and latency of an open loop."""
     from services.measure.bench import run_bench
@@ -72,9 +86,9 @@ def parity(settings: Settings, folder: Path, cards: int | None) -> None:
 
 def run_parity(settings: Settings, columns: TransactionColumns, features: Path, cards: int | None) -> tuple[str, bool]:
     """Replay, collect and compare; return the line to print and whether parity holds."""
-    from services.commands.session import running_session
     from services.datasets.mapping import Dataset
     from services.measure.parity import VectorCollector, cards_below, compare
+    from services.measure.session import running_session
     from services.replay.producer import Pace, TransactionProducer
     from services.runtime.clock import SystemClock
     from services.streams.kafka import KafkaSink
@@ -83,7 +97,11 @@ def run_parity(settings: Settings, columns: TransactionColumns, features: Path, 
     chosen = columns if cards is None else cards_below(columns, cards)
     with running_session(settings, Path(settings.data_folder) / "parity", progress) as session:
         servers = session.settings.kafka_bootstrap_servers
-        reader, sink, collector = KafkaReader(servers, ["card-decisions"], from_beginning=True), KafkaSink(servers), VectorCollector()
+        reader, sink, collector = (
+            KafkaReader(servers, ["card-decisions"], from_beginning=True),
+            KafkaSink(servers),
+            VectorCollector(),
+        )
         progress(f"replaying {len(chosen):,} transactions")
         TransactionProducer(sink, SystemClock()).send(Dataset(chosen, None, None), Pace(None), flush_s=300.0)
         told_s = quiet_s = time.monotonic()

@@ -35,7 +35,9 @@ def up(settings: Settings, timeout_s: float) -> None:
     click.echo(f"Redis  {embedded.redis_url}   log {embedded.redis.log}")
     if (settings.kafka_bootstrap_servers, settings.redis_url) != (embedded.kafka_address, embedded.redis_url):
         click.echo("To use them from other commands:")
-        click.echo(f"  export PROACT_KAFKA_BOOTSTRAP_SERVERS={embedded.kafka_address} PROACT_REDIS_URL={embedded.redis_url}")
+        click.echo(
+            f"  export PROACT_KAFKA_BOOTSTRAP_SERVERS={embedded.kafka_address} PROACT_REDIS_URL={embedded.redis_url}"
+        )
 
 
 @stack.command(epilog=example("proact stack status --json"))

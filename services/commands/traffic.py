@@ -37,7 +37,9 @@ def _live_days(cards: int, count: int) -> int:
     return int(1.5 * count / (PER_DAY * cards)) + 2
 
 
-def history_and_live(cards: int, days: int, seed: int, start_ms: int, preset: str, live: int) -> tuple[Traffic, Traffic]:
+def history_and_live(
+    cards: int, days: int, seed: int, start_ms: int, preset: str, live: int
+) -> tuple[Traffic, Traffic]:
     """Return a history of ``days`` and the ``live`` transactions that come after it. Raises UserError if there are fewer."""
     import numpy as np
 
@@ -51,17 +53,30 @@ def history_and_live(cards: int, days: int, seed: int, start_ms: int, preset: st
 
 
 @click.command(
-    epilog=example("proact simulate --cards 5000 --days 30 --seed 7\n  proact simulate --rate 500 --seconds 20 --days 30")
+    epilog=example(
+        "proact simulate --cards 5000 --days 30 --seed 7\n  proact simulate --rate 500 --seconds 20 --days 30"
+    )
 )
 @with_settings("kafka_bootstrap_servers")
 @click.option("--cards", default=5_000, show_default=True, type=click.IntRange(1, CARDS_MAX), help="How many cards.")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(1, DAYS_MAX), help="Days of history.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="The same seed, the same traffic.")
 @click.option("--preset", default="default", show_default=True, type=click.Choice(PRESETS), help="The kind of traffic.")
-@click.option("--start", default=None, metavar="DAY", help="First day, such as 2026-01-31; by default the history ends yesterday.")
-@click.option("--rate", default=None, type=click.FloatRange(0.1, 100_000), help="Send what follows the history, live, at this many a second.")
-@click.option("--seconds", default=20, show_default=True, type=click.IntRange(1, 86_400), help="How long the live traffic lasts.")
-@click.option("--output", default=None, type=click.Path(path_type=Path), help="Write a Parquet file with the truth instead.")
+@click.option(
+    "--start", default=None, metavar="DAY", help="First day, such as 2026-01-31; by default the history ends yesterday."
+)
+@click.option(
+    "--rate",
+    default=None,
+    type=click.FloatRange(0.1, 100_000),
+    help="Send what follows the history, live, at this many a second.",
+)
+@click.option(
+    "--seconds", default=20, show_default=True, type=click.IntRange(1, 86_400), help="How long the live traffic lasts."
+)
+@click.option(
+    "--output", default=None, type=click.Path(path_type=Path), help="Write a Parquet file with the truth instead."
+)
 def simulate(
     settings: Settings, cards: int, days: int, seed: int, preset: str, start: str | None,
     rate: float | None, seconds: int, output: Path | None,
@@ -72,7 +87,9 @@ def simulate(
     go out at an even pace: their event times go on from the history's, so the cards stay in character.
     """
     count = 0 if rate is None else int(rate * seconds)
-    start_ms = first_day_ms(start, days + (0 if rate is None else _live_days(cards, count)), time.time_ns() // 1_000_000)
+    start_ms = first_day_ms(
+        start, days + (0 if rate is None else _live_days(cards, count)), time.time_ns() // 1_000_000
+    )
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
     if output is not None:
@@ -114,7 +131,9 @@ def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -
     finally:
         sink.close()
     took = clock.monotonic_s() - begin
-    click.echo(f"{sent:,} transactions in {took:.1f} s, {int((traffic.scenario > 0).sum()):,} frauds, {labels:,} labels")
+    click.echo(
+        f"{sent:,} transactions in {took:.1f} s, {int((traffic.scenario > 0).sum()):,} frauds, {labels:,} labels"
+    )
 
 
 def require_topics(admin: object) -> None:
@@ -148,7 +167,9 @@ def parse_speed(speed: str) -> float | None:
 @click.command(epilog=example("proact replay transactions.parquet --mapping handbook --speed 60x --limit 10000"))
 @with_settings("kafka_bootstrap_servers")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--mapping", default="proact", show_default=True, help="The mapping: proact, handbook, or a YAML file's path.")
+@click.option(
+    "--mapping", default="proact", show_default=True, help="The mapping: proact, handbook, or a YAML file's path."
+)
 @click.option("--speed", default="max", show_default=True, help="max, or a factor of event time such as 1x or 60x.")
 @click.option("--limit", default=None, type=click.IntRange(1), help="Send only the first so many.")
 def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int | None) -> None:

@@ -33,21 +33,44 @@ def _history(data: Path | None, mapping: str, cards: int, days: int, seed: int) 
         raise UserError(str(error)) from None
 
 
-_DATA = click.option("--data", default=None, type=click.Path(path_type=Path), help="A Parquet or CSV file; without it, simulated data.")
-_MAPPING = click.option("--mapping", default="proact", show_default=True, help="The file's mapping: proact, handbook, or a YAML file's path.")
-_CARDS = click.option("--cards", default=6_000, show_default=True, type=click.IntRange(100, CARDS_MAX), help="Simulated cards.")
+_DATA = click.option(
+    "--data", default=None, type=click.Path(path_type=Path), help="A Parquet or CSV file; without it, simulated data."
+)
+_MAPPING = click.option(
+    "--mapping",
+    default="proact",
+    show_default=True,
+    help="The file's mapping: proact, handbook, or a YAML file's path.",
+)
+_CARDS = click.option(
+    "--cards", default=6_000, show_default=True, type=click.IntRange(100, CARDS_MAX), help="Simulated cards."
+)
 _DAYS = click.option("--days", default=130, show_default=True, type=click.IntRange(30, 1_000), help="Simulated days.")
 _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
 
 
-@click.command(epilog=example("proact train --data transactions.parquet --mapping handbook --output /tmp/models/handbook/v1"))
+@click.command(
+    epilog=example("proact train --data transactions.parquet --mapping handbook --output /tmp/models/handbook/v1")
+)
 @_DATA
 @_MAPPING
 @_CARDS
 @_DAYS
 @_SEED
-@click.option("--label-delay-days", default=LABEL_DELAY_DAYS, show_default=True, type=click.IntRange(0, 180), help="How long labels take.")
-@click.option("--output", default=Path("models/fraud/v1"), show_default=True, type=click.Path(path_type=Path), help="NAME/vN: the release's folder.")
+@click.option(
+    "--label-delay-days",
+    default=LABEL_DELAY_DAYS,
+    show_default=True,
+    type=click.IntRange(0, 180),
+    help="How long labels take.",
+)
+@click.option(
+    "--output",
+    default=Path("models/fraud/v1"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="NAME/vN: the release's folder.",
+)
 def train(
     data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int, output: Path
 ) -> None:
@@ -63,7 +86,11 @@ def train(
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s")
-    click.echo(json.dumps({"model": manifest.name, "version": manifest.version, "thresholds": manifest.thresholds, **manifest.metrics}))
+    click.echo(
+        json.dumps(
+            {"model": manifest.name, "version": manifest.version, "thresholds": manifest.thresholds, **manifest.metrics}
+        )
+    )
 
 
 @click.command(epilog=example("proact evaluate models/fraud/v1 --seed 99"))
@@ -72,7 +99,9 @@ def train(
 @_MAPPING
 @_CARDS
 @_DAYS
-@click.option("--seed", default=99, show_default=True, type=click.IntRange(0), help="Another seed than in training: other people.")
+@click.option(
+    "--seed", default=99, show_default=True, type=click.IntRange(0), help="Another seed than in training: other people."
+)
 def evaluate(model: Path, data: Path | None, mapping: str, cards: int, days: int, seed: int) -> None:
     """Test a released model on transactions that it was not trained on; the first 30 days only fill the windows."""
     from services.inference import ModelError

@@ -7,7 +7,7 @@ text is a shared byte buffer with a start and a length a row, so that decoding c
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,11 @@ class TransactionColumns:
 
     def take(self, rows: type_i64 | type_bool) -> TransactionColumns:
         """Return the given rows, in the given order."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TransactionColumns(**{k: v.take(rows) if isinstance(v, Text) else v[rows] for k, v in columns.items()})
+        taken: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            taken[field.name] = column.take(rows) if isinstance(column, Text) else column[rows]
+        return TransactionColumns(**taken)
 
 
 def pack_code(code: str) -> int:

@@ -194,7 +194,9 @@ def _past_value(aggregate: int, amount: float, scale: float, s: type_f64) -> flo
 
 
 @njit(cache=True)
-def _moment_value(aggregate: int, amount: float, scale: float, event_time_ms: int, entry_mode: int, last: type_f64) -> float:
+def _moment_value(
+    aggregate: int, amount: float, scale: float, event_time_ms: int, entry_mode: int, last: type_f64
+) -> float:
     """Return one feature of the transaction itself or of the transaction before."""
     hour = (event_time_ms // HOUR_MS) % 24
     weekday = (event_time_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday

@@ -84,9 +84,7 @@ class OpenProfiles:
 
 
 @njit(cache=True)
-def _copy_entries(
-    source: type_u8, source_at: type_i64, target: type_u8, target_at: type_i64, size: type_i64
-) -> None:
+def _copy_entries(source: type_u8, source_at: type_i64, target: type_u8, target_at: type_i64, size: type_i64) -> None:
     for k in range(len(size)):
         a, b = source_at[k], target_at[k]
         target[b : b + size[k]] = source[a : a + size[k]]
@@ -119,9 +117,7 @@ def open_profiles(blobs: list[bytes | None], additions: type_i64) -> OpenProfile
     room = count + additions
     begin = np.cumsum(room) - room
     entries = np.empty(int(room.sum()), ENTRY)
-    _copy_entries(
-        joined, blob_at + HEADER_BYTES, entries.view(np.uint8), begin * ENTRY_BYTES, count * ENTRY_BYTES
-    )
+    _copy_entries(joined, blob_at + HEADER_BYTES, entries.view(np.uint8), begin * ENTRY_BYTES, count * ENTRY_BYTES)
     return OpenProfiles(
         entries,
         begin,

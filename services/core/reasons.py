@@ -105,7 +105,9 @@ def _card_words(feature: Feature, value: float, amount: str) -> str:
         AMOUNT_TO_LARGEST: f"{amount} is {value:.1f} times this card's largest of {span}",
         DISTINCT_TERMINALS: f"{value:.0f} terminals used in the {span} before",
         DISTINCT_COUNTRIES: f"{value:.0f} countries in the {span} before",
-        TIMES_AT_TERMINAL: f"used this terminal {value:.0f} times in {span}" if value else f"never at this terminal in {span}",
+        TIMES_AT_TERMINAL: f"used this terminal {value:.0f} times in {span}"
+        if value
+        else f"never at this terminal in {span}",
         KM_FROM_LAST: f"{value:,.0f} km from the card's last position",
         KM_PER_HOUR: f"{value:,.0f} km/h from the card's last position",
     }

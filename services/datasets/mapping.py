@@ -96,7 +96,17 @@ def namespaced_uuid(namespace: str, identifier: object) -> uuid.UUID:
 
 
 def read_dataset(path: Path, mapping: Mapping, limit: int | None = None) -> Iterator[Dataset]:
-    """Read a Parquet or CSV file in chunks of ``ROWS_PER_CHUNK``, in its order. Raises DatasetError."""
+    """Read a Parquet or CSV file in chunks of ``ROWS_PER_CHUNK``, in its order.
+
+    Raises:
+        DatasetError: at once if there is no such file, while reading if it is not what the mapping says.
+    """
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}")
+    return _read_chunks(path, mapping, limit)
+
+
+def _read_chunks(path: Path, mapping: Mapping, limit: int | None) -> Iterator[Dataset]:
     left = limit if limit is not None else 2**62
     for table in _tables(path, mapping.source_columns):
         chunk = table.slice(0, min(left, table.num_rows))
@@ -108,8 +118,6 @@ def read_dataset(path: Path, mapping: Mapping, limit: int | None = None) -> Iter
 
 
 def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
-    if not path.is_file():
-        raise DatasetError(f"there is no file {path}")
     try:
         if path.suffix == ".csv":
             table = pyarrow.csv.read_csv(path)
@@ -119,12 +127,12 @@ def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
             if not missing:
                 yield from (pa.Table.from_batches([b]) for b in table.iter_batches(ROWS_PER_CHUNK, columns=columns))
                 return
-            raise DatasetError(f"{path} has no column {sorted(missing)[0]!r}, which the mapping names")
+            raise DatasetError(f"{path} has no column {min(missing)!r}, which the mapping names")
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read as Parquet or CSV: {str(error).splitlines()[0]}") from None
     missing = set(columns) - set(table.column_names)
     if missing:
-        raise DatasetError(f"{path} has no column {sorted(missing)[0]!r}, which the mapping names")
+        raise DatasetError(f"{path} has no column {min(missing)!r}, which the mapping names")
     for at in range(0, table.num_rows, ROWS_PER_CHUNK):
         yield table.slice(at, ROWS_PER_CHUNK)
 

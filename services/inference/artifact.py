@@ -127,7 +127,9 @@ def _check_golden(model: XgboostModel, path: Path) -> None:
         raise ModelError(f"{path}: {wrong} of {len(expected)} golden rows score differently with this XGBoost")
 
 
-def save_model(folder: Path, booster: xgboost.Booster, manifest: dict[str, Any], golden_vectors: type_f64) -> XgboostModel:
+def save_model(
+    folder: Path, booster: xgboost.Booster, manifest: dict[str, Any], golden_vectors: type_f64
+) -> XgboostModel:
     """Write a release: the model, its manifest with the SHA-256 filled in, and golden rows with their exact scores."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = bytes(booster.save_raw("json"))

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-from services.commands.session import Session, running_session
+from services.measure.session import Session, running_session
 from services.observer.tally import DECISIONS
 from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ChildError, ServiceChild
@@ -48,7 +48,11 @@ def cpu_seconds(pid: int | None) -> float:
 
 
 def measure_backlog(
-    settings: Settings, folder: Path, progress: Callable[[str], None], traffic: Traffic, batch_records_max: int | None = None
+    settings: Settings,
+    folder: Path,
+    progress: Callable[[str], None],
+    traffic: Traffic,
+    batch_records_max: int | None = None,
 ) -> dict[str, Any]:
     """Let one scorer work off a backlog; return its throughput and the CPU microseconds a record of every process.
 
@@ -60,7 +64,10 @@ def measure_backlog(
         TransactionProducer(sink, SystemClock()).send(traffic, Pace(None))
         sink.close()
         own = settings.with_values(
-            kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, metrics_port=free_port(), log_format="json"
+            kafka_bootstrap_servers=stack.kafka_address,
+            redis_url=stack.redis_url,
+            metrics_port=free_port(),
+            log_format="json",
         )
         if batch_records_max is not None:
             own = own.with_values(batch_records_max=batch_records_max)
@@ -121,7 +128,15 @@ def measure_latency(session: Session, traffic: Traffic, rate: float) -> dict[str
 
 
 def run_bench(
-    settings: Settings, folder: Path, progress: Callable[[str], None], *, records: int, cards: int, rate: float, seconds: int, runs: int
+    settings: Settings,
+    folder: Path,
+    progress: Callable[[str], None],
+    *,
+    records: int,
+    cards: int,
+    rate: float,
+    seconds: int,
+    runs: int,
 ) -> dict[str, Any]:
     """Measure everything ``runs`` times; return medians."""
     progress(f"simulating {records:,} transactions of {cards:,} cards")
@@ -146,5 +161,7 @@ def run_bench(
             part: round(float(np.median([b["cpu_us_per_record"][part] for b in backlogs])), 1)
             for part in ("scorer", "kafka", "redis")
         },
-        f"latency_ms_{rate:.0f}": {p: round(float(np.median([x[p] for x in latencies])), 1) for p in ("p50", "p99", "p999")},
+        f"latency_ms_{rate:.0f}": {
+            p: round(float(np.median([x[p] for x in latencies])), 1) for p in ("p50", "p99", "p999")
+        },
     }

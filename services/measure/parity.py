@@ -42,7 +42,9 @@ class VectorCollector:
     vectors: list[type_f64] = field(default_factory=list)
     count: int = 0
     _reader: ColumnarReader = field(
-        default_factory=lambda: ColumnarReader(topics()["card-decisions"].latest, topics()["card-decisions"].record_bytes_max)
+        default_factory=lambda: ColumnarReader(
+            topics()["card-decisions"].latest, topics()["card-decisions"].record_bytes_max
+        )
     )
 
     def add(self, records: Records) -> None:
@@ -55,7 +57,9 @@ class VectorCollector:
 
     def by_id(self) -> tuple[Any, type_f64]:
         """Return the distinct ids, sorted, as 16-byte voids, and the vector of each."""
-        ids, first = np.unique(np.ascontiguousarray(np.concatenate(self.ids)).view("V16").reshape(-1), return_index=True)
+        ids, first = np.unique(
+            np.ascontiguousarray(np.concatenate(self.ids)).view("V16").reshape(-1), return_index=True
+        )
         return ids, np.concatenate(self.vectors)[first]
 
 
@@ -129,9 +133,7 @@ def compare(columns: TransactionColumns, features: Path, collected: VectorCollec
         gap = np.abs(online[rows, FEATURE_NAMES.index(ours)] - table.column(theirs).to_numpy())
         tolerance = MEAN_TOLERANCE if "mean" in ours else 0.0
         different[ours] = int((gap[compared] > tolerance).sum())
-    return Parity(
-        len(ids), int(present.sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum())
-    )
+    return Parity(len(ids), int(present.sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum()))
 
 
 def _uuids(identifiers: Sequence[object], namespace: str) -> Any:
@@ -141,5 +143,7 @@ def _uuids(identifiers: Sequence[object], namespace: str) -> Any:
 
 def cards_below(columns: TransactionColumns, count: int) -> TransactionColumns:
     """Return the transactions of the first ``count`` distinct cards, in their order."""
-    slot, _ = group_text(Text(columns.card_id.buffer, columns.card_id.start, columns.card_id.length), np.zeros(len(columns), np.int64))
+    slot, _ = group_text(
+        Text(columns.card_id.buffer, columns.card_id.start, columns.card_id.length), np.zeros(len(columns), np.int64)
+    )
     return columns.take(slot < count)

@@ -1,5 +1,8 @@
-"""Send transactions at a pace. Each record's Kafka timestamp is the moment at which it was due, so whoever reads the
-decision can tell the latency without coordinated omission: a producer that falls behind does not hide it."""
+"""Send transactions at a pace.
+
+Each record's Kafka timestamp is the moment at which it was due, so whoever reads the
+decision can tell the latency without coordinated omission: a producer that falls behind does not hide it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,12 @@ class TransactionProducer:
         """Transactions queued so far; another thread may read it."""
 
     def send(
-        self, transactions: Traffic | Dataset, pace: Pace, *, stop: Callable[[], bool] = lambda: False, flush_s: float = 60.0
+        self,
+        transactions: Traffic | Dataset,
+        pace: Pace,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        flush_s: float = 60.0,
     ) -> int:
         """Send in order, at the pace; return how many were sent, fewer only if ``stop`` said so.
 

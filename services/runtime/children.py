@@ -46,7 +46,7 @@ class ServiceChild:
         """Return what /readyz says with ``status`` added, None while nothing listens."""
         url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/readyz"
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+            with urllib.request.urlopen(url, timeout=2) as answer:
                 return {"status": answer.status, **json.load(answer)}
         except urllib.error.HTTPError as error:
             return {"status": error.code, **json.load(error)}
@@ -58,9 +58,13 @@ class ServiceChild:
         deadline_s = time.monotonic() + timeout_s
         while (health := self.health()) is None or health["status"] != 200:
             if self.process.poll() is not None:
-                raise ChildError(f"{self._module} ended with {self.process.returncode}; the end of {self._log}:\n{self._tail()}")
+                raise ChildError(
+                    f"{self._module} ended with {self.process.returncode}; the end of {self._log}:\n{self._tail()}"
+                )
             if time.monotonic() > deadline_s:
-                raise ChildError(f"{self._module} is not ready after {timeout_s:.0f} s; the end of {self._log}:\n{self._tail()}")
+                raise ChildError(
+                    f"{self._module} is not ready after {timeout_s:.0f} s; the end of {self._log}:\n{self._tail()}"
+                )
             time.sleep(0.05)
 
     def _tail(self) -> str:
@@ -80,5 +84,7 @@ class ServiceChild:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

@@ -23,7 +23,7 @@ class Setting:
     """One setting: its name is the flag ``--my-name``, the variable ``PROACT_MY_NAME`` and the key ``my_name``."""
 
     name: str
-    kind: type[int] | type[float] | type[str]
+    kind: type[int | float | str]
     default: int | float | str
     meaning: str
     least: float | None = None
@@ -50,9 +50,12 @@ class Setting:
             raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}, not {raw!r}") from None
         if self.choices and value not in self.choices:
             raise ConfigError(f"{origin}: {self.name} must be one of {', '.join(self.choices)}, not {raw!r}")
-        if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
+        if not isinstance(value, str) and self._outside(value):
             raise ConfigError(f"{origin}: {self.name} must lie between {self.least} and {self.most}, not {raw!r}")
         return value
+
+    def _outside(self, value: float) -> bool:
+        return (self.least is not None and value < self.least) or (self.most is not None and value > self.most)
 
 
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
@@ -115,7 +118,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     unknown = table.keys() - SETTINGS.keys()
     if unknown:
-        raise ConfigError(f"{path}: unknown setting {sorted(unknown)[0]!r}")
+        raise ConfigError(f"{path}: unknown setting {min(unknown)!r}")
     return table
 
 
@@ -140,7 +143,9 @@ def resolve_settings(flags: Mapping[str, Any], environment: Mapping[str, str] | 
             (variables.get(setting.variable), lambda s=setting: s.variable),  # type: ignore[misc]
             (table.get(name), lambda: str(path)),
         )
-        raw, origin = next(((raw, origin()) for raw, origin in sources if raw is not None), (setting.default, "default"))
+        raw, origin = next(
+            ((raw, origin()) for raw, origin in sources if raw is not None), (setting.default, "default")
+        )
         values[name] = setting.parse(raw, origin)
     return Settings(values)
 

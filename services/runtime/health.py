@@ -69,7 +69,9 @@ class _Quiet(WSGIRequestHandler):
 _StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-def _application(health: Health, metrics: MetricsRegistry) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
+def _application(
+    health: Health, metrics: MetricsRegistry
+) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
     registry = CollectorRegistry()
     registry.register(metrics)
     exposition = make_wsgi_app(registry)
@@ -94,7 +96,7 @@ def serve_health(host: str, port: int, health: Health, metrics: MetricsRegistry)
         ConfigError: the port is taken.
     """
     try:
-        server = make_server(host, port, _application(health, metrics), _Server, _Quiet)  # type: ignore[arg-type]
+        server = make_server(host, port, _application(health, metrics), _Server, _Quiet)
     except OSError as error:
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}; set --metrics-port") from None
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()

@@ -24,7 +24,9 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
         if self._as_json:
-            line = json.dumps({"at": at, "level": record.levelname, "logger": record.name, "message": message, **fields})
+            line = json.dumps(
+                {"at": at, "level": record.levelname, "logger": record.name, "message": message, **fields}
+            )
         else:
             extra = "".join(f" {k}={v}" for k, v in fields.items())
             line = f"{at[11:23]} {record.levelname:<7} {record.name}: {message}{extra}"

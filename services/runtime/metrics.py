@@ -43,12 +43,16 @@ ALERTS = Metric("proact_alerts_total", COUNTER, "alerts", "sent")
 REPEATS = Metric("proact_repeats_total", COUNTER, "decisions", "on transactions that the card's profile held already")
 DEGRADED = Metric("proact_degraded_total", COUNTER, "decisions", "that could not see everything, by what", ("what",))
 RECOVERED = Metric("proact_recovered_records_total", COUNTER, "records", "folded without a decision after a take-over")
-ABANDONED = Metric("proact_abandoned_batches_total", COUNTER, "batches", "given up and begun again, by cause", ("cause",))
+ABANDONED = Metric(
+    "proact_abandoned_batches_total", COUNTER, "batches", "given up and begun again, by cause", ("cause",)
+)
 OUTAGES = Metric("proact_outage_seconds_total", COUNTER, "s", "waited for Kafka or Redis", ("store",))
 STAGE_SECONDS = Metric("proact_stage_seconds", HISTOGRAM, "s", "time of a batch in each stage", ("stage",), _SECONDS)
 BATCH_RECORDS = Metric("proact_batch_records", HISTOGRAM, "records", "in a batch", (), _RECORDS)
 EVENT_AGE = Metric("proact_event_age_seconds", HISTOGRAM, "s", "age of the event when it was decided on", (), _AGES)
-RECORD_AGE = Metric("proact_record_age_seconds", HISTOGRAM, "s", "age of the record in Kafka when it was decided on", (), _AGES)
+RECORD_AGE = Metric(
+    "proact_record_age_seconds", HISTOGRAM, "s", "age of the record in Kafka when it was decided on", (), _AGES
+)
 SCORES = Metric("proact_scores", HISTOGRAM, "probability", "scores of all decisions", (), _SCORES)
 LAG = Metric("proact_lag_records", GAUGE, "records", "behind the worker's position, by partition", ("partition",))
 PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", ("state",))
@@ -74,13 +78,15 @@ class MetricsRegistry:
 
     def add(self, metric: Metric, amount: float = 1.0, *labels: str) -> None:
         """Add to a counter."""
-        assert metric.kind == COUNTER and len(labels) == len(metric.labels)
+        assert metric.kind == COUNTER, metric.name
+        assert len(labels) == len(metric.labels), metric.name
         values = self._values[metric]
         values[labels] = values.get(labels, 0.0) + amount
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
-        assert metric.kind == GAUGE and len(labels) == len(metric.labels)
+        assert metric.kind == GAUGE, metric.name
+        assert len(labels) == len(metric.labels), metric.name
         self._values[metric][labels] = float(value)
 
     def clear(self, metric: Metric) -> None:
@@ -89,7 +95,8 @@ class MetricsRegistry:
 
     def observe(self, metric: Metric, values: Any, *labels: str) -> None:
         """Observe one number or an array of them in a histogram."""
-        assert metric.kind == HISTOGRAM and len(labels) == len(metric.labels)
+        assert metric.kind == HISTOGRAM, metric.name
+        assert len(labels) == len(metric.labels), metric.name
         array = np.atleast_1d(np.asarray(values, np.float64))
         bins = np.searchsorted(metric.buckets, array, side="left")
         counts = np.bincount(bins, minlength=len(metric.buckets) + 1).astype(np.int64)

@@ -36,6 +36,8 @@ class Prepared:
 
 P = TypeVar("P", bound=Prepared)
 """What a processor carries from preparing to deciding."""
+R = TypeVar("R", bound="Outcome")
+"""What it decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Outcome:
     folded_only: int
 
 
-class Processor(Protocol[P]):
+class Processor(Protocol[P, R]):
     """The deciding part of a service."""
 
     topic: str
@@ -60,7 +62,7 @@ class Processor(Protocol[P]):
         """Decode and validate a batch; say which profiles it needs."""
         ...
 
-    def decide(self, prepared: P, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int) -> Outcome:
+    def decide(self, prepared: P, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int) -> R:
         """Decide on a prepared batch.
 
         Args:
@@ -71,6 +73,6 @@ class Processor(Protocol[P]):
         """
         ...
 
-    def measure(self, metrics: MetricsRegistry, prepared: P, outcome: Outcome, now_ms: int) -> None:
+    def measure(self, metrics: MetricsRegistry, prepared: P, outcome: R, now_ms: int) -> None:
         """Count a batch once it is done: outputs acknowledged and offsets committed."""
         ...

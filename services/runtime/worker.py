@@ -34,7 +34,7 @@ from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import Outcome, P, Prepared, Processor
+from services.runtime.processor import Outcome, P, Prepared, Processor, R
 from services.streams import Records, Sink, Source, StreamsError
 from services.streams.base import LogState
 
@@ -85,12 +85,12 @@ def _halt_reason(state: LogState, applied: int | None) -> str | None:
     return None
 
 
-class Worker(Generic[P]):
+class Worker(Generic[P, R]):
     """Runs one processor over one topic; everything happens on the thread that calls :meth:`run`."""
 
     def __init__(
         self,
-        processor: Processor[P],
+        processor: Processor[P, R],
         source: Source,
         sink: Sink,
         grid: Grid,
@@ -176,7 +176,9 @@ class Worker(Generic[P]):
         start = self._start_offset(state, self._owned[partition])
         log.info(
             "took partition over",
-            extra=fields(partition=partition, start=start, committed=committed, log_end=state.log_end, epoch=claim.epoch),
+            extra=fields(
+                partition=partition, start=start, committed=committed, log_end=state.log_end, epoch=claim.epoch
+            ),
         )
 
     @staticmethod

@@ -17,14 +17,16 @@ from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.worker import Worker, WorkerLimits
-from services.scorer.processor import ScorerProcessor
+from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
 from services.streams.kafka import KafkaSink, KafkaSource
 
 log = logging.getLogger("proact.scorer")
 
 
-def build_worker(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker:  # type: ignore[type-arg]
+def build_worker(
+    settings: Settings, health: Health, metrics: MetricsRegistry
+) -> Worker[PreparedTransactions, ScoredOutcome]:
     """Verify the model, compile the kernels, and wire a worker. Raises ModelError."""
     clock = SystemClock()
     model = load_model(Path(settings.model_path) if settings.model_path else newest_model())
@@ -35,9 +37,7 @@ def build_worker(settings: Settings, health: Health, metrics: MetricsRegistry) -
     log.info("model verified, kernels compiled", extra=fields(model=model.name, version=model.version))
     return Worker(
         processor,
-        KafkaSource(
-            settings.kafka_bootstrap_servers, settings.group_id, processor.topic, settings.session_timeout_ms
-        ),
+        KafkaSource(settings.kafka_bootstrap_servers, settings.group_id, processor.topic, settings.session_timeout_ms),
         KafkaSink(settings.kafka_bootstrap_servers),
         RedisGrid(settings.redis_url, settings.grid_timeout_ms / 1000),
         clock=clock,

@@ -18,7 +18,7 @@ from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
 from services.inference import Model
 from services.runtime import metrics as m
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import Outcome, Output, Prepared
+from services.runtime.processor import Outcome, Prepared
 from services.scorer.outputs import DEGRADED, Decided, OutputEncoder
 from services.streams import Records
 

@@ -43,3 +43,10 @@ def warm_up(processor: ScorerProcessor) -> None:
     outcome = processor.decide(first, [None] * len(first.cards), np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n))
     processor.decide(again, outcome.profiles, np.arange(n) % 2 == 0, _AT_MS)
+
+
+if __name__ == "__main__":
+    from services.inference.artifact import load_model
+    from services.inference.released import newest_model
+
+    warm_up(ScorerProcessor(load_model(newest_model())))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from services.core.columns import type_i64
@@ -22,19 +24,33 @@ TRAVELLING_CARDS_PER_DAY = 0.001_4
 TAKEN_OVER_CARDS_PER_DAY = 0.000_6
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What fraud is committed in: the people and places, the days, and the generator that draws it."""
+
+    rng: np.random.Generator
+    people: People
+    world: World
+    start_ms: int
+    days: int
+
+
 def _some(rng: np.random.Generator, population: int, share_per_day: float, days: int) -> type_i64:
     """Draw members of a population, one at least, so that short simulations have every fraud."""
     return rng.integers(0, population, max(1, rng.poisson(population * share_per_day * days)))
 
 
-def mark_frauds(rng: np.random.Generator, draft: Draft, people: People, world: World, start_ms: int, days: int) -> None:
+def mark_frauds(scene: Scene, draft: Draft) -> None:
     """Turn some genuine transactions into the handbook's frauds, in place: 1 amounts, 2 terminals, 3 cards."""
+    rng, people, world, start_ms, days = scene.rng, scene.people, scene.world, scene.start_ms, scene.days
     large = rng.choice(len(draft), max(1, int(len(draft) * LARGE_SHARE)), replace=False)
     draft.amount_eur[large] = 220.0 + draft.amount_eur[large] * rng.uniform(4.0, 12.0, len(large))
     draft.scenario[large] = CODE["large-amount"]
     for terminal in _some(rng, len(world.city), COMPROMISED_TERMINALS_PER_DAY, days):
         begin = start_ms + int(rng.integers(0, days)) * DAY_MS
-        bad = (draft.terminal == terminal) & (draft.event_time_ms >= begin) & (draft.event_time_ms < begin + 28 * DAY_MS)
+        bad = (
+            (draft.terminal == terminal) & (draft.event_time_ms >= begin) & (draft.event_time_ms < begin + 28 * DAY_MS)
+        )
         draft.scenario[bad] = CODE["compromised-terminal"]
     for card in _some(rng, len(people.home), COMPROMISED_CARDS_PER_DAY, days):
         begin = start_ms + int(rng.integers(0, days)) * DAY_MS
@@ -44,20 +60,18 @@ def mark_frauds(rng: np.random.Generator, draft: Draft, people: People, world: W
         draft.scenario[bad] = CODE["compromised-card"]
 
 
-def add_frauds(rng: np.random.Generator, draft: Draft, people: People, world: World, start_ms: int, days: int) -> Draft:
+def add_frauds(scene: Scene, draft: Draft) -> Draft:
     """Return the draft with the transactions that only fraudsters make."""
-    parts = (_test_cards, _travel_impossibly, _take_accounts_over)
-    for part in parts:
-        draft = draft.joined(part(rng, draft, people, world, start_ms, days))
-    return draft
+    return draft.joined(_test_cards(scene)).joined(_travel_impossibly(scene, draft)).joined(_take_accounts_over(scene))
 
 
 def _online(rng: np.random.Generator, world: World, count: int) -> type_i64:
     return world.online_first + rng.integers(0, ONLINE_MERCHANTS, count)
 
 
-def _test_cards(rng: np.random.Generator, draft: Draft, people: People, world: World, start_ms: int, days: int) -> Draft:  # noqa: ARG001
+def _test_cards(scene: Scene) -> Draft:
     """Five to nine tiny payments within minutes, and then a large one."""
+    rng, people, world, start_ms, days = scene.rng, scene.people, scene.world, scene.start_ms, scene.days
     victims = _some(rng, len(people.home), TESTED_CARDS_PER_DAY, days)
     tries = rng.integers(5, 10, len(victims))
     card = np.repeat(victims, tries + 1)
@@ -73,10 +87,9 @@ def _test_cards(rng: np.random.Generator, draft: Draft, people: People, world: W
     )  # fmt: skip
 
 
-def _travel_impossibly(
-    rng: np.random.Generator, draft: Draft, people: People, world: World, start_ms: int, days: int  # noqa: ARG001
-) -> Draft:
+def _travel_impossibly(scene: Scene, draft: Draft) -> Draft:
     """A purchase in a far city within the hour after a genuine one at a terminal."""
+    rng, people, world, days = scene.rng, scene.people, scene.world, scene.days
     count = max(1, rng.poisson(len(people.home) * TRAVELLING_CARDS_PER_DAY * days))
     eligible = np.flatnonzero((draft.terminal < world.online_first) & (draft.scenario == 0))
     base = rng.choice(eligible, count)
@@ -90,10 +103,9 @@ def _travel_impossibly(
     )  # fmt: skip
 
 
-def _take_accounts_over(
-    rng: np.random.Generator, draft: Draft, people: People, world: World, start_ms: int, days: int  # noqa: ARG001
-) -> Draft:
+def _take_accounts_over(scene: Scene) -> Draft:
     """Three to six online purchases in one night, from a new device, at merchants and of amounts unlike the card's."""
+    rng, people, world, start_ms, days = scene.rng, scene.people, scene.world, scene.start_ms, scene.days
     victims = _some(rng, len(people.home), TAKEN_OVER_CARDS_PER_DAY, days)
     purchases = rng.integers(3, 7, len(victims))
     card = np.repeat(victims, purchases)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from services.simulator.frauds import add_frauds, mark_frauds
+from services.simulator.frauds import Scene, add_frauds, mark_frauds
 from services.simulator.handbook import simulate_handbook
 from services.simulator.people import build_people, build_world, draw_genuine, finish
 from services.simulator.traffic import Traffic
@@ -39,8 +39,9 @@ def simulate(cards: int, days: int, seed: int, start_ms: int, preset: str = "def
     world = build_world(rng)
     people = build_people(rng, cards, start_ms, days, PER_DAY)
     draft = draw_genuine(rng, world, people, start_ms, days)
-    mark_frauds(rng, draft, people, world, start_ms, days)
-    draft = add_frauds(rng, draft, people, world, start_ms, days)
+    scene = Scene(rng, people, world, start_ms, days)
+    mark_frauds(scene, draft)
+    draft = add_frauds(scene, draft)
     traffic = finish(rng, world, people, draft)
     # What was begun on the last evening may go on into the next day: a history of n days ends with the n-th.
     inside = traffic.columns.event_time_ms < start_ms + days * 86_400_000

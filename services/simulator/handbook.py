@@ -40,14 +40,20 @@ def simulate_handbook(cards: int, days: int, seed: int, start_ms: int) -> Traffi
     first = np.cumsum(sizes) - sizes
     terminal = np.concatenate(reach)[first[card] + (rng.random(len(card)) * sizes[card]).astype(np.int64)]
     order = np.lexsort((np.arange(len(card)), seconds, day))
-    card, day, seconds, amount, terminal = (x[order] for x in (card, day, seconds, amount, terminal))
+    card, day, seconds, terminal = (x[order] for x in (card, day, seconds, terminal))
+    amount = amount[order]
     amount, scenario = _add_frauds(rng, card, terminal, day, np.round(amount, 2), (cards, len(terminals), days))
     columns = _columns(rng, card, terminal, start_ms + day * DAY_MS + seconds * 1_000, amount)
     return Traffic(columns, scenario)
 
 
 def _add_frauds(
-    rng: np.random.Generator, card: type_i64, terminal: type_i64, day: type_i64, amount: np.ndarray, sizes: tuple[int, int, int]
+    rng: np.random.Generator,
+    card: type_i64,
+    terminal: type_i64,
+    day: type_i64,
+    amount: np.ndarray,
+    sizes: tuple[int, int, int],
 ) -> tuple[np.ndarray, type_i64]:
     """Apply the three scenarios in their published order; a later one overwrites an earlier one's mark."""
     cards, terminals, days = sizes

@@ -68,7 +68,9 @@ def build_world(rng: np.random.Generator) -> World:
         weights = np.array([CATEGORIES[i].weight for i in categories])
         return rng.choice(categories, size, p=weights / weights.sum())
 
-    city = np.concatenate([np.repeat(np.arange(len(CITIES)), TERMINALS_PER_CITY), rng.integers(0, len(CITIES), ONLINE_MERCHANTS)])
+    city = np.concatenate(
+        [np.repeat(np.arange(len(CITIES)), TERMINALS_PER_CITY), rng.integers(0, len(CITIES), ONLINE_MERCHANTS)]
+    )
     category = np.concatenate([draw(physical, count), draw(online, ONLINE_MERCHANTS)])
     latitude = np.array([c.latitude for c in CITIES])[city] + rng.normal(0, 0.06, len(city))
     longitude = np.array([c.longitude for c in CITIES])[city] + rng.normal(0, 0.09, len(city))
@@ -156,7 +158,9 @@ def draw_genuine(rng: np.random.Generator, world: World, people: People, start_m
 def draw_entry_modes(rng: np.random.Generator, world: World, terminal: type_i64) -> type_i64:
     """Draw how each card is read: mostly contactless and chip in shops, always online at online merchants."""
     choice = rng.choice(
-        [MODE["CONTACTLESS"], MODE["CHIP"], MODE["MAGSTRIPE"], MODE["MANUAL"]], len(terminal), p=[0.68, 0.29, 0.02, 0.01]
+        [MODE["CONTACTLESS"], MODE["CHIP"], MODE["MAGSTRIPE"], MODE["MANUAL"]],
+        len(terminal),
+        p=[0.68, 0.29, 0.02, 0.01],
     )
     codes = np.array([c.code for c in CATEGORIES])[world.category[terminal]]
     choice = np.where(codes == CASH, MODE["ATM"], choice)

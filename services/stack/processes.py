@@ -64,7 +64,9 @@ class Daemon:
             if self.running() is None:
                 raise StackError(f"{self.name} stopped while it started; the end of {self.log}:\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} does not answer after {timeout_s:.0f} s; the end of {self.log}:\n{self.log_tail()}")
+                raise StackError(
+                    f"{self.name} does not answer after {timeout_s:.0f} s; the end of {self.log}:\n{self.log_tail()}"
+                )
             time.sleep(0.1)
 
     def stop(self) -> bool:

@@ -78,9 +78,7 @@ class EmbeddedRedis:
             progress(f"starting Redis on 127.0.0.1:{self._port}")
             self._folder.mkdir(parents=True, exist_ok=True)
             config = self._folder / "redis.conf"
-            config.write_text(
-                _CONFIG.format(port=self._port, folder=self._folder, maxmemory_mb=self._maxmemory_mb)
-            )
+            config.write_text(_CONFIG.format(port=self._port, folder=self._folder, maxmemory_mb=self._maxmemory_mb))
             self._daemon.start([find_redis(), str(config)])
         self._daemon.wait_until(self.answers, timeout_s)
 

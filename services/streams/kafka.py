@@ -52,6 +52,7 @@ _PRODUCER: Final[dict[str, Any]] = {
 
 
 def describe(error: KafkaException | KafkaError) -> str:
+    """Return an error's name and words."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
 
@@ -71,9 +72,7 @@ class KafkaSource:
         self._positions: dict[int, int] = {}
         self._held: list[Message] = []
         self._paused = False
-        self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.
@@ -111,11 +110,11 @@ class KafkaSource:
         partition = np.fromiter((m.partition() for m in kept), np.int64, n)
         offset = np.fromiter((m.offset() for m in kept), np.int64, n)
         timestamp = np.fromiter((m.timestamp()[1] for m in kept), np.int64, n)
-        records = Records(
-            self._topic, partition, offset, timestamp, [m.key() for m in kept], [m.value() for m in kept]
-        )
+        records = Records(self._topic, partition, offset, timestamp, [m.key() for m in kept], [m.value() for m in kept])
         # A call that rebalanced may still hand out records of partitions that are gone, or from before a start().
-        position = np.array([self._positions.get(p, 2**62) for p in range(int(partition.max(initial=-1)) + 1)], np.int64)
+        position = np.array(
+            [self._positions.get(p, 2**62) for p in range(int(partition.max(initial=-1)) + 1)], np.int64
+        )
         current = offset >= position[partition] if n else np.zeros(0, bool)
         if not current.all():
             records = records.take(current)

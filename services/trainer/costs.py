@@ -54,9 +54,7 @@ def choose_thresholds(scores: type_f64, fraud: type_bool, amount_eur: type_f64, 
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]
     # below[a][i]: what action a costs on the i lowest scores.
-    below = np.stack(
-        [np.concatenate([[0.0], np.cumsum(costs.of(a, fraud[order], amount_eur[order]))]) for a in Action]
-    )
+    below = np.stack([np.concatenate([[0.0], np.cumsum(costs.of(a, fraud[order], amount_eur[order]))]) for a in Action])
     levels = np.unique(np.clip(np.quantile(ranked, 1.0 - np.geomspace(0.2, 1.0 / len(ranked), CANDIDATES)), 1e-4, 1.0))
     cut = np.searchsorted(ranked, levels, side="left")
     triples = np.array(list(combinations_with_replacement(range(len(levels)), 3)))

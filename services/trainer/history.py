@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,17 +44,19 @@ def file_history(path: Path, mapping: str) -> History:
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
     columns = concatenate(chunks)
     fraud = np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None])
-    scenario = np.concatenate(
-        [np.where(c.is_fraud, "fraud", "genuine").astype(object) if c.scenario is None else c.scenario for c in chunks]
-    )
+    scenario = np.where(fraud, "fraud", "genuine").astype(object)
+    if all(chunk.scenario is not None for chunk in chunks):
+        scenario = np.concatenate([chunk.scenario for chunk in chunks if chunk.scenario is not None])
     order = np.argsort(columns.event_time_ms, kind="stable")
     columns = columns.take(order)
-    return History(columns, fraud[order], scenario[order], amounts_in_eur(columns), f"{path.name} through mapping {mapping}")
+    return History(
+        columns, fraud[order], scenario[order], amounts_in_eur(columns), f"{path.name} through mapping {mapping}"
+    )
 
 
 def concatenate(chunks: list[Dataset]) -> TransactionColumns:
     """Return the chunks of a file as one."""
-    joined = {}
+    joined: dict[str, Any] = {}
     for field in fields(TransactionColumns):
         parts = [getattr(chunk.columns, field.name) for chunk in chunks]
         joined[field.name] = _concatenate_text(parts) if isinstance(parts[0], Text) else np.concatenate(parts)

@@ -120,7 +120,9 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     for name, chosen in rows.items():
         if not history.fraud[chosen].any():
             raise ValueError(f"the {name} days hold no fraud: give more cards or days")
-    progress(f"training on {int(rows['train'].sum()):,} transactions, {int(history.fraud[rows['train']].sum()):,} frauds")
+    progress(
+        f"training on {int(rows['train'].sum()):,} transactions, {int(history.fraud[rows['train']].sum()):,} frauds"
+    )
     booster = _fit(vectors[rows["train"]], history.fraud[rows["train"]])
     scores = np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
     v, t = rows["validate"], rows["test"]

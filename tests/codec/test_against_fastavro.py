@@ -22,7 +22,9 @@ from services.core.columns import ENTRY_MODES, Text, unpack_code
 from services.core.validation import Reject
 from tests.generators import random_events, to_columns
 
-LONGS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, 63, 64, -64, -65, 2**31, -(2**63), 2**63 - 1]))
+LONGS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, 63, 64, -64, -65, 2**31, -(2**63), 2**63 - 1])
+)
 
 
 def make_schema(fields: list[dict]) -> Schema:

@@ -96,4 +96,8 @@ def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: di
 
 def test_the_topology_names_the_scorer_on_both_sides():
     assert ("simulator", "card-transactions", "scorer") in edges()
-    assert {topic for producer, topic, _ in edges() if producer == "scorer"} == {"card-decisions", "card-alerts", "dead-letters"}
+    assert {topic for producer, topic, _ in edges() if producer == "scorer"} == {
+        "card-decisions",
+        "card-alerts",
+        "dead-letters",
+    }

@@ -74,9 +74,7 @@ def test_each_partition_is_judged_by_itself(grid: Grid, topic: str):
     mine, stale = grid.claim(topic, 0, "id", 1), grid.claim(topic, 1, "id", 1)
     grid.claim(topic, 1, "id", 1)
 
-    answers = grid.apply(
-        topic, [GridWrite(mine, None, 3, CARDS, PROFILES), GridWrite(stale, None, 3, CARDS, PROFILES)]
-    )
+    answers = grid.apply(topic, [GridWrite(mine, None, 3, CARDS, PROFILES), GridWrite(stale, None, 3, CARDS, PROFILES)])
 
     assert answers == [Applied.APPLIED, Applied.FENCED]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,7 +76,7 @@ def test_any_split_into_batches_gives_the_same_bits_and_the_same_profiles(seed: 
     edges = [0, *sorted(set(cuts)), 100]
     stored: dict[bytes, bytes] = {}
     parts = []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         part = columns.take(np.arange(a, b))
         slot, first = group_text(part.card_id, np.zeros(b - a, np.int64))
         cards = part.card_id.take(first).tolist()

@@ -23,7 +23,15 @@ TEST_CARD = b"4111111111111111"
 def test_a_score_at_a_threshold_belongs_to_the_stronger_action():
     actions = Thresholds(0.1, 0.5, 0.9).actions(np.array([0.0, 0.0999, 0.1, 0.5, 0.8999, 0.9, 1.0]))
 
-    assert [Action(a).name for a in actions] == ["APPROVE", "APPROVE", "CHALLENGE", "REVIEW", "REVIEW", "BLOCK", "BLOCK"]
+    assert [Action(a).name for a in actions] == [
+        "APPROVE",
+        "APPROVE",
+        "CHALLENGE",
+        "REVIEW",
+        "REVIEW",
+        "BLOCK",
+        "BLOCK",
+    ]
 
 
 @pytest.mark.parametrize("levels", [(0.5, 0.1, 0.9), (0.0, 0.5, 0.9), (0.1, 0.5, 1.1), (float("nan"), 0.5, 0.9)])
@@ -45,7 +53,8 @@ def test_a_decision_id_is_a_uuid_of_version_8_and_the_same_for_the_same_transact
 
 
 @pytest.mark.parametrize(
-    "raw", [TEST_CARD, b"4111 1111 1111 1111", b"4111-1111-1111-1111", b"x" + TEST_CARD + b"y", b"12" + TEST_CARD, b"7" * 80]
+    "raw",
+    [TEST_CARD, b"4111 1111 1111 1111", b"4111-1111-1111-1111", b"x" + TEST_CARD + b"y", b"12" + TEST_CARD, b"7" * 80],
 )
 def test_card_numbers_are_masked_however_they_are_written(raw):
     masked = mask_bytes(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, decode_transactions
@@ -41,7 +42,8 @@ def settings_for(stack: EmbeddedStack, **changes: Any) -> Settings:
 def scorers(stack: EmbeddedStack, folder: Path, count: int = 1, **changes: Any):
     """Run scorer processes; the caller waits until they are ready."""
     children = [
-        ServiceChild("services.scorer", settings_for(stack, **changes), folder / f"scorer-{i}.log") for i in range(count)
+        ServiceChild("services.scorer", settings_for(stack, **changes), folder / f"scorer-{i}.log")
+        for i in range(count)
     ]
     try:
         for child in children:
@@ -79,7 +81,9 @@ def wait_until(condition: Any, timeout_s: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def read_all(stack: EmbeddedStack, topic: str, quiet_s: float = 1.0) -> list[tuple[int, int, bytes | None, bytes | None]]:
+def read_all(
+    stack: EmbeddedStack, topic: str, quiet_s: float = 1.0
+) -> list[tuple[int, int, bytes | None, bytes | None]]:
     """Return (partition, offset, key, value) of every record of a topic."""
     reader, found, quiet = KafkaReader(stack.kafka_address, [topic], from_beginning=True), [], time.monotonic()
     while time.monotonic() - quiet < quiet_s:
@@ -114,7 +118,12 @@ def check_everything(stack: EmbeddedStack) -> dict[str, int]:
     assert not decisions.keys() & refused
     assert all(len(distinct) == 1 for distinct in decisions.values()), "a repeat differs"
     _check_fold(stack, inputs, vectors)
-    return {"inputs": len(inputs), "decided": len(decisions), "refused": len(refused), "repeats": total - len(decisions)}
+    return {
+        "inputs": len(inputs),
+        "decided": len(decisions),
+        "refused": len(refused),
+        "repeats": total - len(decisions),
+    }
 
 
 def _decoded(records: Iterable[tuple[int, int, bytes | None, bytes | None]]) -> list[dict[str, Any]]:
@@ -123,8 +132,6 @@ def _decoded(records: Iterable[tuple[int, int, bytes | None, bytes | None]]) -> 
 
 def _check_fold(stack: EmbeddedStack, inputs: list, vectors: dict[tuple[int, int], list[float]]) -> None:
     """Recompute every vector from the log, bit for bit, and compare what the grid remembers of each card."""
-    import redis
-
     client = redis.Redis.from_url(stack.redis_url)
     for partition in {p for p, _, _, _ in inputs}:
         mine = [r for r in inputs if r[0] == partition and r[:2] in vectors]

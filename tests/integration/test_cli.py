@@ -15,13 +15,28 @@ import pytest
 
 from services.cli import _COMMANDS
 from services.stack.processes import free_port
+from tests.integration.system import check_everything, scorers, wait_drained
 
-COMMANDS = [*([name] for name in _COMMANDS), ["stack", "up"], ["stack", "status"], ["stack", "down"], ["topics", "apply"], ["topics", "show"]]
+COMMANDS = [
+    *([name] for name in _COMMANDS),
+    ["stack", "up"],
+    ["stack", "status"],
+    ["stack", "down"],
+    ["topics", "apply"],
+    ["topics", "show"],
+]
 
 
-def run(proact: list[str], *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    proact: list[str], *arguments: str, timeout: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*proact, *arguments], capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **environment}
+        [*proact, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -63,7 +78,11 @@ def test_a_users_mistake_is_one_clear_line_and_a_non_zero_exit(proact, arguments
 
 
 def test_the_stack_comes_up_once_stays_up_and_goes_down(proact, tmp_path):
-    ports = {"PROACT_KAFKA_PORT": str(free_port()), "PROACT_REDIS_PORT": str(free_port()), "PROACT_DATA_FOLDER": str(tmp_path / "d")}
+    ports = {
+        "PROACT_KAFKA_PORT": str(free_port()),
+        "PROACT_REDIS_PORT": str(free_port()),
+        "PROACT_DATA_FOLDER": str(tmp_path / "d"),
+    }
     try:
         assert run(proact, "stack", "status", **ports).returncode == 1
         assert run(proact, "stack", "up", **ports).returncode == 0
@@ -109,8 +128,6 @@ def test_a_stack_that_cannot_start_shows_the_end_of_its_log(proact, tmp_path):
 
 
 def test_simulated_files_are_replayed_and_their_decisions_are_shown(proact, own_stack, tmp_path):
-    from tests.integration.system import check_everything, scorers, wait_drained
-
     stack, file = own_stack(), str(tmp_path / "traffic.parquet")
     where = {"PROACT_KAFKA_BOOTSTRAP_SERVERS": stack.kafka_address, "PROACT_REDIS_URL": stack.redis_url}
     made = run(proact, "simulate", "--cards", "200", "--days", "10", "--output", file, **where)
@@ -138,7 +155,9 @@ def test_simulated_files_are_replayed_and_their_decisions_are_shown(proact, own_
 def leftovers(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
-        words = " ".join(process.info["cmdline"] or []) + str((process.info["environ"] or {}).get("PROACT_DATA_FOLDER", ""))
+        words = " ".join(process.info["cmdline"] or []) + str(
+            (process.info["environ"] or {}).get("PROACT_DATA_FOLDER", "")
+        )
         if str(folder) in words and process.pid != os.getpid():
             found.append(words[:200])
     return found
@@ -162,7 +181,10 @@ def test_the_demo_adds_up_and_leaves_nothing_behind(proact, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_stops_everything_that_it_started(proact, tmp_path, number):
     demo = subprocess.Popen(
-        [*proact, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PROACT_DATA_FOLDER": str(tmp_path)}
+        [*proact, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PROACT_DATA_FOLDER": str(tmp_path)},
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "demo" / "scorer.log").exists():

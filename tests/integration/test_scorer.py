@@ -10,11 +10,14 @@ import time
 import urllib.request
 
 import numpy as np
+import psutil
 import pytest
 
 from services.codec.schemas import MAGIC, topics
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text
+from services.stack.processes import free_port
+from services.streams.admin import KafkaAdmin
 from services.streams.kafka import KafkaSink
 from tests.integration.system import (
     check_everything,
@@ -40,7 +43,10 @@ def test_bad_records_become_dead_letters_among_decided_neighbours(own_stack, tmp
         100: (keys[100], good[100] + b"\x00"),
         101: (keys[101], MAGIC + b"whoknows" + good[101][10:]),
         200: (keys[200], topics()["card-alerts"].latest.header + good[200][10:]),
-        201: (keys[201], good[201].replace(b"terminal-", b"\xff\xffrminal-").replace(b"merchant-", b"\xff\xfferchant-")),
+        201: (
+            keys[201],
+            good[201].replace(b"terminal-", b"\xff\xffrminal-").replace(b"merchant-", b"\xff\xfferchant-"),
+        ),
         300: (None, good[300]),
         301: (b"card-of-somebody-else", good[301]),
         400: (keys[400], good[400] + b"x" * 20_000),
@@ -62,7 +68,10 @@ def test_bad_records_become_dead_letters_among_decided_neighbours(own_stack, tmp
 
     counts = check_everything(stack)
     assert counts == {"inputs": 600, "decided": 588, "refused": 12, "repeats": 0}
-    assert sum(float(line.split()[-1]) for line in exposed.splitlines() if line.startswith("proact_dead_letters_total{")) == 12
+    assert (
+        sum(float(line.split()[-1]) for line in exposed.splitlines() if line.startswith("proact_dead_letters_total{"))
+        == 12
+    )
     letters = b"".join(value or b"" for _, _, _, value in read_all(stack, "dead-letters"))
     assert b"4111111111111111" not in letters
     assert exposed.count("\n") < 1_000, "labels must come from closed lists"
@@ -76,6 +85,7 @@ def test_a_scorer_that_is_killed_under_load_loses_nothing_and_decides_equally_ag
         wait_until(lambda: len(read_all(stack, "card-decisions", 0.1)) > 1_000, 30, "decisions begin")
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
+    assert KafkaAdmin(stack.kafka_address).group_lag(TOPIC, "proact-scorer"), "the kill must come while work remains"
     with scorers(stack, tmp_path) as [second]:
         second.wait_ready(90)
         wait_drained(stack)
@@ -91,7 +101,9 @@ def test_partitions_move_between_scorers_under_load_without_skipping_a_record(ow
         first.wait_ready()
         produce(stack, traffic_of(20_000, seed=1))
         with scorers(stack, tmp_path / "second", batch_records_max=300) as [second]:
-            wait_until(lambda: ((second.health() or {}).get("partitions") or []), 60, "the second scorer owns a partition")
+            wait_until(
+                lambda: (second.health() or {}).get("partitions") or [], 60, "the second scorer owns a partition"
+            )
             produce(stack, traffic_of(20_000, seed=2), rate=10_000)
             assert second.stop() == 0
         wait_until(lambda: len((first.health() or {}).get("partitions", [])) == 3, 30, "the first has all again")
@@ -184,8 +196,6 @@ def test_a_card_number_never_reaches_logs_metrics_or_topics(own_stack, tmp_path)
 
 def test_several_workers_run_under_one_supervisor_that_starts_a_dead_one_again(own_stack, tmp_path, proact):
     stack = own_stack(4)
-    from services.stack.processes import free_port
-
     base = free_port()
     environment = {"PROACT_KAFKA_BOOTSTRAP_SERVERS": stack.kafka_address, "PROACT_REDIS_URL": stack.redis_url}
     log = (tmp_path / "supervisor.log").open("wb")
@@ -203,9 +213,9 @@ def test_several_workers_run_under_one_supervisor_that_starts_a_dead_one_again(o
                 return []
 
         wait_until(lambda: len(ready(base)) == len(ready(base + 1)) == 2, 60, "both workers own two partitions")
-        import psutil
-
-        victim = next(c for c in psutil.Process(supervisor.pid).children() if c.environ()["PROACT_METRICS_PORT"] == str(base + 1))
+        victim = next(
+            c for c in psutil.Process(supervisor.pid).children() if c.environ()["PROACT_METRICS_PORT"] == str(base + 1)
+        )
         victim.kill()
         produce(stack, traffic_of(3_000))
         wait_drained(stack)

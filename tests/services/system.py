@@ -20,7 +20,7 @@ from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.worker import Worker, WorkerLimits
-from services.scorer.processor import PreparedTransactions, ScorerProcessor
+from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams.memory import MemoryLog, MemorySink, MemorySource
 
 KAFKA_TIMESTAMP_MS = 1_900_000_000_000
@@ -73,7 +73,9 @@ class MemorySystem:
         for key, value in zip(columns.card_id.tolist(), encode_transactions(columns), strict=True):
             self.log.append(TOPIC, key, value, KAFKA_TIMESTAMP_MS, sum(key) % self.partitions)
 
-    def worker(self, crashing: Crashing | None = None, *partitions: int) -> tuple[Worker[PreparedTransactions], MemorySource]:
+    def worker(
+        self, crashing: Crashing | None = None, *partitions: int
+    ) -> tuple[Worker[PreparedTransactions, ScoredOutcome], MemorySource]:
         source, sink, grid = MemorySource(self.log, TOPIC), MemorySink(self.log), self.grid
         if crashing is not None:
             for owner, names in ((source, ("commit",)), (sink, ("send", "flush"))):
@@ -88,7 +90,7 @@ class MemorySystem:
         )  # fmt: skip
         return worker, source
 
-    def drain(self, worker: Worker[PreparedTransactions], turns: int = 500) -> None:
+    def drain(self, worker: Worker[PreparedTransactions, ScoredOutcome], turns: int = 500) -> None:
         """Turn until nothing is left to do."""
         for _ in range(turns):
             worker.turn()

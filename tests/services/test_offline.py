@@ -45,7 +45,7 @@ def test_a_month_is_in_order_within_its_days_and_holds_between_3_and_10_frauds_i
 
     assert len(traffic) > 200_000
     assert (np.diff(times) >= 0).all()
-    assert START_MS <= times[0]
+    assert times[0] >= START_MS
     assert times[-1] < START_MS + 30 * DAY_MS
     assert 0.003 < (traffic.scenario > 0).mean() < 0.01
     assert len(np.unique(traffic.columns.transaction_id, axis=0)) == len(traffic)
@@ -114,9 +114,17 @@ def test_parquet_out_and_in_again_changes_nothing(tmp_path: Path):
 
 
 def test_a_csv_is_read_through_a_mapping_of_ones_own(tmp_path: Path):
-    (tmp_path / "bank.csv").write_text("id,card,when,eur\n7,a1,2026-01-05 10:00:00,12.34\n8,a2,2026-01-05 10:00:01,0.00\n")
+    (tmp_path / "bank.csv").write_text(
+        "id,card,when,eur\n7,a1,2026-01-05 10:00:00,12.34\n8,a2,2026-01-05 10:00:01,0.00\n"
+    )
     mapping = (Path(__file__).parents[2] / "services/datasets/mappings/handbook.yaml").read_text()
-    for theirs, ours in (("TRANSACTION_ID", "id"), ("CUSTOMER_ID", "card"), ("TERMINAL_ID", "card"), ("TX_AMOUNT", "eur"), ("TX_DATETIME", "when")):
+    for theirs, ours in (
+        ("TRANSACTION_ID", "id"),
+        ("CUSTOMER_ID", "card"),
+        ("TERMINAL_ID", "card"),
+        ("TX_AMOUNT", "eur"),
+        ("TX_DATETIME", "when"),
+    ):
         mapping = mapping.replace(theirs, ours)
     (tmp_path / "bank.yaml").write_text(mapping.split("truth:")[0])
 

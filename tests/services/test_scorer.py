@@ -114,7 +114,9 @@ def alerting_batch():
     events = random_events(8, 12, cards=1, late_share=0, dense=True)
     keys, values = [], []
     columns = to_columns(events)
-    columns.event_time_ms[:] = columns.event_time_ms[0] // 86_400_000 * 86_400_000 + 7_200_000 + 5_000 * np.arange(len(columns))
+    columns.event_time_ms[:] = (
+        columns.event_time_ms[0] // 86_400_000 * 86_400_000 + 7_200_000 + 5_000 * np.arange(len(columns))
+    )
     columns.billing_amount_minor[:] = 120
     columns.billing_amount_minor[-1] = 80_000
     columns.entry_mode[:] = 3

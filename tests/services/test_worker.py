@@ -31,7 +31,9 @@ def assert_same_end(expected: MemorySystem, actual: MemorySystem) -> None:
     for position, decisions in found.items():
         assert all(decision == wanted[position][0] for decision in decisions), position
     assert actual.grid.profiles == expected.grid.profiles
-    assert {k: v.applied for k, v in actual.grid.metas.items()} == {k: v.applied for k, v in expected.grid.metas.items()}
+    assert {k: v.applied for k, v in actual.grid.metas.items()} == {
+        k: v.applied for k, v in expected.grid.metas.items()
+    }
 
 
 def test_without_faults_every_transaction_has_one_decision_with_the_offline_vector():
@@ -63,7 +65,9 @@ def test_a_repeated_transaction_gets_the_same_decision_id_is_marked_and_is_folde
     assert len(by_id) == len({i.tobytes() for i in columns.transaction_id})
     for records in again:
         assert len({r["decision_id"] for r in records}) == 1
-        assert [r["repeat"] for r in sorted(records, key=lambda r: r["source_offset"])] == [False] + [True] * (len(records) - 1)
+        assert [r["repeat"] for r in sorted(records, key=lambda r: r["source_offset"])] == [False] + [True] * (
+            len(records) - 1
+        )
 
 
 def effects() -> int:
@@ -153,7 +157,7 @@ def test_a_grid_that_is_away_is_waited_out_without_losing_the_place_or_a_record(
 def test_a_log_that_is_away_is_waited_out():
     expected, system = reference(), MemorySystem()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
-    worker, source = system.worker()
+    worker, _ = system.worker()
     worker.turn()
     flushed = []
     flush = worker._sink.flush

@@ -1,0 +1,61 @@
+# What people run. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+HANDBOOK ?= ../shared/data/handbook
+
+.PHONY: help setup demo test lint format types train bench parity readme lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "· creating $(VENV) and installing locked dependencies (about a minute the first time)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@echo "· compiling kernels" >&2
+	@$(BIN)/python -m services.scorer.warm_up || echo "· kernels will be compiled when they are first used" >&2
+	@touch $@
+
+setup: $(VENV)/installed ## Create .venv with everything in it
+
+demo: setup ## Show everything: a month of card traffic and live traffic through a real Kafka and Redis
+	@$(BIN)/proact demo $(ARGS)
+
+test: setup ## Run every test, on a real Kafka and a real Redis
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## Write the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## Check types
+	$(BIN)/mypy
+
+train: setup ## Train models/fraud/v1 from simulated data
+	$(BIN)/proact train $(ARGS)
+
+bench: setup ## Measure throughput and latency; the last line is JSON
+	$(BIN)/proact bench $(ARGS)
+
+parity: setup ## Compare features with the Fraud Detection Handbook's, on all of its transactions
+	$(BIN)/proact parity $(HANDBOOK) $(ARGS)
+
+readme: setup ## Write the README's generated tables anew
+	$(BIN)/python -m services.commands.readme README.md
+
+lock: setup ## Resolve the dependencies anew into requirements.lock
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+clean: ## Stop the embedded stack, remove what make and the commands made here
+	-@test -x $(BIN)/proact && $(BIN)/proact stack down
+	rm -rf $(VENV) .proact .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""The rules of the house that a machine can check: layout, imports, clocks, sizes."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "services").rglob("*.py"))
+ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+
+FUNCTION_LINES_MAX, FILE_LINES_MAX, PARAMETERS_MAX = 40, 300, 5
+
+LAYERS = {
+    "core": set(),
+    "codec": {"core", "paths"},
+    "streams": {"core"},
+    "grid": {"core"},
+    "inference": {"core", "paths"},
+    "datasets": {"core"},
+    "simulator": {"core"},
+    "trainer": {"core", "inference", "datasets", "simulator"},
+    "runtime": {"core", "streams", "grid", "inference", "codec"},
+    "stack": {"codec", "grid", "streams", "paths"},
+    "scorer": {"core", "codec", "streams", "grid", "inference", "runtime"},
+    "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
+    "observer": {"core", "codec", "streams"},
+    "measure": {"core", "codec", "streams", "runtime", "datasets", "simulator", "replay", "observer", "stack"},
+}
+"""What each folder of services/ may import of the others; `commands` and the modules on top may import all."""
+
+ONLY_IN = {
+    "confluent_kafka": {"streams"},
+    "redis": {"grid"},
+    "xgboost": {"inference", "trainer"},
+    "fastavro": {"codec", "scorer"},
+    "sklearn": {"trainer"},
+    "matplotlib": {"trainer"},
+    "pyarrow": {"datasets", "measure"},
+}
+
+# The lists of exceptions: they may only shrink.
+LONG_FUNCTIONS: dict[str, int] = {}
+LONG_FILES: dict[str, int] = {}
+MANY_PARAMETERS = {
+    # Kernels take bare arrays: numba compiles no self.
+    "codec/reading.py:_read_doubles", "codec/reading.py:_read_rows", "codec/reading.py:_read_scalar",
+    "codec/reading.py:_skip_array", "codec/writing.py:_put_field", "codec/writing.py:_write_rows",
+    "core/features.py:_fold_rows", "core/features.py:_moment_value", "core/validation.py:_equal_rows",
+    "core/windows.py:insert_entry", "core/windows.py:last_seen", "core/windows.py:window_statistics",
+    # click hands every option of a command to its function.
+    "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate", "commands/measure.py:bench",
+    "commands/watch.py:tail", "commands/traffic.py:history_and_live",
+    # Pure functions of as many independent columns.
+    "trainer/training.py:_measure", "simulator/handbook.py:_add_frauds",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT / "services"))
+
+
+def imports_of(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.append(node.module)
+    return found
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+
+
+def code_lines(node: ast.FunctionDef) -> int:
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return 0 if not body else (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+def code_lines_of_file(path: Path) -> int:
+    text = path.read_text()
+    documented = 0
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documented += (node.end_lineno or 0) - node.lineno + 1
+    return len(text.splitlines()) - documented
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_one_way(path: Path):
+    folder = path.relative_to(ROOT / "services").parts[0]
+    for module in imports_of(path):
+        if module.startswith("services.") and folder in LAYERS:
+            other = module.split(".")[1]
+            assert other == folder or other in LAYERS[folder], f"{folder} must not import {module}"
+        package = module.split(".")[0]
+        if package in ONLY_IN:
+            assert folder in ONLY_IN[package], f"{package} is for {ONLY_IN[package]}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "services/core").glob("*.py")), ids=lambda p: p.stem)
+def test_the_core_imports_nothing_but_the_standard_library_numpy_and_numba(path: Path):
+    for module in imports_of(path):
+        package = module.split(".")[0]
+        assert package in {"services", "numpy", "numba"} or package in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_the_logic_never_reads_a_clock(path: Path):
+    folder = path.relative_to(ROOT / "services").parts[0]
+    if folder in {"commands", "stack", "measure"} or path.name in {"clock.py", "supervisor.py", "children.py"}:
+        return  # they run processes and talk to people, in real time
+    banned = {"time", "monotonic", "time_ns", "perf_counter", "now", "utcnow", "today", "sleep"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in banned and isinstance(node.value, ast.Name):
+            assert node.value.id not in {"time", "datetime", "date"}, f"{path.name}:{node.lineno}: time is an argument"
+
+
+def test_nothing_is_called_utils_common_or_helpers():
+    assert not [p for p in ALL if p.stem in {"utils", "util", "common", "helpers", "helper", "misc"}]
+
+
+def test_functions_stay_small():
+    long = {f"{name_of(p)}:{f.name}": code_lines(f) for p in SOURCES for f in functions_of(p)}
+    too_long = {name: n for name, n in long.items() if n > LONG_FUNCTIONS.get(name, FUNCTION_LINES_MAX)}
+    assert not too_long
+    assert all(long.get(name, 0) > FUNCTION_LINES_MAX for name in LONG_FUNCTIONS), "an exception is no longer needed"
+
+
+def test_files_stay_small():
+    long = {name_of(p): code_lines_of_file(p) for p in SOURCES}
+    assert {name: n for name, n in long.items() if n > LONG_FILES.get(name, FILE_LINES_MAX)} == {}
+    assert all(long.get(name, 0) > FILE_LINES_MAX for name in LONG_FILES), "an exception is no longer needed"
+
+
+def test_functions_take_few_parameters():
+    many = set()
+    for path in SOURCES:
+        for function in functions_of(path):
+            arguments = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in {"self", "cls"}]
+            if len(arguments) > PARAMETERS_MAX:
+                many.add(f"{name_of(path)}:{function.name}")
+    assert many <= MANY_PARAMETERS, many - MANY_PARAMETERS
+    assert many >= MANY_PARAMETERS, f"no longer needed: {MANY_PARAMETERS - many}"
+
+
+def test_tests_use_fakes_and_no_mocks():
+    assert not [p for p in ALL if "unittest.mock" in imports_of(p) or "mock" in imports_of(p)]
+
+
+def test_the_lock_file_names_no_index_and_pins_everything():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "--hash=sha256:" in text
+
+
+def test_no_file_is_large_but_a_released_model():
+    listed = subprocess.run(
+        [shutil.which("git") or "git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    large = [f for f in listed if (ROOT / f).is_file() and (ROOT / f).stat().st_size > 1_000_000]
+    assert [f for f in large if not f.startswith("models/")] == []
