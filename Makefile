@@ -15,9 +15,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "· creating $(VENV) and installing locked dependencies (about a minute the first time)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --require-hashes --requirement requirements.lock
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes --requirement requirements.lock \
+	  | awk '/^Collecting/ { printf "  %2d of %d packages: %s\n", ++n, total, $$2; fflush() } /^Installing/ { print "  unpacking"; fflush() }' \
+	    total=$$(grep -c '^[a-z].*==' requirements.lock) >&2
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	@echo "· compiling kernels" >&2
+	@echo "· compiling kernels (20 s)" >&2
 	@$(BIN)/python -m services.scorer.warm_up || echo "· kernels will be compiled when they are first used" >&2
 	@touch $@
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numba import njit
@@ -251,7 +252,8 @@ class ColumnarReader:
         ``status`` of the result is NONE or one of EMPTY, TOO_LARGE, BAD_FRAMING, UNKNOWN_FINGERPRINT, WRONG_SCHEMA,
         MALFORMED, TRAILING_BYTES and INVALID_UTF8.
         """
-        present = [value or b"" for value in values]
+        # The check and the cast leave the usual batch, which has a value in every record, without a loop.
+        present = cast("Sequence[bytes]", values) if None not in values else [value or b"" for value in values]
         n, fields = len(present), len(self.program.names)
         length = np.fromiter(map(len, present), np.int64, n)
         start = np.cumsum(length) - length
@@ -263,7 +265,7 @@ class ColumnarReader:
         seen = np.where(too_large, 0, length)
         _read_rows(buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles, status)
         status[too_large] = Reject.TOO_LARGE
-        for i in np.flatnonzero(status == -1):  # unframed: exceptional
+        for i in np.flatnonzero(status == -1).tolist():  # unframed: exceptional
             status[i] = _why_unframed(present[i], self.schema)
         return Decoded(self.program, buffer, status, ints, lengths, doubles)
 

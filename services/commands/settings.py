@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from services.commands.options import UserError, example
 from services.runtime.config import SETTINGS, ConfigError, resolve_settings, settings_table
+
+_PASSWORD = re.compile(r"//[^/@]*@")
+"""User and password of an address: shown to nobody."""
 
 
 @click.command(epilog=example("PROACT_WORKERS=2 proact settings"))
@@ -20,4 +25,5 @@ def settings(markdown: bool) -> None:
     except ConfigError as error:
         raise UserError(str(error)) from None
     for name, setting in SETTINGS.items():
-        click.echo(f"{setting.variable:<32} {getattr(resolved, name)!s:<28} {setting.meaning}")
+        shown = _PASSWORD.sub("//***@", str(getattr(resolved, name)))
+        click.echo(f"{setting.variable:<32} {shown:<28} {setting.meaning}")

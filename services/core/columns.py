@@ -6,6 +6,7 @@ text is a shared byte buffer with a start and a length a row, so that decoding c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -37,9 +38,9 @@ class Text:
         return len(self.start)
 
     @classmethod
-    def of(cls, values: list[bytes]) -> Self:
+    def of(cls, values: Sequence[bytes]) -> Self:
         """Build a column from byte strings: for tests, constants and the slow side."""
-        length = np.fromiter((len(v) for v in values), np.int64, len(values))
+        length = np.fromiter(map(len, values), np.int64, len(values))
         start = np.zeros(len(values), np.int64)
         np.cumsum(length[:-1], out=start[1:])
         return cls(np.frombuffer(b"".join(values), np.uint8), start, length)

@@ -52,7 +52,6 @@ def measure_backlog(
     folder: Path,
     progress: Callable[[str], None],
     traffic: Traffic,
-    batch_records_max: int | None = None,
 ) -> dict[str, Any]:
     """Let one scorer work off a backlog; return its throughput and the CPU microseconds a record of every process.
 
@@ -69,8 +68,6 @@ def measure_backlog(
             metrics_port=free_port(),
             log_format="json",
         )
-        if batch_records_max is not None:
-            own = own.with_values(batch_records_max=batch_records_max)
         before = {"kafka": cpu_seconds(stack.kafka.pid), "redis": cpu_seconds(stack.redis.pid)}
         with ServiceChild("services.scorer", own, folder / "scorer.log") as scorer:
             _wait_drained(stack, own, scorer)

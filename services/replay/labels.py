@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Final
 
 import numpy as np
@@ -31,7 +32,7 @@ def send_labels(sink: KafkaSink, traffic: Traffic, seed: int) -> int:
     for i, (card, terminal) in enumerate(texts):
         scenario = SCENARIOS[chosen.scenario[i]]
         identifier = columns.transaction_id[i].tobytes()
-        keys.append(identifier)
+        keys.append(str(uuid.UUID(bytes=identifier)).encode())
         label = {
             "transaction_id": identifier,
             "card_id": card.decode(),

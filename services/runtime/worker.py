@@ -45,6 +45,8 @@ RETRY_S = 0.2
 """How long to stay in the group between two tries of what an outage refused."""
 FLUSH_S = 0.25
 """How long to wait for acknowledgements before showing the group a sign of life."""
+PROBE_EVERY_S = 2.0
+"""How often an idle worker asks whether Kafka and Redis are there."""
 STOP_WITHIN_S = 4.0
 """How long a batch may go on after a request to stop; then it is given up, which loses nothing."""
 
@@ -106,6 +108,7 @@ class Worker(Generic[P, R]):
         self._owned: dict[int, _Owned] = {}
         self._halted: dict[int, str] = {}
         self._generation = 0
+        self._probe_at_s = 0.0
         self._stop_at_s: float | None = None
 
     def stop(self) -> None:
@@ -130,6 +133,8 @@ class Worker(Generic[P, R]):
                 self._take_over()
             elif len(records):
                 self._process(records)
+            else:
+                self._probe()
             self._report()
         except StreamsError as error:
             self._give_up("log", error)
@@ -305,6 +310,21 @@ class Worker(Generic[P, R]):
             raise AbandonedError("the partitions were assigned anew")
         if self._stop_at_s is not None and self._clock.monotonic_s() > self._stop_at_s:
             raise AbandonedError("told to stop")
+
+    def _probe(self) -> None:
+        """Ask both stores for a sign of life now and then: an idle worker would not notice that they are away."""
+        if self._clock.monotonic_s() < self._probe_at_s:
+            return
+        self._probe_at_s = self._clock.monotonic_s() + PROBE_EVERY_S
+        for condition, check in (("log_reachable", self._source.check), ("grid_reachable", self._grid.check)):
+            try:
+                check()
+            except (GridUnavailableError, StreamsError) as error:
+                if self._health.conditions[condition]:
+                    log.warning("a store is away", extra=fields(condition=condition, error=str(error)))
+                self._health.set(condition, False)
+            else:
+                self._health.set(condition, True)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

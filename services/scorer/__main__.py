@@ -15,7 +15,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
-from services.runtime.metrics import MetricsRegistry
+from services.runtime.metrics import MODEL_INFO, MetricsRegistry
 from services.runtime.worker import Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
@@ -31,6 +31,7 @@ def build_worker(
     clock = SystemClock()
     model = load_model(Path(settings.model_path) if settings.model_path else newest_model())
     health.set("model_verified", True)
+    metrics.set(MODEL_INFO, 1, model.name, model.version)
     processor = ScorerProcessor(model)
     warm_up(processor)
     health.set("kernels_compiled", True)

@@ -86,7 +86,9 @@ class OutputEncoder:
             reasons = self._encode_reasons(decided, alerted)
             columns = self._decision_columns(records, decided, now_ms)
             columns["reasons"] = _scatter(reasons, alerted, len(decided))
-            keys = [records.keys[i] for i in decided.rows.tolist()]
+            # A row for each record is the rule; only with refused or folded records in between are keys picked out.
+            whole = len(decided) == len(records)
+            keys = records.keys if whole else [records.keys[i] for i in decided.rows.tolist()]
             outputs.append(Output(DECISIONS, keys, self._decisions.write(columns, len(decided))))
             if len(alerted):
                 alert_keys = [keys[i] for i in alerted.tolist()]

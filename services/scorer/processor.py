@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -58,9 +59,8 @@ class ScorerProcessor:
     def prepare(self, records: Records) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
         columns, rows, status = decode_transactions(records.values)
-        present = np.fromiter((key is not None for key in records.keys), bool, len(records))
-        keys = Text.of([key or b"" for key in records.keys])
-        status[rows] = validate(columns, keys.take(rows), present[rows], records.timestamp_ms[rows])
+        keys, has_key = _key_column(records.keys)
+        status[rows] = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         valid = status[rows] == Reject.NONE
         if not valid.all():
             columns, rows = columns.take(valid), rows[valid]
@@ -143,7 +143,13 @@ class ScorerProcessor:
         metrics.observe(m.EVENT_AGE, np.maximum(0, now_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
         metrics.observe(m.RECORD_AGE, np.maximum(0, now_ms - stamps) / 1000.0)
-        metrics.set(m.MODEL_INFO, 1, self._model.name, self._model.version)
+
+
+def _key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
+    """Return the record keys as a column, and which of them there are."""
+    if None not in keys:
+        return Text.of(cast("Sequence[bytes]", keys)), np.ones(len(keys), bool)
+    return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
 
 
 def _changed(opened: OpenProfiles, before: type_i64) -> list[bytes | None]:

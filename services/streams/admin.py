@@ -11,7 +11,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -113,10 +112,6 @@ class KafkaAdmin:
             return sum(future.result().offset - committed.get(tp.partition, 0) for tp, future in ends.items())
         except (KafkaException, StreamsError, KeyError):
             return None
-
-    def add_partitions(self, topic: str, total: int) -> None:
-        """Raise the number of partitions: for tests of what must not be done to a live topic."""
-        self._wait(self._admin.create_partitions([NewPartitions(topic, total)])[topic], topic)
 
     @staticmethod
     def _wait(future: object, topic: str) -> None:

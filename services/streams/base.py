@@ -104,6 +104,10 @@ class Source(Protocol):
         """Commit offsets and wait until it is done. Raises StreamsError when it is not known to be done."""
         ...
 
+    def check(self) -> None:
+        """Ask for a sign of life. Raises StreamsError."""
+        ...
+
     def lag(self) -> Mapping[int, int]:
         """Return, by started partition, how many records lie behind the position, as far as is known without asking."""
         ...

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from services.streams.base import Assignment, LogState, Records, StreamsError
 
 REQUEST_TIMEOUT_S: Final = 5.0
+PROBE_TIMEOUT_S: Final = 1.0
 
 COMMON: Final[dict[str, Any]] = {
     "client.id": "proact",
@@ -179,6 +180,13 @@ class KafkaSource:
         failed = [tp for tp in done if tp.error is not None]
         if failed:
             raise StreamsError(f"commit of partition {failed[0].partition}: {describe(failed[0].error)}")
+
+    def check(self) -> None:
+        """See :class:`services.streams.Source`."""
+        try:
+            self._consumer.list_topics(self._topic, timeout=PROBE_TIMEOUT_S)
+        except KafkaException as error:
+            raise StreamsError(describe(error)) from error
 
     def lag(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""

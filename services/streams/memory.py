@@ -102,6 +102,10 @@ class MemorySource:
             raise StreamsError("the partitions were handed to another member")
         self._log.committed |= {(self._topic, p): offset for p, offset in offsets.items()}
 
+    def check(self) -> None:
+        """See :class:`services.streams.Source`."""
+        self._log.check_available()
+
     def lag(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
         return {p: len(self._log.partition_log(self._topic, p)) - at for p, at in self._positions.items()}

@@ -74,6 +74,17 @@ def wait_drained(stack: EmbeddedStack, timeout_s: float = 60.0, group: str = "pr
         time.sleep(0.2)
 
 
+def wait_until_busy(stack: EmbeddedStack, total: int) -> None:
+    """Wait until a part of what was produced is committed; fail if all of it is, since then a fault would hit nobody."""
+    admin = KafkaAdmin(stack.kafka_address)
+
+    def lag() -> int:
+        return admin.group_lag(TOPIC, "proact-scorer") or 0
+
+    wait_until(lambda: lag() < total - 1_000, 60, "decisions begin")
+    assert lag() > 1_000, "the work is done already"
+
+
 def wait_until(condition: Any, timeout_s: float, what: str) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():

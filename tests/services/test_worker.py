@@ -8,7 +8,7 @@ import pytest
 from services.codec.transactions import TOPIC
 from services.runtime import metrics as m
 from services.runtime.clock import ManualClock
-from services.runtime.worker import STOP_WITHIN_S, AbandonedError
+from services.runtime.worker import PROBE_EVERY_S, STOP_WITHIN_S, AbandonedError
 from tests.generators import random_events, to_columns
 from tests.services.system import CrashError, Crashing, MemorySystem, expected_vectors
 
@@ -152,6 +152,24 @@ def test_a_grid_that_is_away_is_waited_out_without_losing_the_place_or_a_record(
     assert worker._metrics.value(m.OUTAGES, "redis") == pytest.approx(5.0)
     assert worker._health.conditions["grid_reachable"]
     assert_same_end(expected, system)
+
+
+@pytest.mark.parametrize("store", ["log", "grid"])
+def test_an_idle_worker_notices_that_a_store_is_away_and_that_it_is_back(store: str):
+    system = MemorySystem()
+    worker, _ = system.worker()
+    for condition in ("kernels_compiled", "model_verified"):
+        worker._health.set(condition, True)
+    worker.turn()
+    worker.turn()
+    assert worker._health.ready
+    for available in (False, True):
+        getattr(system, store).available = available
+        system.clock.sleep(PROBE_EVERY_S)
+        worker.turn()
+
+        assert worker._health.ready == available
+        assert worker._health.live
 
 
 def test_a_log_that_is_away_is_waited_out():
