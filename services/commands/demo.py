@@ -49,7 +49,9 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT too: a shell that starts us in the background makes us ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     month, live = _traffic(seed, int(rate * seconds))
     try:
         with running_session(settings, Path(settings.data_folder) / "demo", progress) as session:

@@ -86,7 +86,7 @@ class KafkaSource:
 
     def _reassign(self, partitions: tuple[int, ...]) -> None:
         self._assignment = Assignment(self._assignment.generation + 1, partitions)
-        self._positions, self._held, self._paused = {}, [], False
+        self._positions, self._held = {}, []
 
     @property
     def assignment(self) -> Assignment:
@@ -153,8 +153,11 @@ class KafkaSource:
         """See :class:`services.streams.Source`."""
         assert set(offsets) <= set(self._assignment.partitions), "a partition of somebody else"
         self._positions = dict(offsets)
-        self._held, self._paused = [], False
+        self._held = []
         self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in offsets.items()])
+        # librdkafka keeps a partition's pause through assignments, whoever it was assigned to in between.
+        self._paused = True
+        self._resume()
 
     def keep_alive(self, timeout_s: float) -> None:
         """See :class:`services.streams.Source`."""

@@ -153,6 +153,18 @@ def test_keeping_alive_takes_no_records_and_loses_none(log: Log):
     assert sorted(int(v) for b in seen for v in b.values) == list(range(30))
 
 
+def test_what_was_kept_waiting_is_read_after_a_new_start(log: Log):
+    """A client's pause outlives an assignment: a start must end it."""
+    start_at_zero(log)
+    send(log, 30)
+    drain(log.source, 5)
+    log.source.keep_alive(0.1)
+
+    log.source.start(dict.fromkeys(range(PARTITIONS), 0))
+    seen = drain(log.source, 30)
+    assert sorted(int(v) for b in seen for v in b.values) == list(range(30))
+
+
 def test_the_lag_is_what_lies_behind_the_position(log: Log):
     start_at_zero(log)
     send(log, 30)
