@@ -7,17 +7,21 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_wheel_holds_schemas_models_and_data(tmp_path: Path):
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    [wheel] = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_schemas_models_and_data(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
 
     for needed in (
@@ -32,14 +36,7 @@ def test_the_wheel_holds_schemas_models_and_data(tmp_path: Path):
         assert needed in names, needed
 
 
-def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_checkout(tmp_path: Path):
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    [wheel] = tmp_path.glob("*.whl")
+def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_checkout(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import services; from services.codec.schemas import topics; from services.inference.released import newest_model; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.commands.options import UserError, example, progress, with_settings
+from services.commands.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.config import Settings
 
 if TYPE_CHECKING:
@@ -46,30 +45,21 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     from services.stack.processes import StackError
     from services.streams import StreamsError
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    # SIGINT too: a shell that starts us in the background makes us ignore it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
     month, live = _traffic(seed, int(rate * seconds))
     try:
-        with running_session(settings, Path(settings.data_folder) / "demo", progress) as session:
+        with interruptible(), running_session(settings, Path(settings.data_folder) / "demo", progress) as session:
             result = _run(session, month, live, rate, seed)
     except (StackError, StreamsError, ChildError) as error:
         raise UserError(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo("proact: interrupted; everything that was started is stopped", err=True)
-        raise SystemExit(130) from None
     _summary(result)
     click.echo(json.dumps(result))
 
 
 def _traffic(seed: int, live: int) -> tuple[Traffic, Traffic]:
-    from services.commands.traffic import DAY_MS, _live_days, history_and_live
+    from services.commands.traffic import DAY_MS, history_and_live, live_days
 
     progress(f"simulating {CARDS:,} cards, {DAYS} days and what follows, seed {seed}")
-    start_ms = (time.time_ns() // 1_000_000 // DAY_MS - DAYS - _live_days(CARDS, live)) * DAY_MS
+    start_ms = (time.time_ns() // 1_000_000 // DAY_MS - DAYS - live_days(CARDS, live)) * DAY_MS
     return history_and_live(CARDS, DAYS, seed, start_ms, "default", live)
 
 
@@ -161,8 +151,9 @@ def _result(
     from services.observer.tally import ALERTS, DEAD_LETTERS, distinct_actions, precision_recall
 
     tally = session.tally
-    while tally.records[ALERTS] < int(tally.actions[1:].sum()):  # alerts come beside their decisions, on another topic
-        session.observe(0.2)
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while tally.records[ALERTS] < int(tally.actions[1:].sum()) and time.monotonic() < deadline_s:
+        session.observe(0.2)  # alerts come beside their decisions, on another topic
     ids, actions = distinct_actions(tally.transaction_ids, tally.kept_actions)
     truth = np.concatenate([part.columns.transaction_id for part in traffic])
     fraud = np.concatenate([part.scenario for part in traffic]) > 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from services.commands.options import UserError, example, progress, with_settings
+from services.commands.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.config import Settings
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def bench(settings: Settings, records: int, cards: int, rate: float, seconds: in
 
     folder = Path(settings.data_folder) / "bench"
     try:
-        result = run_bench(
-            settings, folder, progress, records=records, cards=cards, rate=rate, seconds=seconds, runs=runs
-        )
+        with interruptible():
+            result = run_bench(
+                settings, folder, progress, records=records, cards=cards, rate=rate, seconds=seconds, runs=runs
+            )
     except (ChildError, StackError, StreamsError, ValueError) as error:
         raise UserError(str(error)) from None
     click.echo(json.dumps(result))
@@ -76,7 +77,8 @@ def parity(settings: Settings, folder: Path, cards: int | None) -> None:
         raise UserError(f"there is no {features}: the folder must hold the handbook's two files")
     try:
         columns = concatenate(list(read_dataset(folder / "transactions.parquet", load_mapping("handbook"))))
-        line, holds = run_parity(settings, columns, features, cards)
+        with interruptible():
+            line, holds = run_parity(settings, columns, features, cards)
     except (DatasetError, ChildError, StackError, StreamsError) as error:
         raise UserError(str(error)) from None
     click.echo(line)

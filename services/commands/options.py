@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -39,6 +41,27 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         return run
 
     return decorate
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what is inside, with its cleaning up, which a second one does not disturb.
+
+    The handlers are set here, since a shell that starts a command in the background makes it ignore Ctrl-C.
+    """
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("proact: interrupted; everything that was started is stopped", err=True)
+        raise SystemExit(130) from None
 
 
 def example(text: str) -> str:

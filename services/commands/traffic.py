@@ -30,7 +30,7 @@ def first_day_ms(start: str | None, days: int, now_ms: int) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
-def _live_days(cards: int, count: int) -> int:
+def live_days(cards: int, count: int) -> int:
     """Return how many more days hold ``count`` transactions, with some to spare."""
     from services.simulator.generate import PER_DAY
 
@@ -45,7 +45,7 @@ def history_and_live(
 
     from services.simulator.generate import simulate as generate
 
-    traffic = generate(cards, days + _live_days(cards, live), seed, start_ms, preset)
+    traffic = generate(cards, days + live_days(cards, live), seed, start_ms, preset)
     edge = int(np.searchsorted(traffic.columns.event_time_ms, start_ms + days * DAY_MS))
     if len(traffic) < edge + live:
         raise UserError(f"{cards} cards do not make {live} transactions: give more --cards")
@@ -87,9 +87,7 @@ def simulate(
     go out at an even pace: their event times go on from the history's, so the cards stay in character.
     """
     count = 0 if rate is None else int(rate * seconds)
-    start_ms = first_day_ms(
-        start, days + (0 if rate is None else _live_days(cards, count)), time.time_ns() // 1_000_000
-    )
+    start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
     if output is not None:

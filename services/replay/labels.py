@@ -9,16 +9,21 @@ import numpy as np
 
 from services.codec.records import encode_record
 from services.codec.schemas import topics
+from services.replay.producer import NotDeliveredError
 from services.simulator.traffic import SCENARIOS, Traffic, draw_labels
 from services.streams.kafka import KafkaSink
 
 TOPIC: Final = "fraud-labels"
+FLUSH_TIMEOUT_S: Final = 60.0
 
 
 def send_labels(sink: KafkaSink, traffic: Traffic, seed: int) -> int:
     """Send the labels that are known before the traffic's last event; return how many.
 
     Labels come days after their transactions: those of the last days are not known yet, as in life.
+
+    Raises:
+        NotDeliveredError: Kafka has not taken them within ``FLUSH_TIMEOUT_S``.
     """
     if not len(traffic):
         return 0
@@ -45,6 +50,6 @@ def send_labels(sink: KafkaSink, traffic: Traffic, seed: int) -> int:
         }
         values.append(encode_record(schema, label))
     sink.send(TOPIC, keys, values)
-    while not sink.flush(1.0):
-        pass
+    if not sink.flush(FLUSH_TIMEOUT_S):
+        raise NotDeliveredError(f"Kafka has not acknowledged the labels within {FLUSH_TIMEOUT_S:.0f} s")
     return len(values)

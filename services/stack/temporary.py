@@ -12,9 +12,7 @@ from services.stack.processes import free_port
 
 
 @contextmanager
-def temporary_stack(
-    folder: Path, progress: Callable[[str], None], partitions: int, *, keep_logs: bool = True
-) -> Iterator[EmbeddedStack]:
+def temporary_stack(folder: Path, progress: Callable[[str], None], partitions: int) -> Iterator[EmbeddedStack]:
     """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
     shutil.rmtree(folder, ignore_errors=True)
     kafka_port, redis_port = free_port(), free_port()
@@ -27,6 +25,6 @@ def temporary_stack(
         yield stack
     finally:
         stack.down()
+        # The logs stay, for who wants to know what happened; the data are of no more use.
         shutil.rmtree(folder / "kafka" / "data", ignore_errors=True)
-        if not keep_logs:
-            shutil.rmtree(folder, ignore_errors=True)
+        (folder / "redis" / "appendonly.aof").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from services.trainer.costs import CostTable, choose_thresholds
 from services.trainer.evaluation import card_precision_at
 from services.trainer.history import file_history, simulated_history
 from services.trainer.release import release
-from services.trainer.training import Split, split_for, train
+from services.trainer.training import Split, evaluate, split_for, train
 
 START_MS = 1_767_225_600_000
 DAY_MS = 86_400_000
@@ -172,6 +172,8 @@ def test_training_makes_a_release_that_verifies(tmp_path: Path):
     model = load_model(tmp_path / "fraud" / "v9")
 
     assert (model.name, model.version) == ("fraud", "v9")
+    others = evaluate(model, simulated_history(800, 45, 99, START_MS))
+    assert others["test"]["average_precision"] > 0.3
     assert manifest.metrics["test"]["average_precision"] > 0.3
     assert {p.name for p in (tmp_path / "fraud" / "v9").iterdir()} == {
         "model.json", "manifest.json", "golden.json", "MODEL_CARD.md", "precision_recall.svg",
