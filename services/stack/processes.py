@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 
 LOG_TAIL_LINES = 15
 STOP_TIMEOUT_S = 15.0
+FREE_PORTS = range(20_000, 32_000)
 
 
 class StackError(Exception):
@@ -99,7 +101,15 @@ def port_taken(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nothing uses at the moment.
+
+    It lies below those that the kernel hands out to connections, since one of these could take it before it is used.
+    """
+    while True:
+        port = FREE_PORTS.start + secrets.randbelow(len(FREE_PORTS))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

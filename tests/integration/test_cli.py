@@ -188,6 +188,7 @@ def test_an_interrupted_demo_stops_everything_that_it_started(proact, tmp_path, 
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "demo" / "scorer.log").exists():
+        assert demo.poll() is None, demo.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(4)
