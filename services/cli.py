@@ -62,11 +62,32 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog="\b\nExample:\n  proact demo")
 @click.version_option(package_name="proact", message="proact %(version)s")
-def main() -> None:
+def proact() -> None:
     """Decide on every card transaction while it is in flight.
 
     Settings come from flags, then PROACT_* variables, then proact.toml; `proact settings` shows them.
     """
+
+
+def main() -> int:
+    """Run the command line; a user's mistake is one line, not click's page of usage."""
+    try:
+        result = proact.main(prog_name="proact", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "proact"
+        message = " ".join(error.format_message().split())
+        click.echo(f"proact: {message} (`{where} --help` tells more)", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("proact: aborted", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
 
 
 if __name__ == "__main__":

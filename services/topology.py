@@ -13,7 +13,7 @@ def edges() -> list[tuple[str, str, str]]:
 def describe_topic(topic: Topic) -> str:
     """Return one line on a topic."""
     return (
-        f"{topic.name}: key {topic.key}, {topic.partitions} partitions, kept {topic.retention_days} days, "
+        f"{topic.name}: key {topic.key}, {topic.partitions} partition{'s'[: topic.partitions != 1]}, kept {topic.retention_days} days, "
         f"schema v{topic.latest.version}, at most {topic.max_message_bytes} bytes"
     )
 

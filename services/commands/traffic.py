@@ -45,7 +45,10 @@ def history_and_live(
 
     from services.simulator.generate import simulate as generate
 
-    traffic = generate(cards, days + live_days(cards, live), seed, start_ms, preset)
+    wanted_days = days + live_days(cards, live)
+    if wanted_days > DAYS_MAX:
+        raise UserError(f"{cards} cards take {wanted_days:,} days to make {live:,} transactions: give more --cards")
+    traffic = generate(cards, wanted_days, seed, start_ms, preset)
     edge = int(np.searchsorted(traffic.columns.event_time_ms, start_ms + days * DAY_MS))
     if len(traffic) < edge + live:
         raise UserError(f"{cards} cards do not make {live} transactions: give more --cards")
