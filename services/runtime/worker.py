@@ -137,6 +137,7 @@ class Worker(Generic[P, R]):
                 self._probe()
             self._report()
         except StreamsError as error:
+            self._health.set("log_reachable", False)
             self._give_up("log", error)
         except AbandonedError as error:
             self._give_up("abandoned", error)
@@ -293,6 +294,8 @@ class Worker(Generic[P, R]):
                     begin_s = self._clock.monotonic_s()
                     log.warning("waits for %s", store, extra=fields(error=str(error)))
                 self._health.set(condition, False)
+                if self._stop_at_s is not None:
+                    raise AbandonedError("told to stop during an outage") from error
                 self._stay(RETRY_S)
                 continue
             self._health.set(condition, True)

@@ -11,8 +11,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from services.streams.base import Assignment, LogState, Records, StreamsError
+from services.streams.committer import Committer
 
-REQUEST_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
 
 COMMON: Final[dict[str, Any]] = {
@@ -68,6 +69,7 @@ class KafkaSource:
         # A crashed worker's partitions move after this long; heartbeats three times as often.
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": session_timeout_ms // 3}
         self._consumer = Consumer(settings)
+        self._committer = Committer(self._consumer)
         self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
         self._assignment = Assignment(0, ())
         self._positions: dict[int, int] = {}
@@ -130,6 +132,7 @@ class KafkaSource:
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
         """See :class:`services.streams.Source`."""
+        self._committer.settle()
         try:
             topic_id = self._topic_id()
             wanted = [TopicPartition(self._topic, p) for p in partitions]
@@ -177,7 +180,7 @@ class KafkaSource:
         """See :class:`services.streams.Source`."""
         wanted = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         try:
-            done = self._consumer.commit(offsets=wanted, asynchronous=False)
+            done = self._committer.commit(wanted)
         except KafkaException as error:
             raise StreamsError(describe(error)) from error
         failed = [tp for tp in done if tp.error is not None]

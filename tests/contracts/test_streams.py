@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from services.codec.schemas import topics
-from services.streams import Records, Sink, Source
+from services.streams import Records, Sink, Source, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
+from services.streams.committer import COMMIT_TIMEOUT_S
 from services.streams.kafka import _PRODUCER, KafkaSink, KafkaSource
 from services.streams.memory import MemoryLog, MemorySink, MemorySource
 from services.streams.reader import KafkaReader
@@ -195,6 +196,40 @@ def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
         assert time.monotonic() < deadline
         second.poll(1, 0.1)
     second.close()
+
+
+def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
+    stack, topic = own_stack(), "card-transactions"
+    log = Log(
+        topic, KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address), lambda: log.source
+    )
+    until_assigned(log.source, 3)
+    log.source.start(dict.fromkeys(range(3), 0))
+    send(log, 30)
+    drain(log.source, 30)
+    log.source.commit({0: 1})
+    stack.kafka.down()
+    begin = time.monotonic()
+    for offset in (2, 3):
+        with pytest.raises(StreamsError):
+            log.source.commit({0: offset})
+    with pytest.raises(StreamsError):
+        log.source.log_states([0])
+    assert time.monotonic() - begin < 4 * COMMIT_TIMEOUT_S
+
+    stack.kafka.up(lambda _: None)
+    deadline, states = time.monotonic() + 30, None
+    while states is None:
+        assert time.monotonic() < deadline
+        try:
+            states = log.source.log_states([0])
+        except StreamsError:
+            log.source.keep_alive(0.1)
+    log.source.close()
+
+    assert states[0].committed in (1, 2), (
+        "the commit that was given up may have happened; the one behind it was never sent"
+    )
 
 
 def test_the_reader_sees_every_record_without_a_group(stack):
