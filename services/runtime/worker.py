@@ -31,6 +31,7 @@ from services.grid import Applied, Claim, Grid, GridUnavailableError, GridWrite,
 from services.grid.near_cache import NearCache
 from services.runtime import metrics as m
 from services.runtime.clock import Clock
+from services.runtime.halting import halt_reason
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
@@ -72,19 +73,6 @@ class _Owned:
     applied: int | None
     committed: int
     """Outputs exist for every record before this offset."""
-
-
-def _halt_reason(state: LogState, applied: int | None) -> str | None:
-    """Say why a partition's state cannot be proved, None where it can."""
-    if applied is None:
-        return None
-    if state.committed is None:
-        return f"the grid is at offset {applied}, but the group has no committed offset: it expired or was deleted"
-    if applied > state.committed:
-        return f"the grid is at offset {applied}, ahead of the committed {state.committed}: Kafka lost what it had acknowledged"
-    if applied < state.log_start:
-        return f"the grid is at offset {applied}, but the log begins at {state.log_start}: retention overtook the grid"
-    return None
 
 
 class Worker(Generic[P, R]):
@@ -173,7 +161,7 @@ class Worker(Generic[P, R]):
         except RefusedClaimError as error:
             self._halt(partition, str(error))
             return
-        reason = _halt_reason(state, claim.applied)
+        reason = halt_reason(state, claim.applied)
         if reason is not None:
             self._halt(partition, reason)
             return

@@ -1,67 +1,59 @@
-"""Offset commits that end: librdkafka's synchronous commit waits for ever while the group has no coordinator."""
+"""Offset commits that end: librdkafka's synchronous commit waits for ever while the group has no coordinator.
+
+It would also block every other call on the consumer, from any thread, since the client takes one call at a time. So a
+commit is asynchronous, and its answer is waited for by serving the consumer's callbacks.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from services.streams.base import StreamsError
 
-COMMIT_TIMEOUT_S: Final = 3.0
-"""How long a commit may take; then its outcome is unknown."""
+SERVE_S: Final = 0.001
+"""How long one serving of callbacks waits: the grain of a commit's duration."""
+SERVINGS_MAX: Final = 3_000
+"""Servings before a commit is given up, which is 3 s; then its outcome is unknown."""
 
 
 class Committer:
-    """Commits on a thread of its own, one at a time, and gives up waiting for it.
+    """One commit at a time.
 
     A commit that was given up may still happen. So nothing else is committed, and nothing read of what is committed,
-    before it has been answered: :meth:`settle` is called first.
+    before it has been answered: :meth:`settle` comes first.
     """
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-        self._wanted: queue.SimpleQueue[Sequence[TopicPartition]] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[list[TopicPartition] | KafkaException] = queue.SimpleQueue()
+    def __init__(self, serve: Callable[[], None]) -> None:
+        self._serve = serve
         self._pending = False
-        # A daemon, since a commit that waits for a broker must not keep the process from ending.
-        threading.Thread(target=self._run, name="committer", daemon=True).start()
+        self._failure: str | None = None
 
-    def _run(self) -> None:
-        while True:
-            wanted = self._wanted.get()
-            try:
-                self._answers.put(self._consumer.commit(offsets=wanted, asynchronous=False))
-            except KafkaException as error:
-                self._answers.put(error)
+    def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Take the answer: the consumer's ``on_commit`` callback. Never raises."""
+        failed = error or next((tp.error for tp in partitions if tp.error is not None), None)
+        self._failure = None if failed is None else f"{failed.name()}: {failed.str()}"
+        self._pending = False
 
     def settle(self) -> None:
-        """Wait for a commit that was given up. Raises StreamsError when it is still not answered."""
-        if self._pending:
-            self._answer()
+        """Wait for the answer of a commit, if one is under way. Raises StreamsError when it does not come."""
+        for _ in range(SERVINGS_MAX):
+            if not self._pending:
+                return
+            self._serve()
+        raise StreamsError(f"a commit was not answered within {SERVINGS_MAX * SERVE_S:.0f} s")
 
-    def commit(self, offsets: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Commit, and return the partitions with their errors.
+    def commit(self, send: Callable[[], None]) -> None:
+        """Send a commit and wait for its answer.
 
         Raises:
-            StreamsError: there was no answer in time; the commit may or may not happen.
-            KafkaException: it was refused.
+            StreamsError: it was refused, or there was no answer in time and it may or may not happen.
         """
         self.settle()
         self._pending = True
-        self._wanted.put(offsets)
-        answer = self._answer()
-        if isinstance(answer, KafkaException):
-            raise answer
-        return answer
-
-    def _answer(self) -> list[TopicPartition] | KafkaException:
-        try:
-            answer = self._answers.get(timeout=COMMIT_TIMEOUT_S)
-        except queue.Empty:
-            raise StreamsError(f"a commit was not answered within {COMMIT_TIMEOUT_S:.0f} s") from None
-        self._pending = False
-        return answer
+        send()
+        self.settle()
+        if self._failure is not None:
+            raise StreamsError(f"a commit was refused: {self._failure}")

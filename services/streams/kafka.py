@@ -11,10 +11,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from services.streams.base import Assignment, LogState, Records, StreamsError
-from services.streams.committer import Committer
+from services.streams.committer import SERVE_S, Committer
 
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
+HELD_MAX: Final = 20_000
+"""Records that are held while a commit is waited for; beyond them the partitions are paused."""
 
 COMMON: Final[dict[str, Any]] = {
     "client.id": "proact",
@@ -68,8 +70,8 @@ class KafkaSource:
         settings |= {"bootstrap.servers": bootstrap_servers, "group.id": group_id}
         # A crashed worker's partitions move after this long; heartbeats three times as often.
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": session_timeout_ms // 3}
-        self._consumer = Consumer(settings)
-        self._committer = Committer(self._consumer)
+        self._committer = Committer(self._serve)
+        self._consumer = Consumer(settings | {"on_commit": self._committer.on_commit})
         self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
         self._assignment = Assignment(0, ())
         self._positions: dict[int, int] = {}
@@ -98,11 +100,11 @@ class KafkaSource:
     def poll(self, records_max: int, timeout_s: float) -> Records:
         """See :class:`services.streams.Source`."""
         self._resume()
-        messages, self._held = self._held, []
+        messages, self._held = self._held[:records_max], self._held[records_max:]
         if not messages:
             first = self._consumer.poll(timeout_s)
             messages = [] if first is None else [first]
-        if messages:
+        if 0 < len(messages) < records_max:
             # consume() waits its whole timeout for the count it was given, so what is there is taken with none.
             messages += self._consumer.consume(records_max - len(messages), 0)
         return self._to_records(messages)
@@ -180,12 +182,16 @@ class KafkaSource:
         """See :class:`services.streams.Source`."""
         wanted = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         try:
-            done = self._committer.commit(wanted)
+            self._committer.commit(lambda: self._consumer.commit(offsets=wanted, asynchronous=True))
         except KafkaException as error:
             raise StreamsError(describe(error)) from error
-        failed = [tp for tp in done if tp.error is not None]
-        if failed:
-            raise StreamsError(f"commit of partition {failed[0].partition}: {describe(failed[0].error)}")
+
+    def _serve(self) -> None:
+        """Serve callbacks for a moment; records that come meanwhile are held for the next poll."""
+        if len(self._held) >= HELD_MAX:
+            self.keep_alive(SERVE_S)
+        else:
+            self._held += self._consumer.consume(HELD_MAX - len(self._held), SERVE_S)
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
