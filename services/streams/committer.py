@@ -28,19 +28,20 @@ class Committer:
 
     def __init__(self, serve: Callable[[], None]) -> None:
         self._serve = serve
-        self._pending = False
+        self.pending = False
+        """Whether a commit has been sent and not answered."""
         self._failure: str | None = None
 
     def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Take the answer: the consumer's ``on_commit`` callback. Never raises."""
         failed = error or next((tp.error for tp in partitions if tp.error is not None), None)
         self._failure = None if failed is None else f"{failed.name()}: {failed.str()}"
-        self._pending = False
+        self.pending = False
 
     def settle(self) -> None:
         """Wait for the answer of a commit, if one is under way. Raises StreamsError when it does not come."""
         for _ in range(SERVINGS_MAX):
-            if not self._pending:
+            if not self.pending:
                 return
             self._serve()
         raise StreamsError(f"a commit was not answered within {SERVINGS_MAX * SERVE_S:.0f} s")
@@ -52,7 +53,7 @@ class Committer:
             StreamsError: it was refused, or there was no answer in time and it may or may not happen.
         """
         self.settle()
-        self._pending = True
+        self.pending = True
         send()
         self.settle()
         if self._failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -59,6 +60,14 @@ def describe(error: KafkaException | KafkaError) -> str:
     """Return an error's name and words."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
+
+
+def _park(client: Consumer) -> None:
+    """Keep a client from being destroyed, which would wait for its broker: the process is about to end.
+
+    What the frame of a daemon thread holds is not destroyed when the interpreter ends.
+    """
+    threading.Thread(target=lambda _kept: threading.Event().wait(), args=(client,), name="parked", daemon=True).start()
 
 
 class KafkaSource:
@@ -210,7 +219,11 @@ class KafkaSource:
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
-        self._consumer.close()
+        if self._committer.pending:
+            # Leaving would wait for an answer that does not come; the group notices by the session's timeout.
+            _park(self._consumer)
+        else:
+            self._consumer.close()
 
 
 class KafkaSink:

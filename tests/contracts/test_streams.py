@@ -232,6 +232,22 @@ def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are
     )
 
 
+def test_closing_does_not_wait_for_a_commit_that_nobody_answers(own_stack):
+    stack, topic = own_stack(), "card-transactions"
+    source = KafkaSource(stack.kafka_address, "group", topic)
+    until_assigned(source, 3)
+    source.start(dict.fromkeys(range(3), 0))
+    source.commit({0: 0})
+    stack.kafka.down()
+    with pytest.raises(StreamsError):
+        source.commit({0: 0})
+
+    begin = time.monotonic()
+    source.close()
+
+    assert time.monotonic() - begin < 1.0
+
+
 def test_the_reader_sees_every_record_without_a_group(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
