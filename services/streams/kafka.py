@@ -16,7 +16,7 @@ from services.streams.committer import SERVE_S, Committer
 
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
-HELD_MAX: Final = 20_000
+HELD_MAX: Final = 5_000
 """Records that are held while a commit is waited for; beyond them the partitions are paused."""
 
 COMMON: Final[dict[str, Any]] = {
@@ -80,6 +80,7 @@ class KafkaSource:
         # A crashed worker's partitions move after this long; heartbeats three times as often.
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": session_timeout_ms // 3}
         self._committer = Committer(self._serve)
+        self._moment = threading.Event()  # never set: waiting for it is a pause
         self._consumer = Consumer(settings | {"on_commit": self._committer.on_commit})
         self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
         self._assignment = Assignment(0, ())
@@ -196,11 +197,15 @@ class KafkaSource:
             raise StreamsError(describe(error)) from error
 
     def _serve(self) -> None:
-        """Serve callbacks for a moment; records that come meanwhile are held for the next poll."""
+        """Serve callbacks for a moment; a record that comes meanwhile is held for the next poll.
+
+        One record at most: answers overtake records in the client's queue, so there is no need to take more.
+        """
         if len(self._held) >= HELD_MAX:
             self.keep_alive(SERVE_S)
         else:
-            self._held += self._consumer.consume(HELD_MAX - len(self._held), SERVE_S)
+            self._held += self._consumer.consume(1, 0)
+            self._moment.wait(SERVE_S)
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
