@@ -62,6 +62,19 @@ def describe(error: KafkaException | KafkaError) -> str:
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
 
 
+def to_records(topic: str, messages: list[Message]) -> Records:
+    """Return messages as a batch: the one loop over the client's objects that cannot be avoided."""
+    n = len(messages)
+    return Records(
+        topic,
+        np.fromiter((m.partition() for m in messages), np.int64, n),
+        np.fromiter((m.offset() for m in messages), np.int64, n),
+        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+    )
+
+
 def _park(client: Consumer) -> None:
     """Keep a client from being destroyed, which would wait for its broker: the process is about to end.
 
@@ -121,11 +134,8 @@ class KafkaSource:
 
     def _to_records(self, messages: list[Message]) -> Records:
         kept = [m for m in messages if m.error() is None or self._tolerate(m.error())]
-        n = len(kept)
-        partition = np.fromiter((m.partition() for m in kept), np.int64, n)
-        offset = np.fromiter((m.offset() for m in kept), np.int64, n)
-        timestamp = np.fromiter((m.timestamp()[1] for m in kept), np.int64, n)
-        records = Records(self._topic, partition, offset, timestamp, [m.key() for m in kept], [m.value() for m in kept])
+        records = to_records(self._topic, kept)
+        n, partition, offset = len(kept), records.partition, records.offset
         # A call that rebalanced may still hand out records of partitions that are gone, or from before a start().
         position = np.array(
             [self._positions.get(p, 2**62) for p in range(int(partition.max(initial=-1)) + 1)], np.int64

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import numpy as np
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.kafka import COMMON, REQUEST_TIMEOUT_S, describe
+from services.streams.kafka import COMMON, REQUEST_TIMEOUT_S, describe, to_records
 
 _READER: Final = {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
@@ -53,20 +52,8 @@ class KafkaReader:
         for topic in self._topics:
             mine = [m for m in messages if m.error() is None and m.topic() == topic]
             if mine:
-                yield _to_records(topic, mine)
+                yield to_records(topic, mine)
 
     def close(self) -> None:
         """Release the client."""
         self._consumer.close()
-
-
-def _to_records(topic: str, messages: list[Message]) -> Records:
-    n = len(messages)
-    return Records(
-        topic,
-        np.fromiter((m.partition() for m in messages), np.int64, n),
-        np.fromiter((m.offset() for m in messages), np.int64, n),
-        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
-        [m.key() for m in messages],
-        [m.value() for m in messages],
-    )

@@ -96,6 +96,12 @@ class Trained:
     test_fraud: type_bool
 
 
+def _days(history: History) -> type_i64:
+    """Return the day of each transaction, counted from the midnight before the first."""
+    time_ms = history.columns.event_time_ms
+    return time_ms // DAY_MS - time_ms.min() // DAY_MS
+
+
 def _fit(vectors: type_f64, fraud: type_bool) -> xgboost.Booster:
     # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
     return xgboost.train(PARAMETERS, xgboost.DMatrix(vectors, label=fraud), num_boost_round=ROUNDS)
@@ -109,8 +115,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     """
     progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
     vectors = compute_offline(history.columns).vectors
-    time_ms = history.columns.event_time_ms
-    day = (time_ms - time_ms.min() // DAY_MS * DAY_MS) // DAY_MS
+    day = _days(history)
     split = split_for(int(day.max()) + 1, label_delay)
     rows = {
         "train": (day >= split.train_from) & (day < split.train_until),
@@ -143,8 +148,7 @@ def evaluate(model: XgboostModel, history: History, warm_up_days: int = 30) -> d
         ValueError: there are no frauds after the warm-up.
     """
     vectors = compute_offline(history.columns).vectors
-    time_ms = history.columns.event_time_ms
-    day = (time_ms - time_ms.min() // DAY_MS * DAY_MS) // DAY_MS
+    day = _days(history)
     rows = day >= warm_up_days
     if not history.fraud[rows].any():
         raise ValueError("there is no fraud after the first 30 days: give more cards or days")
