@@ -54,8 +54,12 @@ parity: setup ## Compare features with the Fraud Detection Handbook's, on all of
 readme: setup ## Write the README's generated tables anew
 	$(BIN)/python -m services.commands.readme README.md
 
-lock: setup ## Resolve the dependencies anew into requirements.lock
-	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header
+lock: setup ## Resolve the dependencies anew into requirements.lock and the image's two lock files
+	$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
+	@sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock > $(VENV)/versions.txt
+	$(LOCK) --no-annotate --constraint $(VENV)/versions.txt --output-file deploy/requirements.lock deploy/requirements.in
+	$(LOCK) --no-annotate --constraint $(VENV)/versions.txt --output-file deploy/build-requirements.lock deploy/build-requirements.in
 
 clean: ## Stop the embedded stack, remove what make and the commands made here
 	-@test -x $(BIN)/proact && $(BIN)/proact stack down

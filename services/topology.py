@@ -1,8 +1,9 @@
-"""Which service reads and writes which topic, as ``schemas/*/topic.yaml`` say."""
+"""The topics as ``schemas/*/topic.yaml`` say: which service reads and writes which, and what each is on the broker."""
 
 from __future__ import annotations
 
 from services.codec.schemas import Topic, topics
+from services.streams.admin import TopicPlan
 
 
 def edges() -> list[tuple[str, str, str]]:
@@ -23,3 +24,16 @@ def render() -> str:
     return "\n".join(
         f"{' + '.join(t.producers)}  ->  [{t.name}]  ->  {' + '.join(t.consumers)}" for t in topics().values()
     )
+
+
+def topic_plans(partitions: int | None = None) -> list[TopicPlan]:
+    """Return what every topic of ``schemas/`` should be; ``partitions`` replaces the number of those keyed by card."""
+    return [
+        TopicPlan(
+            t.name,
+            partitions if partitions is not None and t.partitions > 1 else t.partitions,
+            t.retention_days,
+            t.max_message_bytes,
+        )
+        for t in topics().values()
+    ]

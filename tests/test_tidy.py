@@ -26,9 +26,10 @@ LAYERS = {
     "simulator": {"core"},
     "trainer": {"core", "inference", "datasets", "simulator"},
     "runtime": {"core", "streams", "grid", "inference", "codec"},
-    "stack": {"codec", "grid", "streams", "paths"},
+    "stack": {"grid", "streams", "paths", "topology"},
     "scorer": {"core", "codec", "streams", "grid", "inference", "runtime"},
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
+    "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},
     "measure": {"core", "codec", "streams", "runtime", "datasets", "simulator", "replay", "observer", "stack"},
 }

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from services.core.features import FEATURES
+from services.runtime.catalogue import metrics_table
 from services.runtime.config import settings_table
-from services.runtime.metrics import metrics_table
 
 
 def features_table() -> str:

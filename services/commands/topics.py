@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import click
 
@@ -17,14 +18,20 @@ def topics() -> None:
 
 @topics.command(epilog=example("proact topics apply --partitions 12"))
 @with_settings("kafka_bootstrap_servers", "partitions")
-def apply(settings: Settings) -> None:
+@click.option(
+    "--wait-s", default=0.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for Kafka."
+)
+def apply(settings: Settings, wait_s: float) -> None:
     """Create what is missing and set the settings of the rest; never changes a number of partitions."""
-    from services.stack.embedded import topic_plans
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
+    from services.topology import topic_plans
 
+    admin, until_s = KafkaAdmin(settings.kafka_bootstrap_servers), time.monotonic() + wait_s
+    while not admin.answers() and time.monotonic() < until_s:
+        time.sleep(0.2)
     try:
-        done = KafkaAdmin(settings.kafka_bootstrap_servers).apply(topic_plans(settings.partitions))
+        done = admin.apply(topic_plans(settings.partitions))
     except StreamsError as error:
         raise UserError(str(error)) from None
     for name, what in done.items():

@@ -26,6 +26,9 @@ REPEAT, LATE, TRUNCATED, TOO_LATE = 1, 2, 4, 8
 card's newest, so windows may miss what was forgotten. TRUNCATED: a window reaches back to entries lost to
 ``MAX_ENTRIES``. TOO_LATE: so late that it was not remembered."""
 
+DEGRADATIONS = {"LATE": LATE, "PROFILE_TRUNCATED": TRUNCATED, "NOT_REMEMBERED": TOO_LATE}
+"""What a decision may not have seen, in the order of the Avro enum, with its flag."""
+
 EARTH_RADIUS_KM = 6371.0088
 
 

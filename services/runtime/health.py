@@ -14,11 +14,12 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
+from services.runtime.catalogue import READY
 from services.runtime.clock import Clock
 from services.runtime.config import ConfigError
-from services.runtime.metrics import READY, MetricsRegistry
+from services.runtime.metrics import MetricsRegistry
 
 LIVE_WITHIN_S = 30.0
 """A loop that has not turned for so long is stuck."""
@@ -74,6 +75,7 @@ def _application(
 ) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
     registry = CollectorRegistry()
     registry.register(metrics)
+    ProcessCollector(registry=registry)
     exposition = make_wsgi_app(registry)
 
     def application(environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from services.core.columns import type_bool
 from services.runtime.metrics import MetricsRegistry
@@ -49,6 +49,8 @@ class Outcome:
     """None where the pair's profile did not change."""
     decided: int
     folded_only: int
+    notices: Sequence[dict[str, Any]]
+    """What the log may tell of each refused record: facts and tokens, never payloads."""
 
 
 class Processor(Protocol[P, R]):
@@ -73,6 +75,6 @@ class Processor(Protocol[P, R]):
         """
         ...
 
-    def measure(self, metrics: MetricsRegistry, prepared: P, outcome: R, now_ms: int) -> None:
-        """Count a batch once it is done: outputs acknowledged and offsets committed."""
+    def measure(self, metrics: MetricsRegistry, prepared: P, outcome: R, committed_ms: int) -> None:
+        """Count a batch once it is done: outputs acknowledged, and offsets committed, at ``committed_ms``."""
         ...

@@ -29,12 +29,13 @@ import numpy as np
 
 from services.grid import Applied, Claim, Grid, GridUnavailableError, GridWrite, RefusedClaimError
 from services.grid.near_cache import NearCache
-from services.runtime import metrics as m
+from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.halting import halt_reason
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.notices import Notices
 from services.runtime.processor import Outcome, P, Prepared, Processor, R
 from services.streams import Records, Sink, Source, StreamsError
 from services.streams.base import LogState
@@ -93,6 +94,7 @@ class Worker(Generic[P, R]):
         self._processor, self._source, self._sink, self._grid = processor, source, sink, grid
         self._clock, self._health, self._metrics, self._limits = clock, health, metrics, limits
         self._cache = NearCache(limits.near_cache_bytes)
+        self._notices = Notices(clock)
         self._owned: dict[int, _Owned] = {}
         self._halted: dict[int, str] = {}
         self._generation = 0
@@ -151,7 +153,8 @@ class Worker(Generic[P, R]):
             for partition in assignment.partitions:
                 self._claim(partition, states[partition])
             self._source.start({p: self._start_offset(states[p], owned) for p, owned in self._owned.items()})
-            self._health.set("partitions_assigned", not self._halted)
+        # A spare, which the group gave nothing, is as ready as one can be.
+        self._health.set("partitions_assigned", assignment.member and not self._halted)
         self._health.detail = {"partitions": sorted(self._owned), "halted": self._halted}
 
     def _claim(self, partition: int, state: LogState) -> None:
@@ -191,18 +194,21 @@ class Worker(Generic[P, R]):
     # -- one batch -----------------------------------------------------------------------------------------------
 
     def _process(self, records: Records) -> None:
-        now_ms = self._clock.now_ms()
+        now_ms, begin_s = self._clock.now_ms(), self._clock.monotonic_s()
         prepared = self._stage("prepare", lambda: self._processor.prepare(records))
         profiles = self._stage("read", lambda: self._read(prepared))
         emit = self._emit_mask(records)
         outcome = self._stage("decide", lambda: self._processor.decide(prepared, profiles, emit, now_ms))
         self._stage("send", lambda: self._send(outcome))
         self._stage("commit", lambda: self._commit(records))
-        self._stage("apply", lambda: self._apply(prepared, outcome))
+        committed_ms = now_ms + round(1000 * (self._clock.monotonic_s() - begin_s))
+        # Counted here: what is committed is decided, whatever the grid says.
         self._metrics.add(m.RECORDS_IN, len(records))
         self._metrics.add(m.RECOVERED, outcome.folded_only)
         self._metrics.observe(m.BATCH_RECORDS, len(records))
-        self._processor.measure(self._metrics, prepared, outcome, now_ms)
+        self._processor.measure(self._metrics, prepared, outcome, committed_ms)
+        self._notices.tell(outcome.notices)
+        self._stage("apply", lambda: self._apply(prepared, outcome))
 
     def _stage(self, name: str, work: Callable[[], T]) -> T:
         begin_s = self._clock.monotonic_s()
@@ -320,9 +326,7 @@ class Worker(Generic[P, R]):
     # -- what is shown -------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        self._metrics.clear(m.LAG)
-        for partition, lag in self._source.lag().items():
-            self._metrics.set(m.LAG, lag, str(partition))
+        self._metrics.replace(m.LAG, {(str(partition),): lag for partition, lag in self._source.lag().items()})
         self._metrics.set(m.PARTITIONS, len(self._owned), "running")
         self._metrics.set(m.PARTITIONS, len(self._halted), "halted")
         self._metrics.set(m.PROFILES_CACHED, len(self._cache))

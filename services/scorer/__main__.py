@@ -11,11 +11,12 @@ from services.grid.redis import RedisGrid
 from services.inference import ModelError
 from services.inference.artifact import load_model
 from services.inference.released import newest_model
+from services.runtime.catalogue import MODEL_INFO
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
-from services.runtime.metrics import MODEL_INFO, MetricsRegistry
+from services.runtime.metrics import MetricsRegistry
 from services.runtime.worker import Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
@@ -55,6 +56,9 @@ def build_worker(
 def run_scorer(settings: Settings) -> None:
     """Run one scorer until SIGTERM or SIGINT. Raises ConfigError and ModelError before it begins."""
     set_up_logging(settings.log_format)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A container's first process ignores signals that it has no handler for; nothing is under way yet.
+        signal.signal(number, lambda *_: sys.exit(0))
     health, metrics = Health(SystemClock()), MetricsRegistry()
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     worker = build_worker(settings, health, metrics)

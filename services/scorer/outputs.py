@@ -21,13 +21,12 @@ from services.core.money import format_amount
 from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
 from services.core.reasons import Reason, heaviest_reasons
 from services.core.validation import Reject
+from services.core.windows import DEGRADATIONS
 from services.inference import Model
 from services.runtime.processor import Output
 from services.streams import Records
 
 DECISIONS, ALERTS, DEAD_LETTERS = "card-decisions", "card-alerts", "dead-letters"
-DEGRADED: Final = ("LATE", "PROFILE_TRUNCATED", "NOT_REMEMBERED")
-"""What a decision may not have seen, in the order of the Avro enum."""
 DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
 """How much of a refused record is kept; its length is always told."""
 
@@ -47,7 +46,7 @@ class Decided:
     contributions: type_f64
     """(a, features): of those that are not APPROVE, in order."""
     degraded: type_i64
-    """(d,) one bit for each of ``DEGRADED``."""
+    """(d,) one bit for each of ``DEGRADATIONS``."""
     repeat: type_bool
 
     def __len__(self) -> int:
@@ -63,7 +62,7 @@ class OutputEncoder:
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
         self._reasons_type = self._array_type(DECISIONS, "reasons")
         # Three bits make eight lists: each encoded once.
-        self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADED))])
+        self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
 
     @staticmethod
     def _array_type(topic: str, field: str) -> object:
@@ -72,7 +71,7 @@ class OutputEncoder:
 
     def _encode_degraded(self, bits: int) -> bytes:
         out = io.BytesIO()
-        named = [name for at, name in enumerate(DEGRADED) if bits >> at & 1]
+        named = [name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1]
         fastavro.schemaless_writer(out, self._array_type(DECISIONS, "degraded"), named)
         return out.getvalue()
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64, unpack_code
 from services.core.features import Folded, fold
 from services.core.kernels import group_text
+from services.core.money import exponents_of
 from services.core.policy import Action
 from services.core.profiles import LAYOUT, OpenProfiles, open_profiles, seal_profiles
 from services.core.validation import Reject, validate
-from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
+from services.core.windows import DEGRADATIONS, REPEAT
 from services.inference import Model
-from services.runtime import metrics as m
+from services.runtime import catalogue as m
+from services.runtime.logs import transaction_token
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import Outcome, Prepared
-from services.scorer.outputs import DEGRADED, Decided, OutputEncoder
+from services.scorer.outputs import Decided, OutputEncoder
 from services.streams import Records
 
 
@@ -35,6 +37,8 @@ class PreparedTransactions(Prepared):
     """(v,) the pair of ``cards`` that each row belongs to."""
     status: type_i64
     """(n,) the Reject of every record."""
+    refused_ids: Mapping[int, bytes]
+    """The transaction id of each refused record that has a readable one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,10 @@ class ScorerProcessor:
         keys, has_key = _key_column(records.keys)
         status[rows] = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         valid = status[rows] == Reject.NONE
+        refused_ids: dict[int, bytes] = {}
         if not valid.all():
+            ids = columns.transaction_id[~valid]
+            refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
         slot, first = group_text(columns.card_id, records.partition[rows])
         return PreparedTransactions(
@@ -73,6 +80,7 @@ class ScorerProcessor:
             rows=rows,
             slot=slot,
             status=status,
+            refused_ids=refused_ids,
         )
 
     def decide(
@@ -89,6 +97,7 @@ class ScorerProcessor:
             profiles=sealed,
             decided=len(decided),
             folded_only=int((~emit).sum()),
+            notices=_notices(prepared, bad),
             decided_rows=decided,
             rejected=prepared.status[bad],
         )
@@ -127,7 +136,7 @@ class ScorerProcessor:
         return self._model.explain(vectors[actions != Action.APPROVE])
 
     def measure(
-        self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, now_ms: int
+        self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""
         decided = outcome.decided_rows
@@ -137,12 +146,35 @@ class ScorerProcessor:
             metrics.add(m.DEAD_LETTERS, int((outcome.rejected == reason).sum()), Reject(reason).name)
         metrics.add(m.ALERTS, int((decided.actions != Action.APPROVE).sum()))
         metrics.add(m.REPEATS, int(decided.repeat.sum()))
-        for bit, what in enumerate(DEGRADED):
+        for bit, what in enumerate(DEGRADATIONS):
             metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
+        for labels, amount in _amounts(decided).items():
+            metrics.add(m.AMOUNT, amount, *labels)
         metrics.observe(m.SCORES, decided.scores)
-        metrics.observe(m.EVENT_AGE, np.maximum(0, now_ms - decided.columns.event_time_ms) / 1000.0)
+        metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
-        metrics.observe(m.RECORD_AGE, np.maximum(0, now_ms - stamps) / 1000.0)
+        metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
+
+
+def _notices(prepared: PreparedTransactions, bad: type_bool) -> list[dict[str, Any]]:
+    """Return what is logged of each refused record: where it is, why, and the token of its transaction if it has one."""
+    records, told = prepared.records, []
+    for i in np.flatnonzero(bad).tolist():
+        where = {"partition": int(records.partition[i]), "offset": int(records.offset[i])}
+        token = {"transaction": transaction_token(prepared.refused_ids[i])} if i in prepared.refused_ids else {}
+        told.append({"reason": Reject(prepared.status[i]).name, **where, **token})
+    return told
+
+
+def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
+    """Return the sum of the billing amounts, in major units, by action and currency."""
+    columns = decided.columns
+    # The sums are of integer minor units, exact below 2**53.
+    pairs, pair_of = np.unique(columns.billing_currency * len(Action) + decided.actions, return_inverse=True)
+    minor = np.bincount(pair_of, columns.billing_amount_minor, len(pairs))
+    major = minor / 10.0 ** exponents_of(pairs // len(Action))
+    named = ((Action(pair % len(Action)).name, unpack_code(pair // len(Action))) for pair in pairs.tolist())
+    return dict(zip(named, major.tolist(), strict=True))
 
 
 def _key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
@@ -162,6 +194,6 @@ def _changed(opened: OpenProfiles, before: type_i64) -> list[bytes | None]:
 
 
 def _degraded(flags: type_i64) -> type_i64:
-    """Return, a row, one bit for each of ``DEGRADED``."""
-    seen = [(flags & flag) != 0 for flag in (LATE, TRUNCATED, TOO_LATE)]
+    """Return, a row, one bit for each of ``DEGRADATIONS``."""
+    seen = [(flags & flag) != 0 for flag in DEGRADATIONS.values()]
     return sum((bits.astype(np.int64) << at for at, bits in enumerate(seen)), np.zeros(len(flags), np.int64))

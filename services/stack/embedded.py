@@ -6,23 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.codec.schemas import topics
 from services.stack.kafka import EmbeddedKafka
 from services.stack.redis import EmbeddedRedis
-from services.streams.admin import KafkaAdmin, TopicPlan
-
-
-def topic_plans(partitions: int | None = None) -> list[TopicPlan]:
-    """Return what every topic of ``schemas/`` should be; ``partitions`` replaces the number of those keyed by card."""
-    return [
-        TopicPlan(
-            t.name,
-            partitions if partitions is not None and t.partitions > 1 else t.partitions,
-            t.retention_days,
-            t.max_message_bytes,
-        )
-        for t in topics().values()
-    ]
+from services.streams.admin import KafkaAdmin
+from services.topology import topic_plans
 
 
 class EmbeddedStack:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     NewTopic,
@@ -42,6 +44,14 @@ class TopicPlan:
         }
 
 
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise StreamsError(f"Kafka does not answer: {error.args[0].str()}") from None
+
+
 class KafkaAdmin:
     """The few administrative calls that Proact makes."""
 
@@ -51,11 +61,14 @@ class KafkaAdmin:
 
     def partitions(self, timeout_s: float = 5.0) -> dict[str, int]:
         """Return the number of partitions of every topic. Raises StreamsError when Kafka does not answer."""
+        metadata = self._metadata(timeout_s)
+        return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def _metadata(self, timeout_s: float) -> ClusterMetadata:
         try:
-            metadata = self._admin.list_topics(timeout=timeout_s)
+            return self._admin.list_topics(timeout=timeout_s)
         except KafkaException as error:
             raise StreamsError(f"Kafka at {self._servers} does not answer: {error.args[0].str()}") from None
-        return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
     def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a broker answers."""
@@ -103,15 +116,48 @@ class KafkaAdmin:
     def group_lag(self, topic: str, group_id: str) -> int | None:
         """Return how many records of a topic lie behind a group's committed offsets; None when Kafka does not answer."""
         try:
-            count = self.partitions()[topic]
-            wanted = [TopicPartition(topic, p) for p in range(count)]
-            request = ConsumerGroupTopicPartitions(group_id, wanted)
-            group = self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group_id]
-            committed = {tp.partition: max(0, tp.offset) for tp in group.result().topic_partitions}
-            ends = self._admin.list_offsets({tp: OffsetSpec.latest() for tp in wanted})
-            return sum(future.result().offset - committed.get(tp.partition, 0) for tp, future in ends.items())
-        except (KafkaException, StreamsError, KeyError):
+            extents = self.extents()
+            return sum(self.group_lags(topic, group_id, extents).values()) if (topic, 0) in extents else None
+        except StreamsError:
             return None
+
+    def brokers(self) -> int:
+        """Return the number of brokers. Raises StreamsError when Kafka does not answer."""
+        return len(self._metadata(5.0).brokers)
+
+    def extents(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return the first and the next offset of every partition of every topic of ours. Raises StreamsError."""
+        wanted = [TopicPartition(t, p) for t, n in self.partitions().items() if t[0] != "_" for p in range(n)]
+        if not wanted:
+            return {}
+        starts = self._offsets(wanted, OffsetSpec.earliest())
+        ends = self._offsets(wanted, OffsetSpec.latest())
+        return {key: (starts[key], ends[key]) for key in ends}
+
+    def _offsets(self, wanted: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        with _failures():
+            asked = self._admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=REQUEST_TIMEOUT_S)
+            return {(tp.topic, tp.partition): future.result().offset for tp, future in asked.items()}
+
+    def group_lags(
+        self, topic: str, group_id: str, extents: Mapping[tuple[str, int], tuple[int, int]]
+    ) -> dict[int, int]:
+        """Return how far a group is behind in each partition; a partition without a committed offset counts whole.
+
+        Args:
+            topic: the topic.
+            group_id: the consumer group.
+            extents: what :meth:`extents` returned.
+
+        Raises:
+            StreamsError: Kafka does not answer.
+        """
+        mine = {p: extent for (name, p), extent in extents.items() if name == topic}
+        request = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, p) for p in mine])
+        with _failures():
+            group = self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group_id]
+            committed = {tp.partition: tp.offset for tp in group.result().topic_partitions}
+        return {p: end - max(start, committed.get(p, start)) for p, (start, end) in mine.items()}
 
     @staticmethod
     def _wait(future: object, topic: str) -> None:

@@ -60,6 +60,8 @@ class Assignment:
 
     generation: int
     partitions: tuple[int, ...]
+    member: bool
+    """Whether the group has given this assignment, be it an empty one (a spare); False while it has taken the last one back."""
 
 
 @dataclass(frozen=True, slots=True)

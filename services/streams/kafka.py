@@ -96,7 +96,7 @@ class KafkaSource:
         self._moment = threading.Event()  # never set: waiting for it is a pause
         self._consumer = Consumer(settings | {"on_commit": self._committer.on_commit})
         self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
-        self._assignment = Assignment(0, ())
+        self._assignment = Assignment(0, (), member=False)
         self._positions: dict[int, int] = {}
         self._held: list[Message] = []
         self._paused = False
@@ -105,14 +105,14 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.
         consumer.assign([])
-        self._reassign(tuple(sorted(p.partition for p in partitions)))
+        self._reassign(tuple(sorted(p.partition for p in partitions)), member=True)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
         consumer.unassign()
-        self._reassign(())
+        self._reassign((), member=False)
 
-    def _reassign(self, partitions: tuple[int, ...]) -> None:
-        self._assignment = Assignment(self._assignment.generation + 1, partitions)
+    def _reassign(self, partitions: tuple[int, ...], *, member: bool) -> None:
+        self._assignment = Assignment(self._assignment.generation + 1, partitions, member)
         self._positions, self._held = {}, []
 
     @property

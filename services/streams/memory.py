@@ -39,7 +39,7 @@ class MemorySource:
 
     def __init__(self, log: MemoryLog, topic: str) -> None:
         self._log, self._topic = log, topic
-        self._assignment = Assignment(0, ())
+        self._assignment = Assignment(0, (), member=False)
         self._positions: dict[int, int] = {}
         self._pending: tuple[int, ...] | None = None
 
@@ -49,7 +49,7 @@ class MemorySource:
 
     def _rebalance(self) -> None:
         if self._pending is not None:
-            self._assignment = Assignment(self._assignment.generation + 1, self._pending)
+            self._assignment = Assignment(self._assignment.generation + 1, self._pending, member=True)
             self._positions, self._pending = {}, None
 
     @property

@@ -16,8 +16,8 @@ from services.codec.schemas import _load_topic, topics
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
 from services.core.validation import Reject, validate
+from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
-from services.scorer.outputs import DEGRADED
 from services.topology import edges
 
 SCHEMAS = data_folder("schemas")
@@ -76,7 +76,7 @@ def test_the_reject_reasons_and_degraded_marks_are_those_of_the_schemas():
     decision = {f["name"]: f["type"] for f in topics()["card-decisions"].latest.definition["fields"]}
 
     assert fields["reason"]["symbols"] == [r.name for r in Reject if r != Reject.NONE]
-    assert decision["degraded"]["items"]["symbols"] == list(DEGRADED)
+    assert decision["degraded"]["items"]["symbols"] == list(DEGRADATIONS)
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,46 @@ def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
     second.close()
 
 
+def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 1, 1, 131_072)])
+    members = [KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2)]
+    assert not any(member.assignment.member for member in members)
+
+    deadline = time.monotonic() + 20
+    while not all(member.assignment.member for member in members):
+        assert time.monotonic() < deadline
+        for member in members:
+            member.poll(1, 0.1)
+
+    assert sorted(len(member.assignment.partitions) for member in members) == [0, 1]
+    for member in members:
+        member.close()
+
+
+def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
+    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
+    admin.apply([TopicPlan(topic, 2, 1, 131_072)])
+    source, sink = KafkaSource(stack.kafka_address, f"group-{topic}", topic), KafkaSink(stack.kafka_address)
+    log = Log(topic, source, sink, lambda: source)
+    send(log, 30)
+    until_assigned(source, 2)
+    source.start({0: 0, 1: 0})
+    drain(source, 30)
+    extents = admin.extents()
+    ends = {p: extents[topic, p][1] for p in range(2)}
+
+    assert sum(ends.values()) == 30
+    assert admin.group_lags(topic, f"group-{topic}", extents) == ends
+    source.commit({0: ends[0]})
+    source.check()
+    assert admin.group_lags(topic, f"group-{topic}", extents) == {0: 0, 1: ends[1]}
+    assert admin.group_lag(topic, f"group-{topic}") == ends[1]
+    assert admin.group_lag("no-such-topic", "group") is None
+    assert admin.brokers() == 1
+    source.close()
+
+
 def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
     stack, topic = own_stack(), "card-transactions"
     log = Log(

@@ -13,12 +13,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.commands.readme import TABLES, with_tables
-from services.runtime import metrics as m
+from services.core.masking import mask_text
+from services.core.policy import Action
+from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock, SystemClock
 from services.runtime.config import SETTINGS, ConfigError, resolve_settings
 from services.runtime.health import CONDITIONS, LIVE_WITHIN_S, Health, serve_health
-from services.runtime.logs import _Formatter, fields
-from services.runtime.metrics import METRICS, MetricsRegistry
+from services.runtime.logs import _Formatter, fields, set_up_logging, transaction_token
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.notices import LINES_MAX, Notices
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -111,8 +114,33 @@ def test_counters_and_gauges_are_shown_with_their_labels():
     assert 'proact_lag_records{partition="1"} 7.0' in text
 
 
+def test_a_counter_with_closed_labels_shows_all_its_series_from_the_start():
+    text = exposition(MetricsRegistry())
+
+    for action in Action:
+        assert f'proact_decisions_total{{action="{action.name}"}} 0.0' in text
+    assert "proact_alerts_total 0.0" in text
+    assert 'proact_stage_seconds_bucket{le="+Inf",stage="commit"} 0.0' in text
+    assert "proact_billing_amount_total{" not in text, "not every currency there is"
+
+
+@pytest.mark.parametrize("labels", [(), ("MAYBE",), ("BLOCK", "more")])
+def test_a_label_value_that_is_not_in_its_list_is_a_mistake_of_ours(labels):
+    with pytest.raises(AssertionError):
+        MetricsRegistry().add(m.DECISIONS, 1, *labels)
+
+
+def test_replacing_a_gauge_drops_the_series_that_are_gone():
+    registry = MetricsRegistry()
+    registry.replace(m.LAG, {("0",): 5, ("1",): 6})
+    registry.replace(m.LAG, {("1",): 7})
+
+    assert 'partition="0"' not in exposition(registry)
+    assert registry.value(m.LAG, "1") == 7
+
+
 def test_every_metric_is_named_after_prometheus_customs():
-    for metric in METRICS:
+    for metric in m.SCORER_METRICS + m.MONITOR_METRICS:
         assert metric.name.startswith("proact_")
         assert metric.name.endswith("_total") == (metric.kind == m.COUNTER)
         assert metric.meaning
@@ -148,6 +176,43 @@ def test_ready_is_when_every_condition_holds_and_live_is_when_the_loop_turns():
         serve_health("127.0.0.1", server.server_port, health, registry)
     server.shutdown()
     server.server_close()
+
+
+def test_logs_go_to_standard_output_as_json_where_it_is_no_terminal(capsys):
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    set_up_logging("auto")
+    logging.getLogger("proact.test").info("something happened", extra=fields(partition=3))
+    root.handlers[:], root.level = before
+
+    captured = capsys.readouterr()
+    line = json.loads(captured.out)
+    assert (line["message"], line["partition"], line["level"]) == ("something happened", 3, "INFO")
+    assert captured.err == ""
+
+
+def test_a_transactions_token_is_short_does_not_tell_the_id_and_is_never_taken_for_a_card_number():
+    ids = [i.to_bytes(16, "big") for i in range(5_000)]
+    tokens = [transaction_token(i) for i in ids]
+
+    assert len(set(tokens)) == len(ids)
+    assert all(len(t) == 13 and t.isalnum() and mask_text(t) == t for t in tokens)
+    assert transaction_token(ids[1]) == transaction_token(ids[1])
+
+
+def test_a_flood_of_refused_records_is_a_few_lines_and_a_count(caplog):
+    clock = ManualClock()
+    notices = Notices(clock)
+    flood = [{"reason": "EMPTY", "offset": i} for i in range(1_000)]
+    with caplog.at_level(logging.WARNING, "proact.records"):
+        notices.tell(flood)
+        notices.tell(flood)
+        clock.sleep(1.0)
+        notices.tell(flood[:1])
+
+    assert len(caplog.records) == LINES_MAX + 2
+    assert caplog.records[-2].fields == {"records": 2_000 - LINES_MAX}
+    assert caplog.records[-1].fields["offset"] == 0
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -9,11 +9,13 @@ from services.codec.records import decode_record
 from services.codec.schemas import MAGIC, topics
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
+from services.core.money import EXPONENTS
 from services.core.policy import Action
 from services.inference import ModelError
 from services.inference.artifact import load_model
 from services.inference.released import newest_model
-from services.runtime import metrics as m
+from services.runtime import catalogue as m
+from services.runtime.logs import transaction_token
 from services.runtime.metrics import MetricsRegistry
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
@@ -83,6 +85,19 @@ def test_a_batch_of_nothing_but_bad_records_gives_only_dead_letters():
     assert outcome.decided == 0
 
 
+def test_what_is_logged_of_a_refused_record_names_its_transaction_by_a_token_alone():
+    keys, values = good(3)
+    _, outcome, _ = decide([keys[0], b"another card", b"x"], [*values[:2], b"4111111111111111"])
+
+    told = outcome.notices
+    assert [(n["reason"], n["partition"], n["offset"]) for n in told] == [("KEY_MISMATCH", 0, 1), ("BAD_FRAMING", 0, 2)]
+    refused_id = decode_record(values[1])[1]["transaction_id"]
+    assert told[0]["transaction"] == transaction_token(
+        refused_id if isinstance(refused_id, bytes) else refused_id.bytes
+    )
+    assert "transaction" not in told[1]
+
+
 def test_a_dead_letter_keeps_its_bytes_with_card_numbers_masked():
     _, _, outputs = decide([b"4111111111111111"], [b'{"pan": "4111-1111-1111-1111", "n": 12}'])
 
@@ -149,9 +164,14 @@ def test_records_that_are_only_folded_give_no_output_but_the_same_profiles():
     assert (outcome.decided, outcome.folded_only) == (0, 21)
 
 
+def outputs_of(outcome, topic):
+    return [decode_record(v)[1] for o in outcome.outputs if o.topic == topic for v in o.values]
+
+
 def test_metrics_count_what_was_decided():
     metrics, processor = MetricsRegistry(), ScorerProcessor(released_model())
     keys, values = good(20)
+    minor_of = {t["transaction_id"]: t["billing_amount_minor"] for t in (decode_record(v)[1] for v in values)}
     prepared = processor.prepare(records_of([*keys, keys[0], b"x"], [*values, values[0], b""]))
     outcome = processor.decide(prepared, [None] * len(prepared.cards), np.ones(22, bool), NOW_MS)
 
@@ -161,6 +181,12 @@ def test_metrics_count_what_was_decided():
     assert metrics.value(m.DEAD_LETTERS, "EMPTY") == 1
     repeats = sum(bool(f) for f in outcome.decided_rows.repeat)
     assert metrics.value(m.REPEATS) == repeats >= 1
+    for action in Action:
+        decided = [d for d in outputs_of(outcome, "card-decisions") if d["action"] == action.name]
+        billed = {c: metrics.value(m.AMOUNT, action.name, c) for c in EXPONENTS}
+        assert sum(round(amount * 10 ** EXPONENTS[c]) for c, amount in billed.items()) == sum(
+            minor_of[d["transaction_id"]] for d in decided
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.codec.transactions import TOPIC
-from services.runtime import metrics as m
+from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
 from services.runtime.worker import PROBE_EVERY_S, STOP_WITHIN_S, AbandonedError
 from tests.generators import random_events, to_columns

@@ -1,0 +1,48 @@
+"""What Redis says of itself: for the monitor, not for the scorers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+
+from services.grid.base import GridUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class GridStatus:
+    """Some of Redis's INFO, in bytes, keys and counts since its start."""
+
+    memory_bytes: int
+    memory_max_bytes: int
+    """0 where there is no limit."""
+    keys: int
+    clients: int
+    commands: int
+    evicted_keys: int
+    log_bytes: int
+    log_ok: bool
+
+
+class RedisStatus:
+    """Asks one Redis."""
+
+    def __init__(self, url: str, timeout_s: float = 2.0) -> None:
+        self._client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+
+    def ask(self) -> GridStatus:
+        """Return what it says now. Raises GridUnavailableError."""
+        try:
+            info = self._client.info("everything")
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise GridUnavailableError(f"{type(error).__name__}: {error}") from error
+        return GridStatus(
+            memory_bytes=info["used_memory"],
+            memory_max_bytes=info["maxmemory"],
+            keys=sum(database["keys"] for name, database in info.items() if name.startswith("db")),
+            clients=info["connected_clients"],
+            commands=info["total_commands_processed"],
+            evicted_keys=info["evicted_keys"],
+            log_bytes=info.get("aof_current_size", 0),
+            log_ok=info["aof_last_write_status"] == "ok",
+        )

@@ -1,0 +1,61 @@
+"""``python -m services.monitor``: looks at Kafka and Redis every few seconds until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+from services.grid.status import RedisStatus
+from services.monitor.stores import measure_grid, measure_kafka
+from services.runtime.catalogue import MONITOR_METRICS
+from services.runtime.clock import SystemClock
+from services.runtime.config import ConfigError, Settings, resolve_settings
+from services.runtime.health import Health, serve_health
+from services.runtime.logs import fields, set_up_logging
+from services.runtime.metrics import MetricsRegistry
+from services.streams.admin import KafkaAdmin
+
+log = logging.getLogger("proact.monitor")
+
+EVERY_S = 2.0
+
+
+def run_monitor(settings: Settings, stop: threading.Event) -> None:
+    """Look until ``stop`` is set. Raises ConfigError before it begins."""
+    set_up_logging(settings.log_format)
+    health, metrics = Health(SystemClock(), {"looked": False}), MetricsRegistry(MONITOR_METRICS)
+    server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
+    admin, grid = KafkaAdmin(settings.kafka_bootstrap_servers), RedisStatus(settings.redis_url)
+    log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
+    before: dict[str, str | None] = {"kafka": None, "redis": None}
+    while not stop.is_set():
+        health.beat()
+        now = {
+            "kafka": measure_kafka(admin, settings.group_id, metrics),
+            "redis": measure_grid(grid, metrics),
+        }
+        for store, problem in now.items():
+            if (problem is None) != (before[store] is None):
+                log.warning("%s %s", store, "is back" if problem is None else "is away", extra=fields(error=problem))
+        before = now
+        health.set("looked", holds=True)
+        stop.wait(EVERY_S)
+    server.shutdown()
+    log.info("monitor stopped")
+
+
+def main() -> None:
+    """Run with settings from the environment and ``proact.toml``."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        run_monitor(resolve_settings({}), stop)
+    except ConfigError as error:
+        sys.exit(f"proact: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""One look at Kafka and at Redis, into metrics."""
+
+from __future__ import annotations
+
+from services.codec.transactions import TOPIC
+from services.grid.base import GridUnavailableError
+from services.grid.status import RedisStatus
+from services.runtime import catalogue as m
+from services.runtime.metrics import MetricsRegistry
+from services.streams import StreamsError
+from services.streams.admin import KafkaAdmin
+
+
+def measure_kafka(admin: KafkaAdmin, group_id: str, metrics: MetricsRegistry) -> str | None:
+    """Set Kafka's metrics; return why it could not be asked. Its offsets then stay away: old ones would look alive."""
+    series = (m.TOPIC_START, m.TOPIC_END, m.GROUP_LAG)
+    try:
+        brokers, extents = admin.brokers(), admin.extents()
+        lags = admin.group_lags(TOPIC, group_id, extents)
+    except StreamsError as error:
+        metrics.set(m.KAFKA_UP, 0)
+        metrics.set(m.KAFKA_BROKERS, 0)
+        for metric in series:
+            metrics.replace(metric, {})
+        return str(error)
+    metrics.set(m.KAFKA_UP, 1)
+    metrics.set(m.KAFKA_BROKERS, brokers)
+    metrics.replace(m.TOPIC_START, {(t, str(p)): start for (t, p), (start, _) in extents.items()})
+    metrics.replace(m.TOPIC_END, {(t, str(p)): end for (t, p), (_, end) in extents.items()})
+    metrics.replace(m.GROUP_LAG, {(TOPIC, str(p)): lag for p, lag in lags.items()})
+    return None
+
+
+def measure_grid(status: RedisStatus, metrics: MetricsRegistry) -> str | None:
+    """Set the grid's metrics; return why it could not be asked."""
+    try:
+        now = status.ask()
+    except GridUnavailableError as error:
+        metrics.set(m.GRID_UP, 0)
+        return str(error)
+    metrics.set(m.GRID_UP, 1)
+    for metric, value in (
+        (m.GRID_MEMORY, now.memory_bytes), (m.GRID_MEMORY_MAX, now.memory_max_bytes), (m.GRID_KEYS, now.keys),
+        (m.GRID_CLIENTS, now.clients), (m.GRID_COMMANDS, now.commands), (m.GRID_EVICTED, now.evicted_keys),
+        (m.GRID_LOG_BYTES, now.log_bytes), (m.GRID_LOG_OK, now.log_ok),
+    ):  # fmt: skip
+        metrics.set(metric, value)
+    return None

@@ -1,0 +1,148 @@
+"""Every metric, declared once: the services count under these names, the README's table is made from here.
+
+A label's values come from a closed list; where the list is not fixed in the code (partitions, topics, models) it is as
+short as the cluster is small. No card, merchant, rule or error text is ever a label. A counter and a histogram whose
+labels are closed have all their series from the start, at 0: an increase from nothing to one would not be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from services.core.policy import Action
+from services.core.validation import Reject
+from services.core.windows import DEGRADATIONS
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+_SECONDS: Final = (
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+)  # fmt: skip
+_AGES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0)
+_RECORDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0)
+_SCORES: Final = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and the values that it takes; None where they are not fixed in the code."""
+
+    name: str
+    values: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its Prometheus name, kind, unit, meaning, and labels."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels, in order."""
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def series(self) -> list[tuple[str, ...]]:
+        """The label values of every series, where they are known beforehand; else nothing."""
+        values = [label.values for label in self.labels]
+        return list(product(*(v for v in values if v is not None))) if None not in values else []
+
+    def takes(self, values: tuple[str, ...]) -> bool:
+        """Whether these label values fit."""
+        return len(values) == len(self.labels) and all(
+            label.values is None or value in label.values for label, value in zip(self.labels, values, strict=True)
+        )
+
+
+ACTION: Final = Label("action", tuple(action.name for action in Action))
+REASON: Final = Label("reason", tuple(reason.name for reason in Reject if reason is not Reject.NONE))
+WHAT: Final = Label("what", tuple(DEGRADATIONS))
+CAUSE: Final = Label("cause", ("log", "abandoned"))
+STORE: Final = Label("store", ("kafka", "redis"))
+STAGE: Final = Label("stage", ("prepare", "read", "decide", "send", "commit", "apply"))
+STATE: Final = Label("state", ("running", "halted"))
+PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
+
+RECORDS_IN = Metric("proact_records_in_total", COUNTER, "records", "read from the topic, repeats of a batch included")
+DECISIONS = Metric("proact_decisions_total", COUNTER, "decisions", "sent, by action", (ACTION,))
+AMOUNT = Metric(
+    "proact_billing_amount_total",
+    COUNTER,
+    "major units",
+    "decided on, by action and billing currency",
+    (ACTION, CURRENCY),
+)
+DEAD_LETTERS = Metric("proact_dead_letters_total", COUNTER, "records", "refused, by reason", (REASON,))
+ALERTS = Metric("proact_alerts_total", COUNTER, "alerts", "sent")
+REPEATS = Metric("proact_repeats_total", COUNTER, "decisions", "on transactions that the card's profile held already")
+DEGRADED = Metric("proact_degraded_total", COUNTER, "decisions", "that could not see everything, by what", (WHAT,))
+RECOVERED = Metric("proact_recovered_records_total", COUNTER, "records", "folded without a decision after a take-over")
+ABANDONED = Metric("proact_abandoned_batches_total", COUNTER, "batches", "given up and begun again, by cause", (CAUSE,))
+OUTAGES = Metric("proact_outage_seconds_total", COUNTER, "s", "waited for Kafka or Redis", (STORE,))
+STAGE_SECONDS = Metric("proact_stage_seconds", HISTOGRAM, "s", "time of a batch in each stage", (STAGE,), _SECONDS)
+BATCH_RECORDS = Metric("proact_batch_records", HISTOGRAM, "records", "in a batch", (), _RECORDS)
+EVENT_AGE = Metric("proact_event_age_seconds", HISTOGRAM, "s", "age of the event when it was decided on", (), _AGES)
+LATENCY = Metric(
+    "proact_decision_latency_seconds", HISTOGRAM, "s", "from the record's Kafka timestamp until its decision is committed",
+    (), _AGES,
+)  # fmt: skip
+SCORES = Metric("proact_scores", HISTOGRAM, "probability", "scores of all decisions", (), _SCORES)
+LAG = Metric("proact_lag_records", GAUGE, "records", "behind the worker's position, by partition", (PARTITION,))
+PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", (STATE,))
+PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
+MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
+READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
+
+SCORER_METRICS: Final = (
+    RECORDS_IN, DECISIONS, AMOUNT, DEAD_LETTERS, ALERTS, REPEATS, DEGRADED, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS,
+    BATCH_RECORDS, EVENT_AGE, LATENCY, SCORES, LAG, PARTITIONS, PROFILES_CACHED, MODEL_INFO, READY,
+)  # fmt: skip
+
+KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
+KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
+TOPIC_END = Metric(
+    "proact_topic_end_offset", GAUGE, "offset", "that the topic's next record will have", (TOPIC, PARTITION)
+)
+TOPIC_START = Metric(
+    "proact_topic_start_offset", GAUGE, "offset", "of the oldest record that is kept", (TOPIC, PARTITION)
+)
+GROUP_LAG = Metric(
+    "proact_group_lag_records",
+    GAUGE,
+    "records",
+    "behind the scorers' committed offsets, scorers or not",
+    (TOPIC, PARTITION),
+)
+GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
+GRID_MEMORY = Metric("proact_grid_memory_bytes", GAUGE, "bytes", "used by Redis")
+GRID_MEMORY_MAX = Metric("proact_grid_memory_max_bytes", GAUGE, "bytes", "from which Redis refuses writes; 0: no limit")
+GRID_KEYS = Metric("proact_grid_keys", GAUGE, "keys", "profiles and one meta a partition")
+GRID_CLIENTS = Metric("proact_grid_clients", GAUGE, "connections", "to Redis")
+GRID_COMMANDS = Metric("proact_grid_commands_total", COUNTER, "commands", "that Redis has run")
+GRID_EVICTED = Metric("proact_grid_evicted_keys_total", COUNTER, "keys", "that Redis dropped for room: must stay 0")
+GRID_LOG_BYTES = Metric("proact_grid_log_bytes", GAUGE, "bytes", "of Redis's append-only file")
+GRID_LOG_OK = Metric("proact_grid_log_ok", GAUGE, "0 or 1", "whether Redis could write its append-only file")
+
+MONITOR_METRICS: Final = (
+    KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_KEYS,
+    GRID_CLIENTS, GRID_COMMANDS, GRID_EVICTED, GRID_LOG_BYTES, GRID_LOG_OK,
+)  # fmt: skip
+
+
+def _table(metrics: tuple[Metric, ...]) -> str:
+    rows = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
+    rows += [f"| `{m.name}` | {m.kind} | {m.unit} | {', '.join(m.label_names)} | {m.meaning} |" for m in metrics]
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    """Return the tables of all metrics, in Markdown, as the README holds them."""
+    return f"Of a scorer:\n\n{_table(SCORER_METRICS)}\n\nOf the monitor:\n\n{_table(MONITOR_METRICS)}"
