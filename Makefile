@@ -4,12 +4,17 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+SCALE ?= 1
+RATE ?= 500
+SECONDS ?= 20
+KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
+PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo test lint format types train bench parity readme lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose lint format types train bench parity readme dashboards lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -28,8 +33,33 @@ setup: $(VENV)/installed ## Create .venv with everything in it
 demo: setup ## Show everything: a month of card traffic and live traffic through a real Kafka and Redis
 	@$(BIN)/proact demo $(ARGS)
 
-test: setup ## Run every test, on a real Kafka and a real Redis
+up: ## Build the image, start everything in containers, wait until it is healthy; SCALE=3 for three scorers
+	@deploy/up $(SCALE)
+
+down: ## Stop the containers; the data stay (ARGS=-v throws them away)
+	@docker compose down $(ARGS)
+
+logs: ## Follow the scorers' logs; ARGS="kafka redis" for others
+	@docker compose logs --follow --tail 100 $(or $(ARGS),scorer)
+
+events: setup ## Send live traffic to the published Kafka: RATE a second for SECONDS
+	@$(BIN)/proact simulate --fresh --rate $(RATE) --seconds $(SECONDS) --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT) $(ARGS)
+
+roll: ## Replace the scorers by ones of the newly built image, one by one, without a stop
+	@deploy/roll
+
+demo-compose: setup up ## Start the containers, send a month of traffic and some live, and ask Prometheus what happened
+	@$(BIN)/proact simulate --fresh --days 30 --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT)
+	@$(MAKE) --no-print-directory events
+	@echo "· waiting for Prometheus to have looked" >&2; sleep 10
+	@$(BIN)/proact report --prometheus-url http://127.0.0.1:$(PROMETHEUS_PORT)
+	@echo "It goes on running: make logs, make events, make down."
+
+test: setup ## Run every test but those of the containers, on a real Kafka and a real Redis
 	$(BIN)/python -m pytest $(ARGS)
+
+test-compose: setup ## Run the tests of docker-compose.yml, in a project and on ports of their own
+	$(BIN)/python -m pytest tests/compose $(ARGS)
 
 lint: setup ## Check style and layout
 	$(BIN)/ruff check .
@@ -55,6 +85,9 @@ readme: setup ## Write the README's generated tables anew
 	$(BIN)/python -m services.commands.readme README.md
 
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header
+dashboards: setup ## Write Grafana's dashboards anew
+	$(BIN)/python deploy/grafana/make_dashboards.py
+
 lock: setup ## Resolve the dependencies anew into requirements.lock and the image's two lock files
 	$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
 	@sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock > $(VENV)/versions.txt

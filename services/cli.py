@@ -17,6 +17,8 @@ _COMMANDS: Final = {
     "scorer": ("services.commands.scorer", "scorer"),
     "watch": ("services.commands.watch", "watch"),
     "tail": ("services.commands.watch", "tail"),
+    "report": ("services.commands.report", "report"),
+    "token": ("services.commands.report", "token"),
     "train": ("services.commands.train", "train"),
     "evaluate": ("services.commands.train", "evaluate"),
     "demo": ("services.commands.demo", "demo"),
@@ -35,6 +37,8 @@ _SUMMARIES: Final = {
     "scorer": "Run scorers: decide on transactions.",
     "watch": "Look at decisions and alerts as they happen.",
     "tail": "Print the records of an output topic.",
+    "report": "Ask Prometheus what happens.",
+    "token": "Show what a transaction is called in the logs.",
     "train": "Train a model and write its release.",
     "evaluate": "Test a released model on other transactions.",
     "demo": "Show everything at once, and stop it again.",
@@ -84,6 +88,12 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        # The containers' image leaves out what only the embedded stack, training and replaying need.
+        if error.name is None or error.name.startswith("services"):
+            raise
+        click.echo(f"proact: this installation lacks {error.name}, which this command needs", err=True)
+        return 1
     except click.Abort:
         click.echo("proact: aborted", err=True)
         return 130

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from services.core.features import FEATURES
+from services.observer.questions import questions_table
 from services.runtime.catalogue import metrics_table
 from services.runtime.config import settings_table
 
@@ -17,7 +18,12 @@ def features_table() -> str:
     return "\n".join(rows + [f"| `{f.name}` | {f.unit} | {f.meaning} |" for f in FEATURES])
 
 
-TABLES = {"settings": settings_table, "metrics": metrics_table, "features": features_table}
+TABLES = {
+    "settings": settings_table,
+    "metrics": metrics_table,
+    "features": features_table,
+    "questions": questions_table,
+}
 
 
 def with_tables(text: str) -> str:

@@ -78,21 +78,28 @@ def history_and_live(
     "--seconds", default=20, show_default=True, type=click.IntRange(1, 86_400), help="How long the live traffic lasts."
 )
 @click.option(
+    "--fresh", is_flag=True, help="Another seed and other cards with every run, so that nothing repeats what was sent."
+)
+@click.option(
     "--output", default=None, type=click.Path(path_type=Path), help="Write a Parquet file with the truth instead."
 )
 def simulate(
     settings: Settings, cards: int, days: int, seed: int, preset: str, start: str | None,
-    rate: float | None, seconds: int, output: Path | None,
+    rate: float | None, seconds: int, fresh: bool, output: Path | None,
 ) -> None:  # fmt: skip
     """Make up card traffic: into Kafka, with its labels, or into a Parquet file.
 
     Without --rate the history goes out as fast as Kafka takes it. With --rate the transactions that follow the history
     go out at an even pace: their event times go on from the history's, so the cards stay in character.
     """
+    tag = format(time.time_ns() // 1_000_000, "x")
+    seed = int(tag, 16) if fresh else seed
     count = 0 if rate is None else int(rate * seconds)
     start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
+    if fresh:
+        history, live = history.of_others(tag), live.of_others(tag)
     if output is not None:
         _write(output, history)
     elif rate is None:

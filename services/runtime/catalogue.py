@@ -132,7 +132,7 @@ GRID_LOG_BYTES = Metric("proact_grid_log_bytes", GAUGE, "bytes", "of Redis's app
 GRID_LOG_OK = Metric("proact_grid_log_ok", GAUGE, "0 or 1", "whether Redis could write its append-only file")
 
 MONITOR_METRICS: Final = (
-    KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_KEYS,
+    READY, KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_KEYS,
     GRID_CLIENTS, GRID_COMMANDS, GRID_EVICTED, GRID_LOG_BYTES, GRID_LOG_OK,
 )  # fmt: skip
 
@@ -145,4 +145,5 @@ def _table(metrics: tuple[Metric, ...]) -> str:
 
 def metrics_table() -> str:
     """Return the tables of all metrics, in Markdown, as the README holds them."""
-    return f"Of a scorer:\n\n{_table(SCORER_METRICS)}\n\nOf the monitor:\n\n{_table(MONITOR_METRICS)}"
+    of_monitor = tuple(m for m in MONITOR_METRICS if m not in SCORER_METRICS)
+    return f"Of a scorer:\n\n{_table(SCORER_METRICS)}\n\nOf the monitor, beside `{READY.name}`:\n\n{_table(of_monitor)}"

@@ -73,6 +73,7 @@ SETTINGS: Final = {
         Setting("near_cache_mb", int, 256, "memory for the worker's own copy of profiles, in MiB", 0, 65_536),
         Setting("grid_timeout_ms", int, 2_000, "how long Redis may take to answer before it counts as away", 10, 60_000),
         Setting("model_path", str, "", "the folder of the model to score with; empty: the newest released one"),
+        Setting("prometheus_url", str, "http://127.0.0.1:9090", "the Prometheus that `proact report` asks"),
         Setting("metrics_host", str, "127.0.0.1", "the address that /metrics, /livez and /readyz listen on"),
         Setting("metrics_port", int, 9108, "their port; worker i of several uses this + i", 1, 65_535),
         Setting("log_format", str, "auto", "text, json, or auto: text on a terminal, else json", choices=("auto", "text", "json")),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -31,6 +31,14 @@ class Traffic:
     def take(self, rows: type_i64) -> Traffic:
         """Return the given rows."""
         return Traffic(self.columns.take(rows), self.scenario[rows])
+
+    def of_others(self, tag: str) -> Traffic:
+        """Return the same traffic of cards, customers and accounts that carry ``tag`` in their names."""
+        renamed: dict[str, Any] = {
+            name: Text.of([b"%b-%b" % (value, tag.encode()) for value in getattr(self.columns, name).tolist()])
+            for name in ("card_id", "customer_id", "account_id")
+        }
+        return Traffic(replace(self.columns, **renamed), self.scenario)
 
 
 @dataclass(frozen=True, slots=True)

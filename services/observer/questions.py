@@ -1,0 +1,98 @@
+"""What people ask of Prometheus: the queries behind the README's table and ``proact report``."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Final
+
+ASK_TIMEOUT_S: Final = 5.0
+
+
+class NoPrometheusError(Exception):
+    """Prometheus does not answer, or refuses the query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, the query that answers it, and the answer's unit."""
+
+    text: str
+    query: str
+    unit: str
+
+
+QUESTIONS: Final = (
+    Question("How many transactions are decided?", "sum(rate(proact_decisions_total[1m]))", "a second"),
+    Question("What is decided?", "sum by (action) (increase(proact_decisions_total[1h]))", "in the last hour"),
+    Question("How long does it take, half of the time?", "proact:decision_latency:p50_5m", "s"),
+    Question("And 99 of 100 times?", "proact:decision_latency:p99_5m", "s"),
+    Question("How many records wait?", "sum(proact_group_lag_records)", "records"),
+    Question(
+        "What is refused, and why?", "sum by (reason) (increase(proact_dead_letters_total[1h]))", "in the last hour"
+    ),
+    Question(
+        "How much money is blocked?",
+        'sum by (currency) (increase(proact_billing_amount_total{action="BLOCK"}[1h]))',
+        "major units in the last hour",
+    ),
+    Question(
+        "Where does the time of a batch go?",
+        "sum by (stage) (rate(proact_stage_seconds_sum[5m])) / sum by (stage) (rate(proact_stage_seconds_count[5m])) * 1000",
+        "ms",
+    ),
+    Question(
+        "What does a record cost?",
+        'sum(rate(process_cpu_seconds_total{job="scorer"}[5m])) / sum(rate(proact_records_in_total[5m])) * 1e6',
+        "microseconds of processor",
+    ),
+    Question("How many scorers are ready?", 'sum(proact_ready{job="scorer"})', "scorers"),
+    Question("Which model scores?", "sum by (model, version) (proact_model_info)", "scorers"),
+    Question("How full is the grid?", "100 * max(proact:grid_memory:ratio)", "% of its memory"),
+    Question("What is wrong?", 'count by (alertname, severity) (ALERTS{alertstate="firing"})', "times"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One series of an answer: its labels, and its value (NaN where there is nothing to divide)."""
+
+    labels: dict[str, str]
+    value: float
+
+
+def ask(prometheus_url: str, query: str) -> list[Answer]:
+    """Ask for the values of a query now. Raises NoPrometheusError."""
+    url = f"{prometheus_url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    if not url.startswith(("http://", "https://")):
+        raise NoPrometheusError(f"{prometheus_url} is not the address of a Prometheus, such as http://127.0.0.1:9090")
+    try:
+        with urllib.request.urlopen(url, timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+            result = json.load(answer)["data"]["result"]
+    except urllib.error.HTTPError as error:
+        raise NoPrometheusError(f"{prometheus_url} refuses {query!r}: {error.code} {error.reason}") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise NoPrometheusError(f"no Prometheus answers at {prometheus_url}: {error}") from None
+    labelled = ((series["metric"], series["value"][1]) for series in result)
+    return [Answer({k: v for k, v in labels.items() if k != "__name__"}, float(v)) for labels, v in labelled]
+
+
+def describe(answers: list[Answer]) -> str:
+    """Return answers in words, such as ``APPROVE 1,204, BLOCK 3``; of several, those that are 0 go without saying."""
+    known = [a for a in answers if not math.isnan(a.value) and (a.value != 0 or not a.labels)]
+    return ", ".join(f"{' '.join(a.labels.values())} {number(a.value)}".strip() for a in known) or "nothing"
+
+
+def number(value: float) -> str:
+    """Return a number in as many digits as people need."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def questions_table() -> str:
+    """Return the table of all questions, in Markdown, as the README holds it."""
+    rows = ["| question | query | unit |", "|---|---|---|"]
+    return "\n".join(rows + [f"| {q.text} | `{q.query}` | {q.unit} |" for q in QUESTIONS])
