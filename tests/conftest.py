@@ -1,4 +1,4 @@
-"""What all tests share: one embedded Kafka and Redis for the whole run, started when a test first asks for it."""
+"""What all tests share: one Kafka and Redis for the whole run, started when a test first asks for it."""
 
 from __future__ import annotations
 
@@ -10,46 +10,61 @@ import pytest
 
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
+from tests.containers import ContainerStack, choose_stack
 
+_STACK = choose_stack()
 HANDBOOK = Path(__file__).parents[2] / "shared" / "data" / "handbook"
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say what kind of Kafka and Redis the tests ran on: nothing is skipped in silence."""
-    terminalreporter.write_line(
-        "integration tests ran on the embedded Kafka and Redis (real servers, started as processes)"
-    )
+    what = {"containers": "Kafka and Redis in containers", "embedded": "the embedded Kafka and Redis, real servers too"}
+    kind, why = _STACK
+    terminalreporter.write_line(f"integration tests and contracts ran on {what[kind]}, {why}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on a Kafka or a Redis: by a fixture, or as the real side of a contract."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
+        if real or {"stack", "own_stack"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("stack")
+
+
+def new_stack(folder: Path) -> EmbeddedStack | ContainerStack:
+    return (ContainerStack if _STACK[0] == "containers" else EmbeddedStack)(folder, free_port(), free_port())
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack | ContainerStack]:
     """A running Kafka and Redis with the topics; tests that need an empty log use topics or stacks of their own."""
-    embedded = EmbeddedStack(tmp_path_factory.mktemp("stack"), free_port(), free_port())
+    shared = new_stack(tmp_path_factory.mktemp("stack"))
     try:
-        embedded.up(lambda _: None)
-        embedded.apply_topics(3)
-        yield embedded
+        shared.up(lambda _: None)
+        shared.apply_topics(3)
+        yield shared
     finally:
-        embedded.down()
+        shared.down()
 
 
 @pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[Callable[..., EmbeddedStack]]:
+def own_stack(tmp_path: Path) -> Iterator[Callable[..., EmbeddedStack | ContainerStack]]:
     """A factory of stacks that a test may stop, starve and break."""
-    started: list[EmbeddedStack] = []
+    started: list[EmbeddedStack | ContainerStack] = []
 
-    def make(partitions: int = 3) -> EmbeddedStack:
-        embedded = EmbeddedStack(tmp_path / f"stack-{len(started)}", free_port(), free_port())
-        started.append(embedded)
-        embedded.up(lambda _: None)
-        embedded.apply_topics(partitions)
-        return embedded
+    def make(partitions: int = 3) -> EmbeddedStack | ContainerStack:
+        own = new_stack(tmp_path / f"stack-{len(started)}")
+        started.append(own)
+        own.up(lambda _: None)
+        own.apply_topics(partitions)
+        return own
 
     try:
         yield make
     finally:
-        for embedded in started:
-            embedded.down()
+        for own in started:
+            own.down()
 
 
 @pytest.fixture

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.observer.questions import Answer, ask
 from services.stack.processes import free_port
-
-ROOT = Path(__file__).parents[2]
-GRAFANA_HERE = "grafana/grafana"
-DOCKER = shutil.which("docker") or ""
-OURS = ("scorer", "monitor", "topics")
+from tests.containers import DOCKER, ROOT, available, image_of, no_docker
 
 
-def no_docker() -> str | None:
-    """Return why the containers cannot be run here; None if they can."""
-    if not DOCKER:
-        return "there is no docker command"
-    for what, command in (("Docker engine answers", ["info"]), ("compose plugin is installed", ["compose", "version"])):
-        if subprocess.run([DOCKER, *command], capture_output=True, check=False).returncode:
-            return f"no {what}"
-    return None
+def no_compose() -> str | None:
+    """Return why docker-compose.yml cannot be run here; None if it can."""
+    reason = no_docker()
+    if reason is None and subprocess.run([DOCKER, "compose", "version"], capture_output=True, check=False).returncode:
+        return "docker has no compose plugin"
+    return reason
 
 
 @dataclass
@@ -103,7 +95,7 @@ class ComposeSystem:
 
 @pytest.fixture(scope="session")
 def docker() -> None:
-    reason = no_docker()
+    reason = no_compose()
     if reason:
         pytest.skip(f"{reason}, so docker-compose.yml is not tested here")
 
@@ -116,15 +108,9 @@ def system(docker) -> Iterator[ComposeSystem]:
     running = ComposeSystem(project, os.environ | own)
     try:
         running.compose("build", "--quiet")
-        running.run("docker", "pull", "--quiet", grafana_image(), check=False)
-        if not running.run("docker", "images", "--quiet", grafana_image()):
+        if not available(image_of("grafana")):
             running.without = ["--pull", "never", "--scale", "grafana=0"]
         running.up_s = running.up()
         yield running
     finally:
         running.compose("down", "--volumes", "--timeout", "5", check=False)
-
-
-def grafana_image() -> str:
-    lines = (ROOT / "docker-compose.yml").read_text().splitlines()
-    return next(line.split()[-1] for line in lines if f"image: {GRAFANA_HERE}" in line)

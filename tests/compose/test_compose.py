@@ -19,7 +19,7 @@ from services.core.policy import Action
 from services.observer.questions import QUESTIONS
 from services.runtime.logs import transaction_token
 from services.streams.kafka import KafkaSink
-from tests.compose.conftest import OURS, ROOT
+from tests.containers import ROOT
 from tests.integration.system import (
     check_everything,
     produce,
@@ -271,10 +271,3 @@ def test_a_scorer_that_is_stopped_ends_by_itself(system):
 
     assert state["ExitCode"] == 0, "137 is a kill"
     assert check_everything(system)["repeats"] >= 0
-
-
-def test_services_of_ours_are_all_tested():
-    import yaml  # noqa: PLC0415 - only here
-
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert {name for name, s in services.items() if str(s["image"]).startswith("proact:")} == set(OURS)

@@ -7,11 +7,11 @@ import subprocess
 import pytest
 import yaml
 
-from tests.compose.conftest import DOCKER, ROOT
+from tests.containers import DOCKER, ROOT, image_of
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    image = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]["image"]
+    image = image_of("prometheus")
     mounts = ["-v", f"{ROOT}/deploy/prometheus:/etc/prometheus:ro", "-v", f"{ROOT}/tests/compose:/tests:ro"]
     command = [
         DOCKER,

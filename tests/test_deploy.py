@@ -1,0 +1,168 @@
+"""What is deployed, as far as its files tell: settings of the containers, lock files, dashboards, rules, runbook."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from services.observer.questions import QUESTIONS
+from services.runtime import catalogue as m
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("proact:")}
+RECORDING = yaml.safe_load((ROOT / "deploy/prometheus/rules/recording.yml").read_text())["groups"]
+ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/rules/alerts.yml").read_text())["groups"]
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+STANDARD = {"up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+
+
+def dashboard_maker():
+    path = ROOT / "deploy/grafana/make_dashboards.py"
+    spec = importlib.util.spec_from_file_location("make_dashboards", path)
+    assert spec
+    assert spec.loader
+    module = sys.modules["make_dashboards"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def panels(file: Path) -> list[dict]:
+    return json.loads(file.read_text())["panels"]
+
+
+def queries() -> dict[str, str]:
+    """Return every query that is deployed, by where it stands."""
+    found = {
+        f"{f.stem}: {p['title']} {t['refId']}": t["expr"] for f in DASHBOARDS for p in panels(f) for t in p["targets"]
+    }
+    found |= {f"rule {r['record']}": r["expr"] for g in RECORDING for r in g["rules"]}
+    found |= {f"alert {r['alert']}": r["expr"] for g in ALERTS for r in g["rules"]}
+    return found | {q.text: q.query for q in QUESTIONS}
+
+
+def known_series() -> set[str]:
+    metrics = m.SCORER_METRICS + m.MONITOR_METRICS
+    names = {metric.name for metric in metrics if metric.kind != m.HISTOGRAM}
+    parts = {
+        f"{metric.name}{part}"
+        for metric in metrics
+        if metric.kind == m.HISTOGRAM
+        for part in ("_bucket", "_sum", "_count")
+    }
+    return names | parts | {rule["record"] for group in RECORDING for rule in group["rules"]} | STANDARD
+
+
+@pytest.mark.parametrize("where", queries())
+def test_a_query_asks_for_series_that_exist(where):
+    named = set(re.findall(r"\b(?:proact[_:][a-z0-9_:]+|process_\w+|up|ALERTS)\b", queries()[where]))
+
+    assert named
+    assert named <= known_series()
+
+
+def test_every_metric_is_shown_asked_or_watched_somewhere():
+    everything = " ".join(queries().values())
+    unused = {metric.name for metric in m.SCORER_METRICS + m.MONITOR_METRICS if metric.name not in everything}
+
+    # What only helps to find out why: on /metrics, on no panel.
+    assert unused == {"proact_lag_records", "proact_event_age_seconds"}
+
+
+def test_the_dashboards_are_the_generated_ones():
+    maker = dashboard_maker()
+
+    assert {file.stem for file in DASHBOARDS} == set(maker.DASHBOARDS)
+    for file in DASHBOARDS:
+        assert file.read_text() == maker.render(file.stem), "run `make dashboards` to write them anew"
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda f: f.stem)
+def test_the_panels_of_a_dashboard_fill_its_rows_without_overlapping(file):
+    cells = [
+        (x, y)
+        for p in panels(file)
+        for x in range(p["gridPos"]["x"], p["gridPos"]["x"] + p["gridPos"]["w"])
+        for y in range(p["gridPos"]["y"], p["gridPos"]["y"] + p["gridPos"]["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23
+    assert len({p["id"] for p in panels(file)}) == len(panels(file))
+    sources = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    assert {p["datasource"]["uid"] for p in panels(file)} == {s["uid"] for s in sources["datasources"]}
+
+
+def test_the_runbook_has_a_word_on_every_alert_and_on_nothing_else():
+    headings = re.findall(r"^## (.+)$", (ROOT / "deploy/RUNBOOK.md").read_text(), re.MULTILINE)
+    told = [name for heading in headings for name in heading.split(", ")]
+
+    assert sorted(told) == sorted(rule["alert"] for group in ALERTS for rule in group["rules"])
+    assert all(
+        r["labels"]["severity"] in {"page", "ticket"} and r["annotations"]["summary"]
+        for g in ALERTS
+        for r in g["rules"]
+    )
+
+
+def test_the_images_lock_files_hold_the_versions_of_the_whole_one():
+    pattern = re.compile(r"^([a-z0-9_.-]+)==(\S+)", re.MULTILINE | re.IGNORECASE)
+    whole = dict(pattern.findall((ROOT / "requirements.lock").read_text()))
+    for name in ("requirements", "build-requirements"):
+        text = (ROOT / f"deploy/{name}.lock").read_text()
+        locked = dict(pattern.findall(text))
+        # redis needs it for the Python of Debian, which is older than that of the lock.
+        assert {k: v for k, v in locked.items() if k != "async-timeout"}.items() <= whole.items()
+        assert "://" not in text
+        assert text.count("--hash=sha256:") >= len(locked)
+        wanted = [line for line in (ROOT / f"deploy/{name}.in").read_text().splitlines() if line and line[0] != "#"]
+        assert set(wanted) <= locked.keys(), "run `make lock`"
+
+
+def test_every_image_is_pinned():
+    assert not [s["image"] for s in SERVICES.values() if ":" not in s["image"] or s["image"].endswith(":latest")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_limited_checked_and_published_to_this_host_alone(name):
+    service = SERVICES[name]
+
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert service["deploy"]["resources"]["limits"].keys() >= {"memory", "cpus"}
+    assert service["healthcheck"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert "docker.sock" not in str(service)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_of_ours_may_not_write_and_is_nobody(name):
+    service = OURS[name]
+
+    assert service["read_only"] is True
+    assert service["user"] == "10001:10001"
+    assert "noexec" in service["tmpfs"][0]
+    assert service["deploy"]["resources"]["limits"]["pids"]
+
+
+def test_there_are_volumes_for_all_that_must_outlive_a_container():
+    mounted = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", []) if not v.startswith("./")}
+
+    assert mounted == set(COMPOSE["volumes"])
+    assert {"kafka-data", "redis-data", "prometheus-data"} <= mounted
+
+
+def test_prometheus_looks_for_every_service_that_has_metrics():
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    found = {job["job_name"]: job["dns_sd_configs"][0] for job in scraped if "dns_sd_configs" in job}
+
+    assert found.keys() == OURS.keys() - {"topics"}
+    assert all(config["names"] == [name] and config["type"] == "A" for name, config in found.items())
