@@ -50,8 +50,8 @@ roll: ## Replace the scorers by ones of the newly built image, one by one, witho
 
 demo-compose: setup up ## Start the containers, send a month of traffic and some live, and ask Prometheus what happened
 	@$(BIN)/proact simulate --fresh --days 30 --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT)
-	@$(MAKE) --no-print-directory events
-	@echo "· waiting for Prometheus to have looked" >&2; sleep 10
+	@$(MAKE) --no-print-directory events SECONDS=75
+	@echo "· waiting for Prometheus to have looked" >&2; sleep 6
 	@$(BIN)/proact report --prometheus-url http://127.0.0.1:$(PROMETHEUS_PORT)
 	@echo "It goes on running: make logs, make events, make down."
 

@@ -154,7 +154,7 @@ def require_topics(admin: object) -> None:
     try:
         missing = topics().keys() - admin.partitions().keys()
     except StreamsError as error:
-        raise UserError(f"{error}; start one with `proact stack up`") from None
+        raise UserError(f"{error}; start one with `make up` or `proact stack up`") from None
     if missing:
         raise UserError(f"topics are missing ({', '.join(sorted(missing))}): create them with `proact topics apply`")
 

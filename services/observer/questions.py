@@ -29,8 +29,16 @@ class Question:
 QUESTIONS: Final = (
     Question("How many transactions are decided?", "sum(rate(proact_decisions_total[1m]))", "a second"),
     Question("What is decided?", "sum by (action) (increase(proact_decisions_total[1h]))", "in the last hour"),
-    Question("How long does it take, half of the time?", "proact:decision_latency:p50_5m", "s"),
-    Question("And 99 of 100 times?", "proact:decision_latency:p99_5m", "s"),
+    Question(
+        "How long does it take, half of the time?",
+        "histogram_quantile(0.5, sum by (le) (rate(proact_decision_latency_seconds_bucket[1m])))",
+        "s",
+    ),
+    Question(
+        "And 99 of 100 times?",
+        "histogram_quantile(0.99, sum by (le) (rate(proact_decision_latency_seconds_bucket[1m])))",
+        "s",
+    ),
     Question("How many records wait?", "sum(proact_group_lag_records)", "records"),
     Question(
         "What is refused, and why?", "sum by (reason) (increase(proact_dead_letters_total[1h]))", "in the last hour"
