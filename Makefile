@@ -45,7 +45,7 @@ logs: ## Follow the scorers' logs; ARGS="kafka redis" for others
 events: setup ## Send live traffic to the published Kafka: RATE a second for SECONDS
 	@$(BIN)/proact simulate --fresh --rate $(RATE) --seconds $(SECONDS) --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT) $(ARGS)
 
-roll: ## Replace the scorers by ones of the newly built image, one by one, without a stop
+roll: ## Build the image and replace the scorers by ones of it, one by one, without a stop
 	@deploy/roll
 
 demo-compose: setup up ## Start the containers, send a month of traffic and some live, and ask Prometheus what happened

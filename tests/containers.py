@@ -98,7 +98,6 @@ class ContainerStack:
             .with_env("CLUSTER_ID", "cHJvYWN0LXRlc3RzMDAwMQ")
             .with_env("PROACT_KAFKA_PORT", str(kafka_port))
             .with_env("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m")
-            .with_env("LOG_DIR", "/tmp")  # noqa: S108 - in the container
             .with_volume_mapping(str(ROOT / "deploy/kafka"), "/etc/proact", "ro")
             .with_kwargs(hostname="kafka")
         )
