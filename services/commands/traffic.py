@@ -98,14 +98,13 @@ def simulate(
     start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
+    chosen = history if rate is None or output is not None else live
     if fresh:
-        history, live = history.of_others(tag), live.of_others(tag)
+        chosen = chosen.of_others(tag)
     if output is not None:
-        _write(output, history)
-    elif rate is None:
-        _send(settings, history, None, seed)
+        _write(output, chosen)
     else:
-        _send(settings, live, rate, seed)
+        _send(settings, chosen, rate, seed)
 
 
 def _write(output: Path, traffic: Traffic) -> None:

@@ -44,14 +44,6 @@ class TopicPlan:
         }
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as error:
-        raise StreamsError(f"Kafka does not answer: {error.args[0].str()}") from None
-
-
 class KafkaAdmin:
     """The few administrative calls that Proact makes."""
 
@@ -65,8 +57,13 @@ class KafkaAdmin:
         return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
     def _metadata(self, timeout_s: float) -> ClusterMetadata:
-        try:
+        with self._failures():
             return self._admin.list_topics(timeout=timeout_s)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
         except KafkaException as error:
             raise StreamsError(f"Kafka at {self._servers} does not answer: {error.args[0].str()}") from None
 
@@ -116,7 +113,7 @@ class KafkaAdmin:
     def group_lag(self, topic: str, group_id: str) -> int | None:
         """Return how many records of a topic lie behind a group's committed offsets; None when Kafka does not answer."""
         try:
-            extents = self.extents()
+            extents = self.extents(topic)
             return sum(self.group_lags(topic, group_id, extents).values()) if (topic, 0) in extents else None
         except StreamsError:
             return None
@@ -125,9 +122,10 @@ class KafkaAdmin:
         """Return the number of brokers. Raises StreamsError when Kafka does not answer."""
         return len(self._metadata(5.0).brokers)
 
-    def extents(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """Return the first and the next offset of every partition of every topic of ours. Raises StreamsError."""
-        wanted = [TopicPartition(t, p) for t, n in self.partitions().items() if t[0] != "_" for p in range(n)]
+    def extents(self, topic: str | None = None) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return the first and the next offset of every partition of a topic, or of all of ours. Raises StreamsError."""
+        counts = {t: n for t, n in self.partitions().items() if (t == topic if topic else t[0] != "_")}
+        wanted = [TopicPartition(t, p) for t, n in counts.items() for p in range(n)]
         if not wanted:
             return {}
         starts = self._offsets(wanted, OffsetSpec.earliest())
@@ -135,7 +133,7 @@ class KafkaAdmin:
         return {key: (starts[key], ends[key]) for key in ends}
 
     def _offsets(self, wanted: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-        with _failures():
+        with self._failures():
             asked = self._admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=REQUEST_TIMEOUT_S)
             return {(tp.topic, tp.partition): future.result().offset for tp, future in asked.items()}
 
@@ -154,7 +152,7 @@ class KafkaAdmin:
         """
         mine = {p: extent for (name, p), extent in extents.items() if name == topic}
         request = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, p) for p in mine])
-        with _failures():
+        with self._failures():
             group = self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group_id]
             committed = {tp.partition: tp.offset for tp in group.result().topic_partitions}
         return {p: end - max(start, committed.get(p, start)) for p, (start, end) in mine.items()}

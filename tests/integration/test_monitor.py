@@ -14,7 +14,7 @@ from services.runtime.children import ServiceChild
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.probe import probe
 from services.streams.admin import KafkaAdmin
-from tests.integration.system import produce, settings_for, traffic_of
+from tests.integration.system import produce, settings_for, traffic_of, wait_until
 
 
 def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack):
@@ -22,7 +22,8 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
     produce(stack, traffic_of(500))
     metrics, admin = MetricsRegistry(m.MONITOR_METRICS), KafkaAdmin(stack.kafka_address)
 
-    assert measure_kafka(admin, "proact-scorer", metrics) is None
+    # A new Kafka takes a moment until it knows of groups; the monitor asks again every two seconds.
+    wait_until(lambda: measure_kafka(admin, "proact-scorer", metrics) is None, 20, "Kafka tells everything")
     assert measure_grid(RedisStatus(stack.redis_url), metrics) is None
 
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.KAFKA_BROKERS) == metrics.value(m.GRID_UP) == 1
