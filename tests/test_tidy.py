@@ -31,15 +31,16 @@ LAYERS = {
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
     "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},
+    "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
     "measure": {"core", "codec", "streams", "runtime", "datasets", "simulator", "replay", "observer", "stack"},
 }
 """What each folder of services/ may import of the others; `commands` and the modules on top may import all."""
 
 ONLY_IN = {
-    "confluent_kafka": {"streams"},
-    "redis": {"grid"},
-    "xgboost": {"inference", "trainer"},
-    "fastavro": {"codec", "scorer"},
+    "confluent_kafka": {"streams", "checker"},
+    "redis": {"grid", "checker"},
+    "xgboost": {"inference", "trainer", "checker"},
+    "fastavro": {"codec", "scorer", "checker"},
     "sklearn": {"trainer"},
     "matplotlib": {"trainer"},
     "pyarrow": {"datasets", "measure"},
@@ -122,6 +123,13 @@ def test_the_logic_never_reads_a_clock(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and node.attr in banned and isinstance(node.value, ast.Name):
             assert node.value.id not in {"time", "datetime", "date"}, f"{path.name}:{node.lineno}: time is an argument"
+
+
+def test_the_checker_shares_no_code_with_what_it_checks():
+    allowed = {"services.core.money", "services.paths"}
+    for path in sorted((ROOT / "services/checker").glob("*.py")):
+        ours = {m for m in imports_of(path) if m.startswith("services.") and not m.startswith("services.checker")}
+        assert ours <= allowed, path.name
 
 
 def test_nothing_is_called_utils_common_or_helpers():

@@ -106,7 +106,7 @@ PIPELINE: Final = (
         one("Records", "ops", rate("proact_records_in_total")),
         one("Scorers ready", "none", 'sum(proact_ready{job="scorer"})'),
         one("Partitions running", "none", 'sum(proact_partitions{state="running"})'),
-        one("Partitions halted", "none", 'sum(proact_partitions{state="halted"})'),
+        one("Partitions halted", "none", "sum(proact_halted_partitions)"),
         one("Lag", "none", "sum(proact_group_lag_records)", "Records behind the committed offsets."),
         one("Alerts firing", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)'),
     ),

@@ -83,7 +83,7 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
     from services.replay.labels import send_labels
     from services.replay.producer import Pace, TransactionProducer
     from services.runtime.clock import SystemClock
-    from services.streams.kafka import KafkaSink
+    from services.streams.sink import KafkaSink
 
     sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
     producer = TransactionProducer(sink, SystemClock())

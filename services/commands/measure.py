@@ -93,8 +93,8 @@ def run_parity(settings: Settings, columns: TransactionColumns, features: Path, 
     from services.measure.session import running_session
     from services.replay.producer import Pace, TransactionProducer
     from services.runtime.clock import SystemClock
-    from services.streams.kafka import KafkaSink
     from services.streams.reader import KafkaReader
+    from services.streams.sink import KafkaSink
 
     chosen = columns if cards is None else cards_below(columns, cards)
     with running_session(settings, Path(settings.data_folder) / "parity", progress) as session:

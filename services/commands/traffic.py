@@ -124,7 +124,7 @@ def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -
     from services.runtime.clock import SystemClock
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
-    from services.streams.kafka import KafkaSink
+    from services.streams.sink import KafkaSink
 
     require_topics(KafkaAdmin(settings.kafka_bootstrap_servers))
     clock, sink = SystemClock(), KafkaSink(settings.kafka_bootstrap_servers)
@@ -186,7 +186,7 @@ def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int 
     from services.runtime.clock import SystemClock
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
-    from services.streams.kafka import KafkaSink
+    from services.streams.sink import KafkaSink
 
     factor = parse_speed(speed)
     try:

@@ -39,7 +39,8 @@ EXPONENTS: Final[dict[str, int]] = (
 
 _CURRENCY_CODES = np.array(sorted(pack_code(code) for code in EXPONENTS), np.int64)
 _CURRENCY_EXPONENTS = np.array([EXPONENTS[c] for c in sorted(EXPONENTS)], np.float64)
-_COUNTRY_CODES = np.array(sorted(pack_code(code) for code in _COUNTRIES.split()), np.int64)
+COUNTRIES: Final = frozenset(_COUNTRIES.split())
+_COUNTRY_CODES = np.array(sorted(pack_code(code) for code in COUNTRIES), np.int64)
 
 
 def _known(codes: type_i64, known: type_i64) -> type_bool:

@@ -15,6 +15,7 @@ Bounds, and what happens beyond them:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from services.core.columns import type_i64, type_u8
+from services.core.columns import type_bool, type_i64, type_u8
 
 DAY_MS = 86_400_000
 HORIZON_MS = 30 * DAY_MS
@@ -62,7 +63,11 @@ ENTRY_BYTES = ENTRY.itemsize
 
 
 class CorruptProfileError(Exception):
-    """A stored profile does not have the shape that this layout gives it."""
+    """Stored profiles are not what this layout gives them; ``rows`` are their places among those that were to be opened."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,11 @@ def _copy_entries(source: type_u8, source_at: type_i64, target: type_u8, target_
         target[b : b + size[k]] = source[a : a + size[k]]
 
 
+def _refuse(bad: type_bool, message: str) -> None:
+    if bad.any():
+        raise CorruptProfileError(message, np.flatnonzero(bad).tolist())
+
+
 def open_profiles(blobs: list[bytes | None], additions: type_i64) -> OpenProfiles:
     """Open stored profiles for folding.
 
@@ -102,8 +112,10 @@ def open_profiles(blobs: list[bytes | None], additions: type_i64) -> OpenProfile
     """
     size = np.fromiter((0 if blob is None else len(blob) for blob in blobs), np.int64, len(blobs))
     known = size > 0
-    if np.any(known & ((size < HEADER_BYTES) | ((size - HEADER_BYTES) % ENTRY_BYTES != 0))):
-        raise CorruptProfileError("the length of a stored profile is not that of a header and whole entries")
+    _refuse(
+        known & ((size < HEADER_BYTES) | ((size - HEADER_BYTES) % ENTRY_BYTES != 0)),
+        "the length of a stored profile is not that of a header and whole entries",
+    )
     joined = np.frombuffer(b"".join([blob for blob in blobs if blob is not None]), np.uint8)
     blob_at = np.cumsum(size) - size
     header = np.zeros(len(blobs), HEADER)
@@ -112,8 +124,10 @@ def open_profiles(blobs: list[bytes | None], additions: type_i64) -> OpenProfile
     positions = blob_at[known, None] + np.arange(HEADER_BYTES)
     header[known] = joined[positions].reshape(-1).view(HEADER) if known.any() else header[known]
     count = np.where(known, (size - HEADER_BYTES) // ENTRY_BYTES, 0)
-    if np.any(known & ((header["layout"] != LAYOUT) | (header["count"] != count))):
-        raise CorruptProfileError(f"a stored profile is not of layout {LAYOUT}, or does not hold what its header says")
+    _refuse(
+        known & ((header["layout"] != LAYOUT) | (header["count"] != count)),
+        f"a stored profile is not of layout {LAYOUT}, or does not hold what its header says",
+    )
     room = count + additions
     begin = np.cumsum(room) - room
     entries = np.empty(int(room.sum()), ENTRY)

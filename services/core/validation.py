@@ -38,6 +38,8 @@ class Reject(IntEnum):
     INVALID_CATEGORY = 16
     INVALID_POSITION = 17
     INVALID_TIME = 18
+    KILLS_DECODER = 19
+    """The process that decodes it dies; found after two deaths, and not decoded again."""
 
 
 AMOUNT_MINOR_MAX: Final = 10**12

@@ -1,8 +1,13 @@
 """The contract that a worker has with the grid.
 
 The worker's thread calls everything. For each partition of an assignment it calls :meth:`Grid.claim` once, before any
-record of it is read; from then on it alone may write the partition's profiles, until somebody else claims. Each batch
-reads profiles and, once its outputs are safe in Kafka, applies the new ones together with the offset they stand for.
+record of it is read; from then on it alone may write the partition's profiles, until somebody else claims, or it calls
+:meth:`Grid.release` since it gives the partition back in good order. Each batch reads profiles and, once its outputs are
+safe in Kafka, applies the new ones together with the offset they stand for.
+
+What is read is proved: :meth:`Grid.read` gives profiles only if the grid still holds the fold up to the very offset that the
+worker expects, with as many profiles as were written. A Redis that was emptied, went back to an earlier state or lost single
+profiles is found before anything is decided from it.
 """
 
 from __future__ import annotations
@@ -17,8 +22,46 @@ class GridUnavailableError(Exception):
     """The grid could not be reached, or did not answer in time; a write may or may not have happened."""
 
 
+class UnsafeGridError(GridUnavailableError):
+    """The grid answers, but is set up so that it would lose profiles in silence: it is not used until that is mended."""
+
+
+class GridMovedError(Exception):
+    """The grid does not hold what this claim last wrote: it lost something, or somebody else claimed the partition."""
+
+
+class HaltedError(Exception):
+    """A partition was marked as halted; nothing was claimed. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """Which log a partition's profiles are folded from, and how they are written."""
+
+    topic_id: str
+    partitions: int
+    """Of the topic: with another number the cards would be elsewhere."""
+    layout: int
+    """The version of the profiles' bytes."""
+
+
 class RefusedClaimError(Exception):
-    """The grid holds the state of another log or another layout under this partition's name."""
+    """The grid holds the state of another log under this partition's name; nothing was claimed."""
+
+    def __init__(self, found: LogIdentity, wanted: LogIdentity) -> None:
+        super().__init__(f"the grid holds the fold of {found}, the log is {wanted}")
+        self.found, self.wanted = found, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The records [begin, end) that a worker was at when it died."""
+
+    begin: int
+    end: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.begin < self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +75,21 @@ class Claim:
     """How many times the partition was claimed."""
     applied: int | None
     """The offset up to which the grid holds the fold; None where it holds nothing."""
+    died: bool = False
+    """Whether the owner before was another process that did not release the partition."""
+    attempt: Attempt | None = None
+    """What that owner was at, if it had noted that."""
+    killers: frozenset[int] = frozenset()
+    """Offsets of records that kill the process that decodes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridRead:
+    """The profiles to read of one partition, and the applied offset at which they must stand."""
+
+    claim: Claim
+    expected: int | None
+    cards: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +116,43 @@ class Applied(Enum):
     FENCED = "fenced"
     """Somebody else claimed the partition; nothing was written."""
     MOVED = "moved"
-    """The claim stands but the applied offset is not the expected one (the grid lost its end); nothing was written."""
+    """The claim stands but the grid does not hold what it should (it lost something); nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """What the grid says of one partition, for people."""
+
+    partition: int
+    identity: LogIdentity | None
+    epoch: int
+    applied: int | None
+    profiles: int
+    halted: str | None
+    killers: frozenset[int]
 
 
 class Grid(Protocol):
     """The store of profiles and of the offsets that they stand for."""
 
-    def claim(self, topic: str, partition: int, topic_id: str, layout: int) -> Claim:
+    def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """Become the only writer of a partition.
 
+        Profiles that stand for no known offset, are not all there, or are of another layout, are dropped first: the
+        claim then has no applied offset, and they are folded again from the log.
+
         Raises:
-            RefusedClaimError: the state there is of another topic id or layout: never mixed, never dropped in silence.
+            HaltedError: it was marked as halted.
+            RefusedClaimError: the state there is of another topic id or number of partitions.
             GridUnavailableError: an outage.
         """
         ...
 
-    def read(self, topic: str, partitions: Sequence[int], cards: Sequence[bytes]) -> list[bytes | None]:
-        """Return the stored profile of each (partition, card), None where there is none.
+    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+        """Return the stored profile of each card of each read, None where there is none.
 
         Raises:
+            GridMovedError: the grid does not stand at the expected offset, or not all profiles are there.
             GridUnavailableError: an outage.
         """
         ...
@@ -91,6 +167,65 @@ class Grid(Protocol):
         """
         ...
 
+    def release(self, topic: str, claims: Sequence[Claim]) -> None:
+        """Give partitions back in good order; those that somebody else has claimed are left alone.
+
+        Raises:
+            GridUnavailableError: an outage.
+        """
+        ...
+
+    def note_attempt(self, topic: str, claim: Claim, attempt: Attempt | None) -> None:
+        """Note what is tried, before it is, so that a successor knows what killed this process. None: all went well.
+
+        Raises:
+            GridUnavailableError: an outage.
+        """
+        ...
+
+    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+        """Note a record that nobody must decode again. Raises GridUnavailableError."""
+        ...
+
+    def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
+        """Mark a partition: whoever has claimed it is fenced, and nobody claims it by mistake, until :meth:`resume`.
+
+        Args:
+            topic: the topic.
+            partition: the partition.
+            reason: what people read of it.
+            drop: forget the profiles, and whose fold they were.
+
+        Raises:
+            GridUnavailableError: an outage.
+        """
+        ...
+
+    def resume(self, topic: str, partition: int) -> None:
+        """Take a halt's mark away, and tell the workers to look again. Raises GridUnavailableError."""
+        ...
+
+    def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:
+        """Return how many times each partition was resumed: another number than before means to look again.
+
+        Raises:
+            GridUnavailableError: an outage.
+        """
+        ...
+
+    def status(self, topic: str, partitions: Sequence[int]) -> list[PartitionStatus]:
+        """Return what the grid says of partitions. Raises GridUnavailableError."""
+        ...
+
+    def dump(self, topic: str, partition: int) -> dict[bytes, bytes]:
+        """Return all profiles of a partition by card: for checks, not for workers. Raises GridUnavailableError."""
+        ...
+
     def check(self) -> None:
-        """Ask for a sign of life. Raises GridUnavailableError."""
+        """Ask for a sign of life, and whether the grid is set up as it must be.
+
+        Raises:
+            UnsafeGridError: it would lose profiles in silence.
+            GridUnavailableError: an outage.
+        """
         ...

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 def meta_key(topic: str, partition: int) -> bytes:
-    """Return the key of the hash that holds owner, epoch, applied, topic_id and layout of a partition."""
+    """Return the key of the hash with what is known of a partition's profiles.
+
+    Fields: topic_id, partitions, layout (whose fold it is); owner, epoch, process (who writes); applied, profiles (how far it
+    is, and how many there are); attempt, killers (what kills a process); halted, resumed (what people said).
+    """
     return f"{{{topic}:{partition}}}:meta".encode()
 
 
-def card_keys(topic: str, partitions: Sequence[int], cards: Sequence[bytes]) -> list[bytes]:
-    """Return the key of each card's profile."""
-    prefixes = {p: f"{{{topic}:{p}}}:card:".encode() for p in set(partitions)}
-    return [prefixes[p] + card for p, card in zip(partitions, cards, strict=True)]
+def profiles_key(topic: str, partition: int) -> bytes:
+    """Return the key of the hash of a partition's profiles, by card.
+
+    One hash, not a key a card: its length is known at once, so that a lost profile is noticed.
+    """
+    return f"{{{topic}:{partition}}}:profiles".encode()

@@ -1,66 +1,195 @@
-"""A grid in memory: the twin of Redis for unit tests, under the same contract suite."""
+"""A grid in memory: the twin of Redis for unit tests and the simulation, under the same contract suite."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from services.grid.base import Applied, Claim, GridUnavailableError, GridWrite, RefusedClaimError
+from services.grid.base import (
+    Applied,
+    Attempt,
+    Claim,
+    GridMovedError,
+    GridRead,
+    GridUnavailableError,
+    GridWrite,
+    HaltedError,
+    LogIdentity,
+    PartitionStatus,
+    RefusedClaimError,
+)
+
+Wire = Callable[[str, Callable[[], Any]], Any]
+"""Carries a request (by name) to its server and the answer back."""
+
+
+def direct(name: str, request: Callable[[], Any]) -> Any:  # noqa: ARG001 - the signature of a wire
+    """Carry a request without any fault."""
+    return request()
 
 
 @dataclass(slots=True)
 class _Meta:
-    topic_id: str
-    layout: int
+    identity: LogIdentity | None = None
     owner: str = ""
+    process: str = ""
     epoch: int = 0
     applied: int | None = None
+    profiles: int = 0
+    attempt: Attempt | None = None
+    killers: frozenset[int] = frozenset()
+    halted: str | None = None
+    resumed: int = 0
 
 
 @dataclass(slots=True)
-class MemoryGrid:
-    """See :class:`services.grid.Grid` for the protocol. ``available`` False is an outage."""
+class GridMemory:
+    """What a Redis holds, whoever is connected to it. ``available`` False is an outage."""
 
-    available: bool = True
     metas: dict[tuple[str, int], _Meta] = field(default_factory=dict)
-    profiles: dict[tuple[str, int, bytes], bytes] = field(default_factory=dict)
+    profiles: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
+    available: bool = True
+    claims: int = 0
 
-    def claim(self, topic: str, partition: int, topic_id: str, layout: int) -> Claim:
-        """See :class:`services.grid.Grid`."""
-        self.check()
-        meta = self.metas.setdefault((topic, partition), _Meta(topic_id, layout))
-        if (meta.topic_id, meta.layout) != (topic_id, layout):
-            raise RefusedClaimError(f"the grid holds topic id {meta.topic_id}, layout {meta.layout}")
-        if meta.applied is None:
-            self.profiles = {key: v for key, v in self.profiles.items() if key[:2] != (topic, partition)}
-        meta.owner, meta.epoch = uuid.uuid4().hex, meta.epoch + 1
-        return Claim(partition, meta.owner, meta.epoch, meta.applied)
+    def meta(self, topic: str, partition: int) -> _Meta:
+        """Return a partition's meta, made if it is missing."""
+        return self.metas.setdefault((topic, partition), _Meta())
 
-    def read(self, topic: str, partitions: Sequence[int], cards: Sequence[bytes]) -> list[bytes | None]:
+    def of(self, topic: str, partition: int) -> dict[bytes, bytes]:
+        """Return a partition's profiles by card."""
+        return self.profiles.setdefault((topic, partition), {})
+
+
+class MemoryGrid:
+    """One process's connection to a :class:`GridMemory`. See :class:`services.grid.Grid` for the protocol."""
+
+    def __init__(self, memory: GridMemory, process: str = "process", wire: Wire = direct) -> None:
+        self.memory, self._process, self._wire = memory, process, wire
+
+    def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
+        return self._wire("claim", lambda: self._claim(topic, partition, identity, even_if_halted))
+
+    def _claim(self, topic: str, partition: int, identity: LogIdentity, even_if_halted: bool) -> Claim:
         self.check()
-        return [self.profiles.get((topic, p, card)) for p, card in zip(partitions, cards, strict=True)]
+        meta = self.memory.meta(topic, partition)
+        if meta.halted is not None and not even_if_halted:
+            raise HaltedError(meta.halted)
+        found = meta.identity
+        if found and (found.topic_id, found.partitions) != (identity.topic_id, identity.partitions):
+            raise RefusedClaimError(found, identity)
+        profiles = self.memory.of(topic, partition)
+        if meta.applied is None or found != identity or len(profiles) != meta.profiles:
+            meta.applied, meta.profiles = None, 0
+            profiles.clear()
+        died = meta.process not in ("", self._process)
+        self.memory.claims += 1
+        meta.identity, meta.owner, meta.process = identity, f"{self._process}-{self.memory.claims}", self._process
+        meta.epoch += 1
+        return Claim(
+            partition, meta.owner, meta.epoch, meta.applied, died, meta.attempt if died else None, meta.killers
+        )
+
+    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+        """See :class:`services.grid.Grid`."""
+        return self._wire("read", lambda: self._read(topic, reads))
+
+    def _read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+        self.check()
+        found: list[list[bytes | None]] = []
+        for read in reads:
+            meta, profiles = self._partition(topic, read.claim)
+            if (meta.owner, meta.applied, meta.profiles) != (read.claim.owner, read.expected, len(profiles)):
+                raise GridMovedError(f"partition {read.claim.partition} stands at {meta.applied}, not {read.expected}")
+            found.append([profiles.get(card) for card in read.cards])
+        return found
+
+    def _partition(self, topic: str, claim: Claim) -> tuple[_Meta, dict[bytes, bytes]]:
+        return self.memory.metas.get((topic, claim.partition), _Meta()), self.memory.of(topic, claim.partition)
 
     def apply(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
         """See :class:`services.grid.Grid`."""
+        return self._wire("apply", lambda: self._apply_all(topic, writes))
+
+    def _apply_all(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
         self.check()
         return [self._apply(topic, write) for write in writes]
 
     def _apply(self, topic: str, write: GridWrite) -> Applied:
-        meta = self.metas.get((topic, write.claim.partition))
-        if meta is None:
+        meta, profiles = self._partition(topic, write.claim)
+        if not meta.owner:
             return Applied.MOVED
         if meta.owner != write.claim.owner:
             return Applied.FENCED
+        if len(profiles) != meta.profiles:
+            return Applied.MOVED
         if meta.applied != write.expected:
             return Applied.APPLIED if meta.applied == write.target else Applied.MOVED
-        for card, profile in zip(write.cards, write.profiles, strict=True):
-            self.profiles[topic, write.claim.partition, card] = profile
-        meta.applied = write.target
+        profiles.update(zip(write.cards, write.profiles, strict=True))
+        meta.applied, meta.profiles = write.target, len(profiles)
         return Applied.APPLIED
+
+    def release(self, topic: str, claims: Sequence[Claim]) -> None:
+        """See :class:`services.grid.Grid`."""
+        self._wire("release", lambda: self._release(topic, claims))
+
+    def _release(self, topic: str, claims: Sequence[Claim]) -> None:
+        self.check()
+        for claim in claims:
+            meta, _ = self._partition(topic, claim)
+            if meta.owner == claim.owner:
+                meta.process, meta.attempt = "", None
+
+    def note_attempt(self, topic: str, claim: Claim, attempt: Attempt | None) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta, _ = self._partition(topic, claim)
+        if meta.owner == claim.owner:
+            meta.attempt = attempt
+
+    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta, _ = self._partition(topic, claim)
+        if meta.owner == claim.owner:
+            meta.killers |= {offset}
+
+    def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta = self.memory.meta(topic, partition)
+        if drop:
+            self.memory.of(topic, partition).clear()
+            meta = self.memory.metas[topic, partition] = _Meta(epoch=meta.epoch, resumed=meta.resumed)
+        meta.halted, meta.owner = reason, "nobody"
+
+    def resume(self, topic: str, partition: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta = self.memory.meta(topic, partition)
+        meta.halted, meta.resumed = None, meta.resumed + 1
+
+    def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        return [self.memory.metas.get((topic, p), _Meta()).resumed for p in partitions]
+
+    def status(self, topic: str, partitions: Sequence[int]) -> list[PartitionStatus]:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        metas = [(p, self.memory.metas.get((topic, p), _Meta())) for p in partitions]
+        return [
+            PartitionStatus(p, m.identity, m.epoch, m.applied, len(self.memory.of(topic, p)), m.halted, m.killers)
+            for p, m in metas
+        ]
+
+    def dump(self, topic: str, partition: int) -> dict[bytes, bytes]:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        return dict(self.memory.of(topic, partition))
 
     def check(self) -> None:
         """See :class:`services.grid.Grid`."""
-        if not self.available:
+        if not self.memory.available:
             raise GridUnavailableError("the grid is away")

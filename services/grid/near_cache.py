@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 class NearCache:
     """Profiles by partition and card, bounded in bytes; the ones written longest ago go first.
 
-    It is true because a partition's profiles have one writer: this worker, from its claim on. So a partition is dropped
-    whenever the claim is taken again or a write is in doubt.
+    It is true because a partition's profiles have one writer: this worker, from its claim on. So it is cleared
+    whenever claims are taken again or a write is in doubt.
     """
 
     OVERHEAD_BYTES = 200
@@ -41,8 +41,6 @@ class NearCache:
         while self._bytes > self._bytes_max and kept:
             self._bytes -= len(kept.pop(next(iter(kept)))) + self.OVERHEAD_BYTES
 
-    def drop(self, partitions: Iterable[int]) -> None:
-        """Forget partitions."""
-        for partition in partitions:
-            lost = self._partitions.pop(partition, {})
-            self._bytes -= sum(map(len, lost.values())) + self.OVERHEAD_BYTES * len(lost)
+    def clear(self) -> None:
+        """Forget everything."""
+        self._partitions, self._bytes = {}, 0

@@ -1,4 +1,4 @@
-"""The grid in Redis: the only place that imports the redis client."""
+"""The grid in Redis: the only place that imports the redis client, with :mod:`.status`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from services.grid.base import Applied, Claim, GridUnavailableError, GridWrite, RefusedClaimError
-from services.grid.keys import card_keys, meta_key
+from services.grid.base import (
+    Applied,
+    Attempt,
+    Claim,
+    GridMovedError,
+    GridRead,
+    GridUnavailableError,
+    GridWrite,
+    HaltedError,
+    LogIdentity,
+    PartitionStatus,
+    RefusedClaimError,
+    UnsafeGridError,
+)
+from services.grid.keys import meta_key, profiles_key
 
 _SCRIPTS = Path(__file__).parent
-READ_KEYS_MAX = 5_000
-"""Keys of one MGET: bounds how long Redis serves nobody else."""
+READ_CARDS_MAX: Final = 5_000
+"""Profiles of one HMGET: bounds how long Redis serves nobody else."""
 
 
 class _Script:
@@ -30,11 +42,11 @@ class _Script:
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-_CLAIM, _APPLY = _Script("claim"), _Script("apply")
+_CLAIM, _APPLY, _NOTE, _HALT, _RESUME = map(_Script, ("claim", "apply", "note", "halt", "resume"))
 
 
 @contextmanager
-def _outages() -> Iterator[None]:
+def outages() -> Iterator[None]:
     """Turn the client's errors into the grid's one error: all of them are waited out."""
     try:
         yield
@@ -50,6 +62,7 @@ class RedisGrid:
     """
 
     def __init__(self, url: str, timeout_s: float = 2.0) -> None:
+        self._process = uuid.uuid4().hex
         self._client: Any = redis.Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
@@ -59,54 +72,125 @@ class RedisGrid:
             health_check_interval=0,
         )
 
-    def claim(self, topic: str, partition: int, topic_id: str, layout: int) -> Claim:
+    def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
         owner = uuid.uuid4().hex
-        keys = [meta_key(topic, partition)]
-        verdict, first, second = self._run([(_CLAIM, keys, [owner, topic_id, layout])])[0]
+        arguments = [owner, self._process, identity.topic_id, identity.partitions, identity.layout, int(even_if_halted)]
+        verdict, *rest = self._run([(_CLAIM, _keys(topic, partition), arguments)])[0]
+        if verdict == b"HALTED":
+            raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
-            raise RefusedClaimError(
-                f"the grid holds {topic} partition {partition} of topic id {first.decode()}, layout {second.decode()}; "
-                f"the topic's id is {topic_id}, this code's layout {layout}"
-            )
-        if not second:
-            # Profiles without an applied offset stand for no known point of the log: they are of no use, only of harm.
-            self._clear(topic, partition)
-        return Claim(partition, owner, int(first), int(second) if second else None)
+            raise RefusedClaimError(LogIdentity(rest[0].decode(), int(rest[1]), int(rest[2])), identity)
+        epoch, applied, process, attempt, killers = rest
+        died = process not in (b"", self._process.encode())
+        return Claim(
+            partition, owner, int(epoch), int(applied) if applied else None, died,
+            _attempt(attempt) if died else None, _offsets(killers),
+        )  # fmt: skip
 
-    def _clear(self, topic: str, partition: int) -> None:
-        with _outages():
-            found = self._client.scan_iter(match=card_keys(topic, [partition], [b"*"])[0], count=READ_KEYS_MAX)
-            while chunk := list(islice(found, READ_KEYS_MAX)):
-                self._client.unlink(*chunk)
-
-    def read(self, topic: str, partitions: Sequence[int], cards: Sequence[bytes]) -> list[bytes | None]:
+    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
         """See :class:`services.grid.Grid`."""
-        keys = card_keys(topic, partitions, cards)
-        with _outages():
-            found: list[bytes | None] = []
-            for at in range(0, len(keys), READ_KEYS_MAX):
-                found += self._client.mget(keys[at : at + READ_KEYS_MAX])
+        pipeline = self._client.pipeline(transaction=False)
+        for read in reads:
+            meta, profiles = _keys(topic, read.claim.partition)
+            for at in range(0, len(read.cards), READ_CARDS_MAX):
+                pipeline.hmget(profiles, read.cards[at : at + READ_CARDS_MAX])
+            # Asked behind the profiles on the same connection: what stands now stood when they were read.
+            pipeline.hmget(meta, "owner", "applied", "profiles")
+            pipeline.hlen(profiles)
+        with outages():
+            answers = iter(pipeline.execute())
+        found = []
+        for read in reads:
+            chunks = [next(answers) for _ in range(0, len(read.cards), READ_CARDS_MAX)]
+            _prove(read, next(answers), next(answers))
+            found.append([profile for chunk in chunks for profile in chunk])
         return found
 
     def apply(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
         """See :class:`services.grid.Grid`."""
         calls = []
         for write in writes:
-            partition = write.claim.partition
-            keys = [meta_key(topic, partition), *card_keys(topic, [partition] * len(write.cards), write.cards)]
             expected: str | int = "" if write.expected is None else write.expected
-            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, *write.profiles]))
+            arguments: list[Any] = [None] * (2 * len(write.cards))
+            arguments[::2], arguments[1::2] = write.cards, write.profiles
+            keys = _keys(topic, write.claim.partition)
+            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, *arguments]))
         return [Applied[answer.decode()] for answer in self._run(calls)]
+
+    def release(self, topic: str, claims: Sequence[Claim]) -> None:
+        """See :class:`services.grid.Grid`."""
+        self._run([(_NOTE, _keys(topic, c.partition)[:1], [c.owner, "process", "", "attempt", ""]) for c in claims])
+
+    def note_attempt(self, topic: str, claim: Claim, attempt: Attempt | None) -> None:
+        """See :class:`services.grid.Grid`."""
+        value = "" if attempt is None else f"{attempt.begin}:{attempt.end}"
+        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "attempt", value])])
+
+    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        with outages():
+            known = _offsets(self._client.hget(meta_key(topic, claim.partition), "killers") or b"")
+        value = ",".join(map(str, sorted(known | {offset})))
+        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "killers", value])])
+
+    def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
+        """See :class:`services.grid.Grid`."""
+        self._run([(_HALT, _keys(topic, partition), [reason, int(drop)])])
+
+    def resume(self, topic: str, partition: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        self._run([(_RESUME, _keys(topic, partition)[:1], [])])
+
+    def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:
+        """See :class:`services.grid.Grid`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipeline.hget(meta_key(topic, partition), "resumed")
+        with outages():
+            return [int(count or 0) for count in pipeline.execute()]
+
+    def status(self, topic: str, partitions: Sequence[int]) -> list[PartitionStatus]:
+        """See :class:`services.grid.Grid`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipeline.hgetall(meta_key(topic, partition))
+            pipeline.hlen(profiles_key(topic, partition))
+        with outages():
+            answers = pipeline.execute()
+        return [_status(p, meta, count) for p, meta, count in zip(partitions, answers[::2], answers[1::2], strict=True)]
+
+    def dump(self, topic: str, partition: int) -> dict[bytes, bytes]:
+        """See :class:`services.grid.Grid`."""
+        with outages():
+            return dict(self._client.hscan_iter(profiles_key(topic, partition), count=READ_CARDS_MAX))
 
     def check(self) -> None:
         """See :class:`services.grid.Grid`."""
-        with _outages():
-            self._client.ping()
+        with outages():
+            info = self._client.info()
+        policy, role = info.get("maxmemory_policy", "noeviction"), info.get("role", "master")
+        if policy != "noeviction":
+            raise UnsafeGridError(f"Redis drops profiles for room: maxmemory-policy is {policy}, it must be noeviction")
+        if role != "master":
+            raise UnsafeGridError(f"Redis is a {role}: profiles written to it, or read from it, are not the grid's")
+        self._load_scripts()
+
+    def _load_scripts(self) -> None:
+        """Make sure that the scripts are there. Raises UnsafeGridError when Redis does not take them."""
+        scripts = (_CLAIM, _APPLY, _NOTE, _HALT, _RESUME)
+        with outages():
+            try:
+                known = self._client.script_exists(*(script.sha for script in scripts))
+                for script, there in zip(scripts, known, strict=True):
+                    if not there:
+                        self._client.script_load(script.source)
+            except redis.exceptions.ResponseError as error:
+                raise UnsafeGridError(f"Redis does not take the scripts of the grid: {error}") from error
 
     def _run(self, calls: Sequence[tuple[_Script, list[bytes], list[Any]]]) -> list[Any]:
         """Run scripts in one round trip; those that Redis does not know are loaded and run in a second one."""
-        with _outages():
+        with outages():
             answers = self._pipeline(calls)
             unknown = [i for i, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
             if unknown:
@@ -124,3 +208,40 @@ class RedisGrid:
         for script, keys, arguments in calls:
             pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
         return pipeline.execute(raise_on_error=False)
+
+
+def _keys(topic: str, partition: int) -> list[bytes]:
+    return [meta_key(topic, partition), profiles_key(topic, partition)]
+
+
+def _prove(read: GridRead, meta: Sequence[bytes | None], there: int) -> None:
+    owner, applied, profiles = meta
+    expected = None if read.expected is None else str(read.expected).encode()
+    if owner != read.claim.owner.encode() or applied != expected or there != int(profiles or 0):
+        raise GridMovedError(
+            f"partition {read.claim.partition} stands at {applied!r} with {there} of {profiles!r} profiles, "
+            f"not at {read.expected}, or is claimed by somebody else"
+        )
+
+
+def _attempt(text: bytes) -> Attempt | None:
+    return Attempt(*map(int, text.split(b":"))) if text else None
+
+
+def _offsets(text: bytes) -> frozenset[int]:
+    return frozenset(map(int, text.split(b","))) if text else frozenset()
+
+
+def _status(partition: int, meta: dict[bytes, bytes], profiles: int) -> PartitionStatus:
+    identity = None
+    if b"topic_id" in meta:
+        identity = LogIdentity(meta[b"topic_id"].decode(), int(meta.get(b"partitions", 0)), int(meta[b"layout"]))
+    return PartitionStatus(
+        partition=partition,
+        identity=identity,
+        epoch=int(meta.get(b"epoch", 0)),
+        applied=int(meta[b"applied"]) if b"applied" in meta else None,
+        profiles=profiles,
+        halted=meta[b"halted"].decode(errors="replace") if b"halted" in meta else None,
+        killers=_offsets(meta.get(b"killers", b"")),
+    )

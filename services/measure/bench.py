@@ -23,8 +23,8 @@ from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from services.stack.temporary import temporary_stack
 from services.streams.admin import KafkaAdmin
-from services.streams.kafka import KafkaSink
 from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
 
 START_MS: Final = 1_767_225_600_000
 TOPIC: Final = "card-transactions"

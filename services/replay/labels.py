@@ -11,7 +11,7 @@ from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.replay.producer import NotDeliveredError
 from services.simulator.traffic import SCENARIOS, Traffic, draw_labels
-from services.streams.kafka import KafkaSink
+from services.streams.sink import KafkaSink
 
 TOPIC: Final = "fraud-labels"
 FLUSH_TIMEOUT_S: Final = 60.0

@@ -17,7 +17,7 @@ from services.core.columns import type_i64
 from services.datasets.mapping import Dataset
 from services.runtime.clock import Clock
 from services.simulator.traffic import Traffic
-from services.streams.kafka import KafkaSink
+from services.streams.sink import KafkaSink
 
 CHUNK: Final = 5_000
 """Transactions encoded and queued at once when the pace is as fast as it goes."""

@@ -14,6 +14,7 @@ from typing import Final
 from services.core.policy import Action
 from services.core.validation import Reject
 from services.core.windows import DEGRADATIONS
+from services.runtime.halting import Cause
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -69,10 +70,11 @@ class Metric:
 ACTION: Final = Label("action", tuple(action.name for action in Action))
 REASON: Final = Label("reason", tuple(reason.name for reason in Reject if reason is not Reject.NONE))
 WHAT: Final = Label("what", tuple(DEGRADATIONS))
-CAUSE: Final = Label("cause", ("log", "abandoned"))
+CAUSE: Final = Label("cause", ("log", "abandoned", "fenced"))
 STORE: Final = Label("store", ("kafka", "redis"))
-STAGE: Final = Label("stage", ("prepare", "read", "decide", "send", "commit", "apply"))
+STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
 STATE: Final = Label("state", ("running", "halted"))
+HALT_CAUSE: Final = Label("cause", tuple(cause.name for cause in Cause))
 PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
 
 RECORDS_IN = Metric("proact_records_in_total", COUNTER, "records", "read from the topic, repeats of a batch included")
@@ -101,13 +103,15 @@ LATENCY = Metric(
 SCORES = Metric("proact_scores", HISTOGRAM, "probability", "scores of all decisions", (), _SCORES)
 LAG = Metric("proact_lag_records", GAUGE, "records", "behind the worker's position, by partition", (PARTITION,))
 PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", (STATE,))
+HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left alone, by cause", (HALT_CAUSE,))
+KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")
 PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
 READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 SCORER_METRICS: Final = (
     RECORDS_IN, DECISIONS, AMOUNT, DEAD_LETTERS, ALERTS, REPEATS, DEGRADED, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS,
-    BATCH_RECORDS, EVENT_AGE, LATENCY, SCORES, LAG, PARTITIONS, PROFILES_CACHED, MODEL_INFO, READY,
+    BATCH_RECORDS, EVENT_AGE, LATENCY, SCORES, LAG, PARTITIONS, HALTED, KILLERS, PROFILES_CACHED, MODEL_INFO, READY,
 )  # fmt: skip
 
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")

@@ -2,22 +2,102 @@
 
 from __future__ import annotations
 
-from services.streams.base import LogState
+from dataclasses import dataclass
+from enum import Enum
+
+from services.streams import LogState, Source
+
+MINUTE_MS = 60_000
 
 
-def halt_reason(state: LogState, applied: int | None) -> str | None:
+class Cause(Enum):
+    """Why a partition is halted, with what helps."""
+
+    TOPIC_RECREATED = (
+        "the topic is not the one that the profiles were folded from; if that was meant: proact grid rebuild"
+    )
+    PARTITIONS_CHANGED = (
+        "cards have moved to other partitions, away from their profiles: go back to a topic with the old number of "
+        "partitions, or copy the records to a new topic"
+    )
+    OFFSETS_MISSING = (
+        "nothing says what was decided on: if the group was idle since the grid's offset, say proact grid resume "
+        "--accept-applied; else find the last decided offset in the outputs first"
+    )
+    LOG_BEHIND = "Kafka lost what it had acknowledged: find out how; then proact grid rebuild"
+    RETENTION = (
+        "records were deleted before they were decided on or folded: they are lost to the grid; restore them, or say "
+        "proact grid rebuild where the log still reaches back far enough"
+    )
+    HISTORY_MISSING = "the log does not reach back far enough to fold the profiles from it: restore Redis or the log"
+    MARKED = "somebody or a worker halted it, see the reason; when that is mended: proact grid resume"
+
+    @property
+    def remedy(self) -> str:
+        """What the operator can do."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why one partition is left alone."""
+
+    cause: Cause
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.cause.name}: {self.detail}"
+
+
+def halt_of(state: LogState, applied: int | None) -> Halt | None:
     """Say why a partition's state cannot be proved, None where it can.
 
     Args:
         state: what Kafka knows of the partition.
         applied: the offset up to which the grid holds its fold, None where it holds nothing.
     """
-    if applied is None:
-        return None
-    if state.committed is None:
-        return f"the grid is at offset {applied}, but the group has no committed offset: it expired or was deleted"
-    if applied > state.committed:
-        return f"the grid is at offset {applied}, ahead of the committed {state.committed}: Kafka lost what it had acknowledged"
-    if applied < state.log_start:
-        return f"the grid is at offset {applied}, but the log begins at {state.log_start}: retention overtook the grid"
+    committed, start = state.committed, state.log_start
+    if applied is not None and committed is None:
+        return Halt(Cause.OFFSETS_MISSING, f"the grid is at offset {applied}, but the group has no committed offset")
+    if applied is not None and committed is not None and applied > committed:
+        return Halt(Cause.LOG_BEHIND, f"the grid is at offset {applied}, ahead of the committed {committed}")
+    if committed is not None and committed > state.log_end:
+        return Halt(Cause.LOG_BEHIND, f"offset {committed} is committed, but the log ends at {state.log_end}")
+    held = committed if applied is None else applied
+    if held is not None and held < start:
+        return Halt(Cause.RETENTION, f"the next record is that of offset {held}, but the log begins at {start}")
     return None
+
+
+def history_missing(source: Source, partition: int, state: LogState, horizon_ms: int, now_ms: int) -> Halt | None:
+    """Say whether the log is too short to fold the profiles from it alone.
+
+    It is long enough if it is whole, or if it begins more than ``horizon_ms`` before the first record that is still to be
+    decided (by their timestamps): nothing older counts then.
+
+    Raises:
+        StreamsError: an outage.
+    """
+    if state.log_start == 0:
+        return None
+    next_offset = state.log_start if state.committed is None else state.committed
+    next_ms = now_ms if next_offset >= state.log_end else _timestamp_of(source, partition, next_offset, now_ms)
+    if source.offset_at(partition, next_ms - horizon_ms) > state.log_start:
+        return None
+    return Halt(
+        Cause.HISTORY_MISSING,
+        f"the grid holds nothing, and the log begins at offset {state.log_start}, less than "
+        f"{horizon_ms / 86_400_000:.0f} days before offset {next_offset}",
+    )
+
+
+def _timestamp_of(source: Source, partition: int, offset: int, now_ms: int) -> int:
+    """Return, to the minute, when the record at an offset was written: by asking for offsets of times, since it is rare."""
+    low, high = 0, now_ms // MINUTE_MS + 1
+    while low < high:
+        middle = (low + high) // 2
+        if source.offset_at(partition, middle * MINUTE_MS) > offset:
+            high = middle
+        else:
+            low = middle + 1
+    return (low - 1) * MINUTE_MS

@@ -11,18 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from services.core.columns import type_bool
+from services.core.columns import type_bool, type_i64
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Records
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Records for one topic."""
-
-    topic: str
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes]
+from services.streams import Output, Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +40,8 @@ class Outcome:
     """None where the pair's profile did not change."""
     decided: int
     folded_only: int
+    refused: type_i64
+    """(r,) the partition of each record that became a dead letter."""
     notices: Sequence[dict[str, Any]]
     """What the log may tell of each refused record: facts and tokens, never payloads."""
 
@@ -60,8 +53,13 @@ class Processor(Protocol[P, R]):
     layout: int
     """The version of the profiles that it writes."""
 
-    def prepare(self, records: Records) -> P:
-        """Decode and validate a batch; say which profiles it needs."""
+    def prepare(self, records: Records, killers: type_bool) -> P:
+        """Decode and validate a batch; say which profiles it needs.
+
+        Args:
+            records: the batch, of n records.
+            killers: (n,) True for records that must not be decoded: they kill whoever does, and become dead letters.
+        """
         ...
 
     def decide(self, prepared: P, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int) -> R:
@@ -72,6 +70,9 @@ class Processor(Protocol[P, R]):
             profiles: the stored profile of each of its pairs.
             emit: (n,) False for records that are only folded, because their outputs exist already.
             now_ms: the stamp of every output of this batch.
+
+        Raises:
+            CorruptProfileError: profiles are not what this layout and log make of them; its rows are those of the pairs.
         """
         ...
 

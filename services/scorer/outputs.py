@@ -23,8 +23,7 @@ from services.core.reasons import Reason, heaviest_reasons
 from services.core.validation import Reject
 from services.core.windows import DEGRADATIONS
 from services.inference import Model
-from services.runtime.processor import Output
-from services.streams import Records
+from services.streams import Output, Records
 
 DECISIONS, ALERTS, DEAD_LETTERS = "card-decisions", "card-alerts", "dead-letters"
 DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
@@ -167,12 +166,14 @@ def _dead_letters(records: Records, bad_rows: type_i64, status: type_i64, now_ms
     for i in bad_rows.tolist():
         key, value = records.keys[i], records.values[i]
         masked_key = None if key is None else mask_bytes(key)[:DEAD_LETTER_BYTES_MAX]
+        masked_value = None if value is None else mask_bytes(value)
         keys.append(masked_key)
         letter = {
             "reason": Reject(status[i]).name,
             "key": masked_key,
-            "value": None if value is None else mask_bytes(value)[:DEAD_LETTER_BYTES_MAX],
+            "value": None if masked_value is None else masked_value[:DEAD_LETTER_BYTES_MAX],
             "value_bytes": len(value or b""),
+            "masked": masked_value != value or (key is not None and mask_bytes(key) != key),
             "source_topic": records.topic,
             "source_partition": int(records.partition[i]),
             "source_offset": int(records.offset[i]),

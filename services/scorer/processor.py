@@ -14,7 +14,7 @@ from services.core.features import Folded, fold
 from services.core.kernels import group_text
 from services.core.money import exponents_of
 from services.core.policy import Action
-from services.core.profiles import LAYOUT, OpenProfiles, open_profiles, seal_profiles
+from services.core.profiles import LAYOUT, CorruptProfileError, OpenProfiles, open_profiles, seal_profiles
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS, REPEAT
 from services.inference import Model
@@ -60,9 +60,13 @@ class ScorerProcessor:
         self._model = model
         self._encoder = OutputEncoder(model)
 
-    def prepare(self, records: Records) -> PreparedTransactions:
+    def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
-        columns, rows, status = decode_transactions(records.values)
+        values = records.values
+        if killers.any():
+            values = [None if kills else value for kills, value in zip(killers.tolist(), values, strict=True)]
+        columns, rows, status = decode_transactions(values)
+        status[killers] = Reject.KILLS_DECODER
         keys, has_key = _key_column(records.keys)
         status[rows] = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         valid = status[rows] == Reject.NONE
@@ -97,6 +101,7 @@ class ScorerProcessor:
             profiles=sealed,
             decided=len(decided),
             folded_only=int((~emit).sum()),
+            refused=prepared.records.partition[bad],
             notices=_notices(prepared, bad),
             decided_rows=decided,
             rejected=prepared.status[bad],
@@ -112,7 +117,11 @@ class ScorerProcessor:
         # Read and written in one place: a profile must never hold a record that is still to be folded.
         first_offset = np.full(len(prepared.cards), 2**62, np.int64)
         np.minimum.at(first_offset, prepared.slot, offsets)
-        assert (opened.last_offset < first_offset).all(), "a profile is ahead of its log: the grid was written past us"
+        ahead = np.flatnonzero(opened.last_offset >= first_offset)
+        if len(ahead):
+            raise CorruptProfileError(
+                "a profile is ahead of its log: the grid was written past its owner", ahead.tolist()
+            )
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
         return folded, _changed(opened, before)
 

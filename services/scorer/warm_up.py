@@ -39,9 +39,9 @@ def warm_up(processor: ScorerProcessor) -> None:
     n = len(values)
     zeros = np.zeros(n, np.int64)
     records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
-    first = processor.prepare(records)
+    first = processor.prepare(records, np.zeros(n, bool))
     outcome = processor.decide(first, [None] * len(first.cards), np.ones(n, bool), _AT_MS)
-    again = processor.prepare(replace(records, offset=records.offset + n))
+    again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
     processor.decide(again, outcome.profiles, np.arange(n) % 2 == 0, _AT_MS)
 
 

@@ -1,7 +1,9 @@
-"""Kafka at arm's length: the contracts of source and sink, Kafka behind them, and an in-memory twin."""
+"""Kafka at arm's length: the contracts of source and publisher, Kafka behind them, and an in-memory twin."""
 
 from services.streams.base import Assignment as Assignment
+from services.streams.base import LogState as LogState
+from services.streams.base import Output as Output
+from services.streams.base import Publisher as Publisher
 from services.streams.base import Records as Records
-from services.streams.base import Sink as Sink
 from services.streams.base import Source as Source
 from services.streams.base import StreamsError as StreamsError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -137,6 +137,36 @@ class KafkaAdmin:
             asked = self._admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=REQUEST_TIMEOUT_S)
             return {(tp.topic, tp.partition): future.result().offset for tp, future in asked.items()}
 
+    def topic_id(self, topic: str) -> str:
+        """Return the id that Kafka gave to a topic when it was made. Raises StreamsError."""
+        with self._failures():
+            asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
+            return str(asked[topic].result().topic_id)
+
+    def committed(self, topic: str, group_id: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Return a group's committed offsets, stable ones: those of commits that are under way are waited for by Kafka.
+
+        Raises:
+            StreamsError: Kafka does not answer, or an atomic commit is still open.
+        """
+        request = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, p) for p in partitions])
+        with self._failures():
+            asked = self._admin.list_consumer_group_offsets(
+                [request], require_stable=True, request_timeout=REQUEST_TIMEOUT_S
+            )
+            found = asked[group_id].result().topic_partitions
+        return {tp.partition: tp.offset for tp in found if tp.offset is not None and tp.offset >= 0}
+
+    def commit(self, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
+        """Set a group's committed offsets. Raises StreamsError, also while the group has members."""
+        wanted = [TopicPartition(topic, p, offset) for p, offset in offsets.items()]
+        request = ConsumerGroupTopicPartitions(group_id, wanted)
+        with self._failures():
+            asked = self._admin.alter_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)
+            for tp in asked[group_id].result().topic_partitions:
+                if tp.error is not None:
+                    raise StreamsError(f"partition {tp.partition}: {tp.error.str()}")
+
     def group_lags(
         self, topic: str, group_id: str, extents: Mapping[tuple[str, int], tuple[int, int]]
     ) -> dict[int, int]:
@@ -151,10 +181,7 @@ class KafkaAdmin:
             StreamsError: Kafka does not answer.
         """
         mine = {p: extent for (name, p), extent in extents.items() if name == topic}
-        request = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, p) for p in mine])
-        with self._failures():
-            group = self._admin.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_S)[group_id]
-            committed = {tp.partition: tp.offset for tp in group.result().topic_partitions}
+        committed = self.committed(topic, group_id, mine)
         return {p: end - max(start, committed.get(p, start)) for p, (start, end) in mine.items()}
 
     @staticmethod

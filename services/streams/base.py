@@ -1,9 +1,9 @@
 """The contracts that a worker has with the log.
 
 One thread, the worker's, calls everything here, in this order: :meth:`Source.poll` until records or a change of
-assignment come; for a new assignment, :meth:`Source.start` with the offsets to go on from; for records,
-:meth:`Sink.send` any number of times, :meth:`Sink.flush`, :meth:`Source.commit`. A source that is told to wait keeps
-its place in the group by :meth:`Source.keep_alive`.
+assignment come; for a new assignment :meth:`Publisher.open`, then :meth:`Source.log_states`, then :meth:`Source.start` with
+the offsets to go on from; for records :meth:`Publisher.publish`. A source that is told to wait keeps its place in the group
+by :meth:`Source.keep_alive`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """Records for one topic."""
+
+    topic: str
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """The partitions that the group gave to this worker; a higher generation makes every earlier one void."""
 
@@ -72,6 +81,8 @@ class LogState:
     log_start: int
     log_end: int
     topic_id: str
+    partitions: int
+    """How many partitions the topic has."""
 
 
 class Source(Protocol):
@@ -106,6 +117,14 @@ class Source(Protocol):
         """Commit offsets and wait until it is done. Raises StreamsError when it is not known to be done."""
         ...
 
+    def offset_at(self, partition: int, at_ms: int) -> int:
+        """Return the first offset whose record's timestamp is at ``at_ms`` or later; the log's end if there is none.
+
+        Raises:
+            StreamsError: an outage.
+        """
+        ...
+
     def check(self) -> None:
         """Ask for a sign of life. Raises StreamsError."""
         ...
@@ -119,21 +138,30 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """The topics that a worker writes."""
+class Publisher(Protocol):
+    """What makes a batch's outputs visible, together with the offsets that they come from.
 
-    def send(self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
-        """Queue records; they arrive in this order for each key, at least once. Raises StreamsError."""
-        ...
+    ``exactly_once``: all of it becomes visible at once, or nothing ever does. ``at_least_once``: the outputs first, then the
+    offsets, so that a crash between the two repeats outputs.
+    """
 
-    def flush(self, timeout_s: float) -> bool:
-        """Wait for everything that was sent. Whether all has been acknowledged; False: call again.
+    def open(self) -> None:
+        """Bring to an end what this publisher or a predecessor left in doubt; called before committed offsets are read.
 
         Raises:
-            StreamsError: a record was given up; all that was sent since the last complete flush may be missing.
+            StreamsError: an outage: call again.
+        """
+        ...
+
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+        """Publish outputs and commit offsets of the source's topic, and return when both are done.
+
+        Raises:
+            StreamsError: it is not known to be done; it may be. Take the partitions over again: what Kafka says is
+                committed decides.
         """
         ...
 
     def close(self) -> None:
-        """Give up what is queued and release the client."""
+        """Release the clients; what is not published never will be."""
         ...

@@ -1,106 +1,242 @@
-"""A log in memory: the twin of Kafka for unit tests, under the same contract suite."""
+"""A Kafka in memory: the twin for unit tests and the simulation, under the same contract suite.
+
+It keeps what the protocol rests on: generations of the group, epochs of producers' names, atomic commits that are open,
+committed or aborted, offsets that are pending as long as theirs is open. Every request of a client goes through its
+``wire``, where a test may lose it, lose its answer, send it twice, or end or freeze the process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from services.streams.base import Assignment, LogState, Records, StreamsError
+from services.streams.atomic import FencedError
+from services.streams.base import Assignment, LogState, Output, Records, StreamsError
+
+Wire = Callable[[str, Callable[[], Any]], Any]
+"""Carries a request (by name) to its server and the answer back."""
+OPEN, COMMITTED, ABORTED = "open", "committed", "aborted"
+TRANSACTION_TIMEOUT_S = 6.0
+
+
+def direct(name: str, request: Callable[[], Any]) -> Any:  # noqa: ARG001 - the signature of a wire
+    """Carry a request without any fault."""
+    return request()
+
+
+@dataclass(slots=True)
+class AtomicCommit:
+    """One of a producer's transactions."""
+
+    name: str
+    epoch: int
+    began_s: float
+    state: str = OPEN
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record of a log, visible when its commit is."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    commit: AtomicCommit | None = None
 
 
 @dataclass(slots=True)
 class MemoryLog:
-    """Topics in memory, and the offsets that a group committed. ``available`` False is an outage."""
+    """A cluster with one group. ``available`` False is an outage."""
 
     partitions: int = 1
-    topics: dict[str, list[list[tuple[bytes | None, bytes | None, int]]]] = field(default_factory=dict)
+    topics: dict[str, list[list[Stored]]] = field(default_factory=dict)
     committed: dict[tuple[str, int], int] = field(default_factory=dict)
     available: bool = True
     topic_id: str = "memory"
+    log_start: dict[tuple[str, int], int] = field(default_factory=dict)
+    monotonic_s: Callable[[], float] = lambda: 0.0
+    sleep: Callable[[float], None] = lambda _: None
+    generation: int = 0
+    members: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    commits: list[AtomicCommit] = field(default_factory=list)
 
-    def partition_log(self, topic: str, partition: int) -> list[tuple[bytes | None, bytes | None, int]]:
-        """Return the records of a partition: (key, value, timestamp_ms)."""
+    def partition_log(self, topic: str, partition: int) -> list[Stored]:
+        """Return all records of a partition, visible or not."""
         return self.topics.setdefault(topic, [[] for _ in range(self.partitions)])[partition]
 
+    def visible(self, topic: str, partition: int) -> list[Stored]:
+        """Return what a reader of committed records sees: nothing behind the first open commit."""
+        seen: list[Stored] = []
+        for record in self.partition_log(topic, partition):
+            if record.commit is not None and record.commit.state == OPEN:
+                break
+            if record.commit is None or record.commit.state == COMMITTED:
+                seen.append(record)
+        return seen
+
     def append(self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int, partition: int) -> None:
-        """Append one record."""
-        self.partition_log(topic, partition).append((key, value, timestamp_ms))
+        """Append one record, visible at once."""
+        self.partition_log(topic, partition).append(Stored(key, value, timestamp_ms))
+
+    def end(self, topic: str, partition: int) -> int:
+        """Return the offset behind a partition's last record."""
+        return len(self.partition_log(topic, partition))
 
     def check_available(self) -> None:
         """Raise StreamsError during an outage."""
         if not self.available:
             raise StreamsError("the log is away")
 
+    # -- the group ---------------------------------------------------------------------------------------------------
+
+    def rebalance(self, members: Mapping[str, tuple[int, ...]]) -> None:
+        """Give the partitions out anew; every earlier generation is void."""
+        self.generation, self.members = self.generation + 1, dict(members)
+
+    def check_member(self, member: str, generation: int) -> None:
+        """Raise StreamsError unless this is a member of the group's present generation: its partitions are not looked at."""
+        if member not in self.members or generation != self.generation:
+            raise StreamsError(f"ILLEGAL_GENERATION: {member} of {generation}, the group is at {self.generation}")
+
+    # -- atomic commits ----------------------------------------------------------------------------------------------
+
+    def init_producer(self, name: str) -> int:
+        """Abort what is open under a name, and return a new epoch."""
+        self.check_available()
+        self._end(name, ABORTED)
+        self.epochs[name] = self.epochs.get(name, -1) + 1
+        return self.epochs[name]
+
+    def open_commit(self, name: str, epoch: int) -> AtomicCommit:
+        """Return the open commit of a producer, begun if there is none. Raises FencedError for an earlier epoch."""
+        self.check_available()
+        self.expire()
+        if self.epochs.get(name) != epoch:
+            raise FencedError(f"PRODUCER_FENCED: {name} of epoch {epoch}, now {self.epochs.get(name)}")
+        found = self._open(name)
+        if found is None:
+            found = AtomicCommit(name, epoch, self.monotonic_s())
+            self.commits.append(found)
+        return found
+
+    def end_commit(self, name: str, epoch: int) -> None:
+        """End whatever is open under a name and epoch, as the old protocol does; nothing open counts as ended."""
+        self.check_available()
+        self.expire()
+        if self.epochs.get(name) != epoch:
+            raise FencedError(f"PRODUCER_FENCED: {name} of epoch {epoch}, now {self.epochs.get(name)}")
+        self._end(name, COMMITTED)
+
+    def _open(self, name: str) -> AtomicCommit | None:
+        return next((c for c in self.commits if c.name == name and c.state == OPEN), None)
+
+    def _end(self, name: str, state: str) -> None:
+        found = self._open(name)
+        if found is not None:
+            found.state = state
+            if state == COMMITTED:
+                self.committed |= found.offsets
+
+    def expire(self) -> None:
+        """Abort commits that are open for too long; their producers are fenced."""
+        for commit in self.commits:
+            if commit.state == OPEN and self.monotonic_s() - commit.began_s > TRANSACTION_TIMEOUT_S:
+                commit.state = ABORTED
+                self.epochs[commit.name] += 1
+
+    def stable_offset(self, topic: str, partition: int) -> int | None:
+        """Return the committed offset. Raises StreamsError while an open commit may still move it."""
+        self.expire()
+        if any(c.state == OPEN and (topic, partition) in c.offsets for c in self.commits):
+            raise StreamsError("UNSTABLE_OFFSET_COMMIT")
+        return self.committed.get((topic, partition))
+
 
 class MemorySource:
-    """One member of a group over a :class:`MemoryLog`; tests move partitions with :meth:`assign`."""
+    """One member of the group over a :class:`MemoryLog`; tests move partitions by :meth:`MemoryLog.rebalance`."""
 
-    def __init__(self, log: MemoryLog, topic: str) -> None:
-        self._log, self._topic = log, topic
+    def __init__(self, log: MemoryLog, topic: str, member: str = "member", wire: Wire = direct) -> None:
+        self._log, self.topic, self.member, self._wire = log, topic, member, wire
         self._assignment = Assignment(0, (), member=False)
+        self._joined: int | None = None
         self._positions: dict[int, int] = {}
-        self._pending: tuple[int, ...] | None = None
-
-    def assign(self, *partitions: int) -> None:
-        """Hand other partitions to this member at its next call that talks to the log."""
-        self._pending = partitions
 
     def _rebalance(self) -> None:
-        if self._pending is not None:
-            self._assignment = Assignment(self._assignment.generation + 1, self._pending, member=True)
-            self._positions, self._pending = {}, None
+        if self._joined != self._log.generation:
+            self._joined = self._log.generation
+            mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
+            self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)
+            self._positions = {}
 
     @property
     def assignment(self) -> Assignment:
         """See :class:`services.streams.Source`."""
         return self._assignment
 
+    @property
+    def group_metadata(self) -> tuple[str, int]:
+        """The member and the generation that it knows."""
+        return self.member, -1 if self._joined is None else self._joined
+
     def poll(self, records_max: int, timeout_s: float) -> Records:  # noqa: ARG002 - the twin never waits
         """See :class:`services.streams.Source`."""
         self._rebalance()
-        found: list[tuple[int, int, tuple[bytes | None, bytes | None, int]]] = []
+        found: list[tuple[int, int, Stored]] = []
         if self._log.available:
             for partition, position in self._positions.items():
-                log = self._log.partition_log(self._topic, partition)
+                log = self._log.partition_log(self.topic, partition)
+                if position < self._log.log_start.get((self.topic, partition), 0) or position > len(log):
+                    raise StreamsError("OFFSET_OUT_OF_RANGE")
                 stop = min(len(log), position + records_max - len(found))
                 found += [(partition, offset, log[offset]) for offset in range(position, stop)]
                 self._positions[partition] = max(position, stop)
-        columns = np.array([(p, o, r[2]) for p, o, r in found], np.int64).reshape(-1, 3)
+        columns = np.array([(p, o, r.timestamp_ms) for p, o, r in found], np.int64).reshape(-1, 3)
         return Records(
-            self._topic, columns[:, 0], columns[:, 1], columns[:, 2],
-            [r[0] for _, _, r in found], [r[1] for _, _, r in found],
+            self.topic, columns[:, 0], columns[:, 1], columns[:, 2],
+            [r.key for _, _, r in found], [r.value for _, _, r in found],
         )  # fmt: skip
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
         """See :class:`services.streams.Source`."""
+        return self._wire("log_states", lambda: {p: self._log_state(p) for p in partitions})
+
+    def _log_state(self, partition: int) -> LogState:
+        log = self._log
+        log.check_available()
+        start = log.log_start.get((self.topic, partition), 0)
+        end = log.end(self.topic, partition)
+        return LogState(log.stable_offset(self.topic, partition), start, end, log.topic_id, log.partitions)
+
+    def offset_at(self, partition: int, at_ms: int) -> int:
+        """See :class:`services.streams.Source`."""
         self._log.check_available()
-        return {
-            p: LogState(
-                self._log.committed.get((self._topic, p)),
-                0,
-                len(self._log.partition_log(self._topic, p)),
-                self._log.topic_id,
-            )
-            for p in partitions
-        }
+        log, start = self._log.partition_log(self.topic, partition), self._log.log_start.get((self.topic, partition), 0)
+        return next((o for o in range(start, len(log)) if log[o].timestamp_ms >= at_ms), len(log))
 
     def start(self, offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Source`."""
         assert set(offsets) <= set(self._assignment.partitions)
         self._positions = dict(offsets)
 
-    def keep_alive(self, timeout_s: float) -> None:  # noqa: ARG002 - the twin never waits
+    def keep_alive(self, timeout_s: float) -> None:
         """See :class:`services.streams.Source`."""
-        self._rebalance()
+        self._log.sleep(timeout_s)
+        self._wire("keep_alive", self._rebalance)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Source`."""
+        self._wire("commit_offsets", lambda: self._commit(offsets))
+
+    def _commit(self, offsets: Mapping[int, int]) -> None:
         self._log.check_available()
-        if self._pending is not None:
-            raise StreamsError("the partitions were handed to another member")
-        self._log.committed |= {(self._topic, p): offset for p, offset in offsets.items()}
+        self._log.check_member(*self.group_metadata)
+        self._log.committed |= {(self.topic, p): offset for p, offset in offsets.items()}
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
@@ -108,32 +244,89 @@ class MemorySource:
 
     def lag(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
-        return {p: len(self._log.partition_log(self._topic, p)) - at for p, at in self._positions.items()}
+        return {p: self._log.end(self.topic, p) - at for p, at in self._positions.items()}
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
 
 
-class MemorySink:
-    """Appends to a :class:`MemoryLog` at flush; keys choose the partition by their sum of bytes."""
+def partition_of(key: bytes | None, partitions: int) -> int:
+    """Return the partition of a key: by its sum of bytes."""
+    return sum(key or b"") % partitions
 
-    def __init__(self, log: MemoryLog) -> None:
-        self._log = log
-        self._queued: list[tuple[str, bytes | None, bytes]] = []
 
-    def send(self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
-        """See :class:`services.streams.Sink`."""
-        self._queued += [(topic, key, value) for key, value in zip(keys, values, strict=True)]
+class MemoryAtomicProducer:
+    """See :class:`services.streams.atomic.AtomicProducer`."""
 
-    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - the twin never waits
-        """See :class:`services.streams.Sink`."""
-        if not self._log.available:
-            return False
-        for topic, key, value in self._queued:
-            self._log.append(topic, key, value, 0, sum(key or b"") % self._log.partitions)
+    def __init__(self, log: MemoryLog, source: MemorySource, name: str, wire: Wire = direct) -> None:
+        self._log, self._source, self._name, self._wire = log, source, name, wire
+        self._epoch: int = wire("init_producer", lambda: log.init_producer(name))
+        self._queued: list[Output] = []
+        self._sent = self._stored = 0
+
+    def begin(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
         self._queued = []
-        return True
+
+    def queue(self, output: Output) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        self._queued.append(output)
+
+    def add_offsets(self, offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        self._wire("add_offsets", lambda: self._add_offsets(offsets))
+
+    def _add_offsets(self, offsets: Mapping[int, int]) -> None:
+        commit = self._log.open_commit(self._name, self._epoch)
+        self._log.check_member(*self._source.group_metadata)
+        commit.offsets |= {(self._source.topic, p): offset for p, offset in offsets.items()}
+
+    def flush(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`: one request for each topic."""
+        for output in self._queued:
+            self._sent += 1
+            self._wire(f"produce {output.topic}", partial(self._produce, output, self._sent))
+
+    def _produce(self, output: Output, number: int) -> None:
+        commit = self._log.open_commit(self._name, self._epoch)
+        if number <= self._stored:  # requests are numbered: Kafka keeps each once
+            return
+        self._stored = number
+        for key, value in zip(output.keys, output.values, strict=True):
+            log = self._log.partition_log(output.topic, partition_of(key, self._log.partitions))
+            log.append(Stored(key, value, 0, commit))
+
+    def commit(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        self._wire("end_commit", lambda: self._log.end_commit(self._name, self._epoch))
+
+    def troubled(self) -> bool:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        return False
 
     def close(self) -> None:
-        """See :class:`services.streams.Sink`."""
-        self._queued = []
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+
+
+class MemoryPublisher:
+    """At least once over a :class:`MemoryLog`. See :class:`services.streams.Publisher`."""
+
+    def __init__(self, log: MemoryLog, source: MemorySource, wire: Wire = direct) -> None:
+        self._log, self._source, self._wire = log, source, wire
+
+    def open(self) -> None:
+        """See :class:`services.streams.Publisher`."""
+
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.Publisher`."""
+        for output in outputs:
+            self._wire(f"produce {output.topic}", partial(self._produce, output))
+        self._source.commit(offsets)
+
+    def _produce(self, output: Output) -> None:
+        self._log.check_available()
+        for key, value in zip(output.keys, output.values, strict=True):
+            self._log.append(output.topic, key, value, 0, partition_of(key, self._log.partitions))
+
+    def close(self) -> None:
+        """See :class:`services.streams.Publisher`."""

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.kafka import COMMON, REQUEST_TIMEOUT_S, describe, to_records
+from services.streams.clients import COMMON, REQUEST_TIMEOUT_S, describe, to_records
 
 _READER: Final = {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it

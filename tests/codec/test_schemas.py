@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import uuid
 from pathlib import Path
 
+import fastavro
 import numpy as np
 import pytest
 import yaml
 
 from services.codec.records import decode_record, encode_record
-from services.codec.schemas import _load_topic, topics
+from services.codec.schemas import HEADER_BYTES, _load_topic, topics
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
 from services.core.validation import Reject, validate
@@ -62,6 +64,29 @@ def test_every_rejected_example_is_refused_for_its_reason(path: Path):
     example = json.loads(path.read_text())
 
     assert verdict(path.parts[-4], example["record"]) == Reject[example["reason"]]
+
+
+OLD_EXAMPLES = [
+    (older, path)
+    for topic in topics().values()
+    for older in topic.versions[:-1]
+    for path in EXAMPLES
+    if path.parts[-3] == topic.name
+]
+
+
+@pytest.mark.parametrize(("older", "path"), OLD_EXAMPLES, ids=lambda p: getattr(p, "stem", None) or f"v{p.version}")
+def test_a_new_version_of_a_schema_reads_the_records_of_every_older_one(older, path: Path):
+    example = to_record(json.loads(path.read_text()))
+    names = [field["name"] for field in older.definition["fields"]]
+    written = encode_record(older, {name: example[name] for name in names})
+    newest = topics()[older.topic].latest
+
+    read = fastavro.schemaless_reader(io.BytesIO(written[HEADER_BYTES:]), older.parsed, newest.parsed)
+
+    assert {name: read[name] for name in names} == {name: example[name] for name in names}
+    assert read.keys() == {field["name"] for field in newest.definition["fields"]}
+    assert decode_record(written)[0] is older
 
 
 @pytest.mark.parametrize("name", sorted(topics()))

@@ -18,7 +18,7 @@ from services.core.money import EXPONENTS
 from services.core.policy import Action
 from services.observer.questions import QUESTIONS
 from services.runtime.logs import transaction_token
-from services.streams.kafka import KafkaSink
+from services.streams.sink import KafkaSink
 from tests.containers import ROOT
 from tests.integration.system import (
     check_everything,
@@ -86,7 +86,7 @@ def test_a_hundred_thousand_transactions_are_decided_and_prometheus_counts_what_
 
     counts = check_everything(system)
 
-    assert counts == {"inputs": 100_003, "decided": 100_000, "refused": len(BAD), "repeats": 0}
+    assert counts == {"inputs": 100_003, "decided": 100_000, "refused": len(BAD)}
     wait_until(lambda: system.value("sum(proact_records_in_total)") == 100_003, 30, "Prometheus has looked")
     decisions = [decode_record(value)[1] for _, _, _, value in read_all(system, "card-decisions")]
     by_action = Counter(decision["action"] for decision in decisions)
@@ -270,4 +270,4 @@ def test_a_scorer_that_is_stopped_ends_by_itself(system):
     wait_drained(system, 60)
 
     assert state["ExitCode"] == 0, "137 is a kill"
-    assert check_everything(system)["repeats"] >= 0
+    assert check_everything(system)["decided"] >= 40_000

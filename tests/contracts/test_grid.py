@@ -3,18 +3,65 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
+import redis
 
-from services.grid import Applied, Grid, GridUnavailableError, GridWrite, RefusedClaimError
-from services.grid.memory import MemoryGrid
+from services.grid import (
+    Applied,
+    Attempt,
+    Claim,
+    Grid,
+    GridMovedError,
+    GridRead,
+    GridUnavailableError,
+    GridWrite,
+    HaltedError,
+    LogIdentity,
+    RefusedClaimError,
+    UnsafeGridError,
+)
+from services.grid.keys import meta_key, profiles_key
+from services.grid.memory import GridMemory, MemoryGrid
 from services.grid.near_cache import NearCache
-from services.grid.redis import RedisGrid
+from services.grid.redis import READ_CARDS_MAX, RedisGrid
+
+HERE = LogIdentity("id", 3, 1)
+CARDS, PROFILES = [b"card-1", b"card-\xc3\xa9 {x}*"], [b"\x00\xff" * 10, b"two"]
+
+
+@dataclass
+class Store:
+    """A store that several processes are connected to, and what can befall it."""
+
+    connect: Callable[[], Grid]
+    forget_meta: Callable[[str], None]
+    forget_profile: Callable[[str, bytes], None]
 
 
 @pytest.fixture(params=["memory", "redis"])
-def grid(request: pytest.FixtureRequest) -> Grid:
-    return MemoryGrid() if request.param == "memory" else RedisGrid(request.getfixturevalue("stack").redis_url)
+def store(request: pytest.FixtureRequest) -> Store:
+    if request.param == "memory":
+        memory, count = GridMemory(), iter(range(100))
+        return Store(
+            lambda: MemoryGrid(memory, f"process-{next(count)}"),
+            lambda topic: memory.metas.pop((topic, 0), None) and None,
+            lambda topic, card: memory.of(topic, 0).pop(card) and None,
+        )
+    url = request.getfixturevalue("stack").redis_url
+    client = redis.Redis.from_url(url)
+    return Store(
+        lambda: RedisGrid(url),
+        lambda topic: client.delete(meta_key(topic, 0)) and None,
+        lambda topic, card: client.hdel(profiles_key(topic, 0), card) and None,
+    )
+
+
+@pytest.fixture
+def grid(store: Store) -> Grid:
+    return store.connect()
 
 
 @pytest.fixture
@@ -22,57 +69,78 @@ def topic() -> str:
     return f"topic-{uuid.uuid4().hex[:8]}"
 
 
-CARDS, PROFILES = [b"card-1", b"card-\xc3\xa9 {x}*"], [b"\x00\xff" * 10, b"two"]
+def claim_of(grid: Grid, topic: str, partition: int = 0) -> Claim:
+    return grid.claim(topic, partition, HERE)
+
+
+def read(grid: Grid, topic: str, claim: Claim, expected: int | None) -> list[bytes | None]:
+    return grid.read(topic, [GridRead(claim, expected, CARDS)])[0]
+
+
+def written(grid: Grid, topic: str) -> Claim:
+    claim = claim_of(grid, topic)
+    assert grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)]) == [Applied.APPLIED]
+    return claim
 
 
 def test_a_new_partition_holds_nothing(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
+    claim = claim_of(grid, topic)
 
-    assert (claim.applied, claim.epoch) == (None, 1)
-    assert grid.read(topic, [0, 0], CARDS) == [None, None]
+    assert (claim.applied, claim.epoch, claim.died) == (None, 1, False)
+    assert read(grid, topic, claim, None) == [None, None]
 
 
 def test_what_is_applied_is_read_and_the_offset_moves_with_it(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
+    claim = written(grid, topic)
 
-    assert grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)]) == [Applied.APPLIED]
+    assert read(grid, topic, claim, 7) == PROFILES
+    assert grid.dump(topic, 0) == dict(zip(CARDS, PROFILES, strict=True))
+    assert claim_of(grid, topic).applied == 7
+    assert claim_of(grid, topic, 1).applied is None
 
-    assert grid.read(topic, [0, 0], CARDS) == PROFILES
-    assert grid.read(topic, [1, 1], CARDS) == [None, None]
-    assert grid.claim(topic, 0, "id", 1).applied == 7
+
+def test_reading_of_several_partitions_keeps_them_apart_however_many_cards_there_are(grid: Grid, topic: str):
+    many = [b"card-%d" % i for i in range(READ_CARDS_MAX + 10)]
+    first, second = claim_of(grid, topic), claim_of(grid, topic, 1)
+    grid.apply(topic, [GridWrite(first, None, 7, many, many), GridWrite(second, None, 3, CARDS, PROFILES)])
+
+    found = grid.read(topic, [GridRead(first, 7, many), GridRead(second, 3, CARDS)])
+
+    assert found == [many, PROFILES]
 
 
 def test_repeating_a_write_whose_answer_was_lost_is_success_and_changes_nothing(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
+    claim = claim_of(grid, topic)
     write = GridWrite(claim, None, 7, CARDS, PROFILES)
     grid.apply(topic, [write])
 
     assert grid.apply(topic, [write]) == [Applied.APPLIED]
 
 
-def test_a_write_of_an_earlier_owner_is_refused(grid: Grid, topic: str):
-    old = grid.claim(topic, 0, "id", 1)
-    new = grid.claim(topic, 0, "id", 1)
+def test_a_write_and_a_read_of_an_earlier_owner_are_refused(grid: Grid, topic: str):
+    old = claim_of(grid, topic)
+    new = claim_of(grid, topic)
 
     assert grid.apply(topic, [GridWrite(old, None, 7, CARDS, PROFILES)]) == [Applied.FENCED]
+    with pytest.raises(GridMovedError):
+        read(grid, topic, old, None)
 
-    assert grid.read(topic, [0, 0], CARDS) == [None, None]
+    assert read(grid, topic, new, None) == [None, None]
     assert new.epoch == old.epoch + 1
 
 
 def test_a_write_from_another_base_is_refused_whole(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
-    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)])
+    claim = written(grid, topic)
 
     assert grid.apply(topic, [GridWrite(claim, 5, 9, CARDS, [b"x", b"y"])]) == [Applied.MOVED]
 
-    assert grid.read(topic, [0, 0], CARDS) == PROFILES
-    assert grid.claim(topic, 0, "id", 1).applied == 7
+    assert read(grid, topic, claim, 7) == PROFILES
+    assert claim_of(grid, topic).applied == 7
 
 
 def test_each_partition_is_judged_by_itself(grid: Grid, topic: str):
-    mine, stale = grid.claim(topic, 0, "id", 1), grid.claim(topic, 1, "id", 1)
-    grid.claim(topic, 1, "id", 1)
+    mine, stale = claim_of(grid, topic), claim_of(grid, topic, 1)
+    claim_of(grid, topic, 1)
 
     answers = grid.apply(topic, [GridWrite(mine, None, 3, CARDS, PROFILES), GridWrite(stale, None, 3, CARDS, PROFILES)])
 
@@ -80,44 +148,162 @@ def test_each_partition_is_judged_by_itself(grid: Grid, topic: str):
 
 
 def test_a_batch_without_profiles_still_moves_the_offset(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
+    claim = claim_of(grid, topic)
 
     assert grid.apply(topic, [GridWrite(claim, None, 4, [], [])]) == [Applied.APPLIED]
-    assert grid.claim(topic, 0, "id", 1).applied == 4
+    assert claim_of(grid, topic).applied == 4
 
 
-@pytest.mark.parametrize(("topic_id", "layout"), [("other", 1), ("id", 2)])
-def test_a_recreated_topic_and_another_layout_are_noticed(grid: Grid, topic: str, topic_id: str, layout: int):
-    grid.claim(topic, 0, "id", 1)
+@pytest.mark.parametrize("change", [{"topic_id": "other"}, {"partitions": 4}])
+def test_a_recreated_topic_and_another_number_of_partitions_are_noticed(grid: Grid, topic: str, change: dict):
+    written(grid, topic)
 
-    with pytest.raises(RefusedClaimError):
-        grid.claim(topic, 0, topic_id, layout)
+    with pytest.raises(RefusedClaimError) as refused:
+        grid.claim(topic, 0, replace(HERE, **change))
+
+    assert refused.value.found == HERE
+    assert claim_of(grid, topic).applied == 7
 
 
-def test_profiles_that_stand_for_no_offset_are_not_used(grid: Grid, topic: str):
-    """As after the loss of the partition's meta alone: what is left is of an unknown point of the log."""
-    claim = grid.claim(topic, 0, "id", 1)
-    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)])
-    forget_meta(grid, topic)
+def test_profiles_of_another_layout_are_dropped_and_never_mixed(grid: Grid, topic: str):
+    written(grid, topic)
 
+    claim = grid.claim(topic, 0, replace(HERE, layout=2))
+
+    assert claim.applied is None
+    assert read(grid, topic, claim, None) == [None, None]
+
+
+def test_the_loss_of_a_partitions_meta_is_found_before_anything_is_read_or_written(store: Store, topic: str):
+    grid = store.connect()
+    claim = written(grid, topic)
+    store.forget_meta(topic)
+
+    with pytest.raises(GridMovedError):
+        read(grid, topic, claim, 7)
     assert grid.apply(topic, [GridWrite(claim, 7, 8, CARDS, PROFILES)]) == [Applied.MOVED]
-    assert grid.claim(topic, 0, "id", 1).applied is None
-    assert grid.read(topic, [0, 0], CARDS) == [None, None]
+    again = claim_of(grid, topic)
+    assert again.applied is None
+    assert read(grid, topic, again, None) == [None, None]
 
 
-def forget_meta(grid: Grid, topic: str) -> None:
-    if isinstance(grid, MemoryGrid):
-        del grid.metas[topic, 0]
-    else:
-        assert isinstance(grid, RedisGrid)
-        grid._client.delete(f"{{{topic}:0}}:meta")
+def test_the_loss_of_one_profile_is_found_before_its_card_looks_new(store: Store, topic: str):
+    grid = store.connect()
+    claim = written(grid, topic)
+    store.forget_profile(topic, CARDS[0])
+
+    with pytest.raises(GridMovedError):
+        grid.read(topic, [GridRead(claim, 7, [b"another card"])])
+    assert grid.apply(topic, [GridWrite(claim, 7, 8, [b"another card"], [b"x"])]) == [Applied.MOVED]
+    assert claim_of(grid, topic).applied is None
 
 
 def test_an_applied_offset_never_goes_back(grid: Grid, topic: str):
-    claim = grid.claim(topic, 0, "id", 1)
+    claim = claim_of(grid, topic)
 
     with pytest.raises(AssertionError):
         GridWrite(claim, 8, 7, [], [])
+
+
+def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store: Store, topic: str):
+    first, second, third = store.connect(), store.connect(), store.connect()
+    claim = claim_of(first, topic)
+    assert not claim_of(first, topic).died, "the same process again"
+    claim = claim_of(first, topic)
+    first.note_attempt(topic, claim, Attempt(3, 9))
+    first.note_killer(topic, claim, 5)
+    first.note_killer(topic, claim, 4)
+
+    successor = claim_of(second, topic)
+
+    assert (successor.died, successor.attempt, successor.killers) == (True, Attempt(3, 9), frozenset({4, 5}))
+    second.note_attempt(topic, successor, None)
+    second.release(topic, [successor])
+    last = claim_of(third, topic)
+    assert (last.died, last.attempt, last.killers) == (False, None, frozenset({4, 5}))
+
+
+def test_only_the_owner_releases_and_notes(store: Store, topic: str):
+    first, second, third = store.connect(), store.connect(), store.connect()
+    old = claim_of(first, topic)
+    claim_of(second, topic)
+    first.release(topic, [old])
+    first.note_attempt(topic, old, Attempt(1, 2))
+    first.note_killer(topic, old, 1)
+
+    claim = claim_of(third, topic)
+
+    assert (claim.died, claim.attempt, claim.killers) == (True, None, frozenset())
+
+
+def test_a_halted_partition_is_nobodys_until_it_is_resumed(grid: Grid, topic: str):
+    claim = written(grid, topic)
+    grid.halt(topic, 0, "somebody looks at it")
+
+    with pytest.raises(HaltedError, match="looks at it"):
+        claim_of(grid, topic)
+    assert grid.apply(topic, [GridWrite(claim, 7, 9, CARDS, PROFILES)]) == [Applied.FENCED]
+    assert grid.status(topic, [0])[0].halted == "somebody looks at it"
+    assert grid.claim(topic, 0, HERE, even_if_halted=True).applied == 7
+    assert grid.resumed(topic, [0, 1]) == [0, 0]
+    grid.resume(topic, 0)
+    assert grid.resumed(topic, [0, 1]) == [1, 0]
+    assert claim_of(grid, topic).applied == 7
+
+
+def test_a_halt_that_drops_forgets_whose_fold_it_was(grid: Grid, topic: str):
+    written(grid, topic)
+    grid.halt(topic, 0, "is rebuilt", drop=True)
+
+    claim = grid.claim(topic, 0, replace(HERE, topic_id="another"), even_if_halted=True)
+
+    assert (claim.applied, claim.epoch) == (None, 2)
+    assert grid.dump(topic, 0) == {}
+
+
+def test_the_status_says_what_there_is(grid: Grid, topic: str):
+    written(grid, topic)
+    here, nothing = grid.status(topic, [0, 1])
+
+    assert (here.identity, here.epoch, here.applied, here.profiles, here.halted) == (HERE, 1, 7, 2, None)
+    assert (nothing.identity, nothing.epoch, nothing.applied, nothing.profiles) == (None, 0, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "bad", "words"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("replicaof", None, "slave")],
+)
+def test_a_redis_that_would_lose_profiles_in_silence_is_refused(own_stack, setting, bad, words):
+    stack = own_stack()
+    client, grid = redis.Redis.from_url(stack.redis_url), RedisGrid(stack.redis_url)
+    grid.check()
+    if setting == "replicaof":
+        client.replicaof("127.0.0.1", 1)
+    else:
+        client.config_set(setting, bad)
+
+    with pytest.raises(UnsafeGridError, match=words):
+        grid.check()
+
+
+def test_a_redis_that_forgot_the_scripts_gets_them_again(stack, topic: str):
+    grid = RedisGrid(stack.redis_url)
+    claim = written(grid, topic)
+    redis.Redis.from_url(stack.redis_url).script_flush()
+
+    assert grid.apply(topic, [GridWrite(claim, 7, 8, CARDS, PROFILES)]) == [Applied.APPLIED]
+
+
+def test_a_redis_that_does_not_take_scripts_is_refused(stack):
+    client = redis.Redis.from_url(stack.redis_url)
+    client.acl_setuser("noscript", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-script"])
+    client.script_flush()
+    url = stack.redis_url.replace("redis://", "redis://noscript:x@")
+    try:
+        with pytest.raises(UnsafeGridError, match="scripts"):
+            RedisGrid(url).check()
+    finally:
+        client.acl_deluser("noscript")
 
 
 def test_a_redis_that_is_not_there_is_an_outage():
@@ -139,6 +325,6 @@ def test_the_near_cache_is_bounded_and_forgets_the_oldest_first():
 
     assert len(cache) == 3
     assert cache.get([0, 0, 1], [b"card-0", b"card-4", b"card-4"]) == [None, b"x" * 100, None]
-    cache.drop([0])
+    cache.clear()
     assert len(cache) == 0
     assert cache._bytes == 0

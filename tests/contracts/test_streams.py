@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 
 from services.codec.schemas import topics
-from services.streams import Records, Sink, Source, StreamsError
+from services.streams import Output, Publisher, Records, Source, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
+from services.streams.atomic import AtomicPublisher
+from services.streams.clients import ATOMIC, PRODUCER
 from services.streams.committer import SERVE_S, SERVINGS_MAX
-from services.streams.kafka import _PRODUCER, KafkaSink, KafkaSource
-from services.streams.memory import MemoryLog, MemorySink, MemorySource
+from services.streams.kafka import KafkaSource
+from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource
+from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
 from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
 
 PARTITIONS = 2
 
@@ -27,36 +31,72 @@ class Log:
     """A topic with a member of a group on it, whichever the backend."""
 
     topic: str
-    source: Source
-    sink: Sink
-    member: Callable[[], Source]
+    source: Any
+    publisher: Callable[..., Publisher]
+    """Makes a publisher: of a name for atomic commits, of None for at least once."""
+    send: Callable[[int], None]
+    answers: Callable[[], list[bytes | None]]
+    """What a reader of committed records sees of the topic ``{topic}-out``."""
+    memory: MemoryLog | None = None
+
+
+def memory_log(topic: str) -> Log:
+    memory = MemoryLog(PARTITIONS)
+    source = MemorySource(memory, topic)
+    memory.rebalance({"member": tuple(range(PARTITIONS))})
+
+    def publisher(name: str | None = None, source: MemorySource = source) -> Publisher:
+        if name is None:
+            return MemoryPublisher(memory, source)
+        return AtomicPublisher(lambda: MemoryAtomicProducer(memory, source, name), time.monotonic)
+
+    def send(count: int) -> None:
+        for i in range(count):
+            key = b"key-%d" % (i % 5)
+            memory.append(topic, key, b"%d" % i, 0, sum(key) % PARTITIONS)
+
+    def answers() -> list[bytes | None]:
+        return [r.value for p in range(PARTITIONS) for r in memory.visible(f"{topic}-out", p)]
+
+    return Log(topic, source, publisher, send, answers, memory)
+
+
+def kafka_log(topic: str, address: str) -> Log:
+    KafkaAdmin(address).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
+    source, sink = KafkaSource(address, f"group-{topic}", topic), KafkaSink(address)
+
+    def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
+        if name is None:
+            return RepeatingPublisher(address, source)
+        return AtomicPublisher(lambda: KafkaAtomicProducer(address, source, name), time.monotonic)
+
+    def send(count: int) -> None:
+        sink.send(topic, [b"key-%d" % (i % 5) for i in range(count)], [b"%d" % i for i in range(count)])
+        assert sink.flush(10)
+
+    def answers() -> list[bytes | None]:
+        reader, found = KafkaReader(address, [f"{topic}-out"], from_beginning=True), []
+        quiet_at = time.monotonic() + 1.0
+        while time.monotonic() < quiet_at:
+            for records in reader.read(0.2):
+                found += records.values
+                quiet_at = time.monotonic() + 1.0
+        reader.close()
+        return found
+
+    return Log(topic, source, publisher, send, answers)
 
 
 @pytest.fixture(params=["memory", "kafka"])
 def log(request: pytest.FixtureRequest):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    sources: list[Any] = []
-    if request.param == "memory":
-        memory = MemoryLog(PARTITIONS)
-
-        def member() -> Source:
-            sources.append(MemorySource(memory, topic))
-            sources[-1].assign(*range(PARTITIONS))
-            return sources[-1]
-
-        sink: Sink = MemorySink(memory)
-    else:
-        address = request.getfixturevalue("stack").kafka_address
-        KafkaAdmin(address).apply([TopicPlan(topic, PARTITIONS, 1, 131_072)])
-
-        def member() -> Source:
-            sources.append(KafkaSource(address, f"group-{topic}", topic))
-            return sources[-1]
-
-        sink = KafkaSink(address)
-    yield Log(topic, member(), sink, member)
-    for source in sources:
-        source.close()
+    made = (
+        memory_log(topic)
+        if request.param == "memory"
+        else kafka_log(topic, request.getfixturevalue("stack").kafka_address)
+    )
+    yield made
+    made.source.close()
 
 
 def until_assigned(source: Source, count: int = PARTITIONS) -> None:
@@ -77,9 +117,11 @@ def drain(source: Source, count: int) -> list[Records]:
 
 
 def send(log: Log, count: int) -> None:
-    keys = [b"key-%d" % (i % 5) for i in range(count)]
-    log.sink.send(log.topic, keys, [b"%d" % i for i in range(count)])
-    assert log.sink.flush(10)
+    log.send(count)
+
+
+def outputs(log: Log, *values: bytes) -> list[Output]:
+    return [Output(f"{log.topic}-out", [b"key"] * len(values), list(values))]
 
 
 def start_at_zero(log: Log) -> None:
@@ -140,6 +182,114 @@ def test_committed_offsets_are_what_the_log_says_afterwards(log: Log):
     assert (states[0].committed, states[1].committed) == (3, None)
     assert sum(s.log_end for s in states.values()) == 20
     assert states[0].topic_id == states[1].topic_id
+
+
+def test_an_atomic_commit_shows_outputs_and_offsets_together(log: Log):
+    start_at_zero(log)
+    publisher = log.publisher("name")
+    publisher.open()
+    publisher.publish(outputs(log, b"a", b"b"), {0: 4, 1: 2})
+    publisher.publish(outputs(log, b"c"), {0: 5})
+
+    assert log.answers() == [b"a", b"b", b"c"]
+    assert {p: s.committed for p, s in log.source.log_states([0, 1]).items()} == {0: 5, 1: 2}
+    publisher.close()
+
+
+def test_at_least_once_publishes_outputs_and_then_offsets(log: Log):
+    start_at_zero(log)
+    publisher = log.publisher()
+    publisher.open()
+    publisher.publish(outputs(log, b"a"), {0: 4})
+
+    assert log.answers() == [b"a"]
+    assert log.source.log_states([0])[0].committed == 4
+    publisher.close()
+
+
+def half_done(log: Log, name: str, offsets: dict[int, int]) -> Any:
+    """Leave an atomic commit open, as a process does that dies in it."""
+    publisher = log.publisher(name)
+    publisher.open()
+    producer = publisher._producer  # type: ignore[attr-defined]
+    producer.begin()
+    producer.queue(outputs(log, b"half")[0])
+    producer.add_offsets(offsets)
+    producer.flush()
+    return producer
+
+
+def test_nothing_of_an_atomic_commit_that_was_not_ended_is_ever_seen(log: Log):
+    start_at_zero(log)
+    dead = half_done(log, "name", {0: 3})
+    successor = log.publisher("name")
+    successor.open()
+
+    assert log.source.log_states([0])[0].committed is None, "the successor of the same name has aborted it"
+    assert log.answers() == []
+    with pytest.raises(StreamsError):
+        dead.commit()
+    successor.publish(outputs(log, b"whole"), {0: 3})
+    assert log.answers() == [b"whole"]
+    successor.close()
+
+
+def test_an_open_commit_of_another_name_hides_what_is_committed(log: Log):
+    """So a successor that does not know the name of the dead must wait until Kafka takes it for dead, too."""
+    start_at_zero(log)
+    half_done(log, "name", {0: 3})
+
+    with pytest.raises(StreamsError):
+        log.source.log_states([0])
+    log.publisher("name").open()
+    assert log.source.log_states([0])[0].committed is None
+
+
+def test_an_ended_commit_that_its_owner_never_heard_of_counts(log: Log):
+    start_at_zero(log)
+    half_done(log, "name", {0: 3}).commit()
+    successor = log.publisher("name")
+    successor.open()
+
+    assert log.source.log_states([0])[0].committed == 3
+    assert log.answers() == [b"half"]
+    successor.close()
+
+
+def test_the_group_looks_at_the_generation_and_not_at_who_has_the_partition(log: Log):
+    """Hence the worker itself must only commit what it owns, and nothing of an earlier assignment."""
+    start_at_zero(log)
+    log.source.start({0: 0})
+    publisher = log.publisher("name")
+    publisher.open()
+    publisher.publish([], {1: 7})
+
+    assert log.source.log_states([1])[1].committed == 7
+    publisher.close()
+
+
+def test_a_commit_of_a_member_that_left_is_refused(log: Log):
+    start_at_zero(log)
+    publisher = log.publisher("name")
+    publisher.open()
+    if log.memory is not None:
+        log.memory.rebalance({"another": (0, 1)})
+    else:
+        log.source._consumer.unsubscribe()
+        log.source.poll(1, 0.5)
+
+    with pytest.raises(StreamsError):
+        publisher.publish(outputs(log, b"late"), {0: 4})
+    assert log.answers() == []
+
+
+def test_an_offset_at_a_time_is_the_first_that_is_not_before_it(log: Log):
+    send(log, 20)
+    until_assigned(log.source)
+    end = log.source.log_states([0])[0].log_end
+
+    assert log.source.offset_at(0, 0) == 0
+    assert log.source.offset_at(0, 4_000_000_000_000) == end > 0
 
 
 def test_keeping_alive_takes_no_records_and_loses_none(log: Log):
@@ -219,8 +369,8 @@ def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
     admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])
     source, sink = KafkaSource(stack.kafka_address, f"group-{topic}", topic), KafkaSink(stack.kafka_address)
-    log = Log(topic, source, sink, lambda: source)
-    send(log, 30)
+    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
+    assert sink.flush(10)
     until_assigned(source, 2)
     source.start({0: 0, 1: 0})
     drain(source, 30)
@@ -240,21 +390,20 @@ def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
 
 def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
     stack, topic = own_stack(), "card-transactions"
-    log = Log(
-        topic, KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address), lambda: log.source
-    )
-    until_assigned(log.source, 3)
-    log.source.start(dict.fromkeys(range(3), 0))
-    send(log, 30)
-    drain(log.source, 30)
-    log.source.commit({0: 1})
+    source, sink = KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address)
+    until_assigned(source, 3)
+    source.start(dict.fromkeys(range(3), 0))
+    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
+    assert sink.flush(10)
+    drain(source, 30)
+    source.commit({0: 1})
     stack.kafka.down()
     begin = time.monotonic()
     for offset in (2, 3):
         with pytest.raises(StreamsError):
-            log.source.commit({0: offset})
+            source.commit({0: offset})
     with pytest.raises(StreamsError):
-        log.source.log_states([0])
+        source.log_states([0])
     assert time.monotonic() - begin < 6 * SERVINGS_MAX * SERVE_S
 
     stack.kafka.up(lambda _: None)
@@ -262,10 +411,10 @@ def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are
     while states is None:
         assert time.monotonic() < deadline
         try:
-            states = log.source.log_states([0])
+            states = source.log_states([0])
         except StreamsError:
-            log.source.keep_alive(0.1)
-    log.source.close()
+            source.keep_alive(0.1)
+    source.close()
 
     assert states[0].committed in (1, 2), (
         "the commit that was given up may have happened; the one behind it was never sent"
@@ -315,4 +464,5 @@ def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
 
 
 def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
-    assert all(_PRODUCER["batch.size"] < topic.max_message_bytes for topic in topics().values())
+    for settings in (PRODUCER, ATOMIC):
+        assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())

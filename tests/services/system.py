@@ -13,15 +13,17 @@ from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns
 from services.core.features import compute_offline
-from services.grid.memory import MemoryGrid
+from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import XgboostModel, load_model
 from services.inference.released import newest_model
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.worker import Worker, WorkerLimits
+from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams.memory import MemoryLog, MemorySink, MemorySource
+from services.streams import Publisher
+from services.streams.atomic import AtomicPublisher
+from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, direct
 
 KAFKA_TIMESTAMP_MS = 1_900_000_000_000
 VOLATILE = ("decided_at_ms",)
@@ -38,22 +40,26 @@ class CrashError(BaseException):
 
 
 class Crashing:
-    """Counts the calls that have effects, and dies before or after the chosen one."""
+    """A wire that counts the requests of a worker, and lets it die before or after the chosen one."""
 
     def __init__(self, at: int | None = None, *, before: bool = True) -> None:
         self.calls, self._at, self._before = 0, at, before
 
-    def around(self, call: Any) -> Any:
-        def wrapped(*arguments: Any, **named: Any) -> Any:
-            self.calls += 1
-            if self.calls == self._at and self._before:
-                raise CrashError
-            result = call(*arguments, **named)
-            if self.calls == self._at:
-                raise CrashError
-            return result
+    def __call__(self, name: str, request: Any) -> Any:  # noqa: ARG002 - the signature of a wire
+        self.calls += 1
+        if self.calls == self._at and self._before:
+            raise CrashError
+        result = request()
+        if self.calls == self._at:
+            raise CrashError
+        return result
 
-        return wrapped
+
+class NoSandbox:
+    """Nothing is suspected."""
+
+    def survives(self, records: Any) -> bool:  # noqa: ARG002 - the signature of a sandbox
+        return True
 
 
 @dataclass
@@ -62,31 +68,36 @@ class MemorySystem:
 
     partitions: int = 2
     log: MemoryLog = field(init=False)
-    grid: MemoryGrid = field(default_factory=MemoryGrid)
+    grid: GridMemory = field(default_factory=GridMemory)
     clock: ManualClock = field(default_factory=lambda: ManualClock(KAFKA_TIMESTAMP_MS))
     batch_records_max: int = 16
+    births: int = 0
 
     def __post_init__(self) -> None:
-        self.log = MemoryLog(self.partitions)
+        self.log = MemoryLog(self.partitions, monotonic_s=self.clock.monotonic_s, sleep=self.clock.sleep)
 
     def produce(self, columns: TransactionColumns) -> None:
         for key, value in zip(columns.card_id.tolist(), encode_transactions(columns), strict=True):
             self.log.append(TOPIC, key, value, KAFKA_TIMESTAMP_MS, sum(key) % self.partitions)
 
     def worker(
-        self, crashing: Crashing | None = None, *partitions: int
+        self, wire: Any = direct, *, guarantee: str = "exactly_once", breaker_share: float = 0.5
     ) -> tuple[Worker[PreparedTransactions, ScoredOutcome], MemorySource]:
-        source, sink, grid = MemorySource(self.log, TOPIC), MemorySink(self.log), self.grid
-        if crashing is not None:
-            for owner, names in ((source, ("commit",)), (sink, ("send", "flush"))):
-                for name in names:
-                    setattr(owner, name, crashing.around(getattr(owner, name)))
-            grid = _CrashingGrid(self.grid, crashing)  # type: ignore[assignment]
-        source.assign(*(partitions or range(self.partitions)))
+        """Start a worker that gets every partition."""
+        self.births += 1
+        member = f"worker-{self.births}"
+        source, grid = MemorySource(self.log, TOPIC, member, wire), MemoryGrid(self.grid, member, wire)
+        publisher: Publisher = MemoryPublisher(self.log, source, wire)
+        if guarantee == "exactly_once":
+            publisher = AtomicPublisher(
+                lambda: MemoryAtomicProducer(self.log, source, "the-worker", wire), self.clock.monotonic_s
+            )
+        self.log.rebalance({member: tuple(range(self.partitions))})
         worker = Worker(
-            ScorerProcessor(released_model()), source, sink, grid,
-            clock=self.clock, health=Health(self.clock), metrics=MetricsRegistry(),
-            limits=WorkerLimits(self.batch_records_max, 0.0, 10_000_000),
+            ScorerProcessor(released_model()),
+            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox()),
+            Health(self.clock), MetricsRegistry(),
+            WorkerLimits(self.batch_records_max, 0.0, 10_000_000, breaker_share),
         )  # fmt: skip
         return worker, source
 
@@ -96,14 +107,14 @@ class MemorySystem:
             worker.turn()
             committed = {p: self.log.committed.get((TOPIC, p), 0) for p in range(self.partitions)}
             applied = {p: meta.applied or 0 for (_, p), meta in self.grid.metas.items()}
-            ends = {p: len(self.log.partition_log(TOPIC, p)) for p in range(self.partitions)}
+            ends = {p: self.log.end(TOPIC, p) for p in range(self.partitions)}
             if committed == ends and all(applied.get(p, 0) == ends[p] for p in ends):
                 return
         raise AssertionError("the worker did not finish")
 
     def records(self, topic: str) -> list[dict[str, Any]]:
-        raw = [r for p in range(self.partitions) for r in self.log.partition_log(topic, p)]
-        return [decode_record(value or b"")[1] for _, value, _ in raw]
+        raw = [r for p in range(self.partitions) for r in self.log.visible(topic, p)]
+        return [decode_record(record.value or b"")[1] for record in raw]
 
     def decisions(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
         """Return the decisions by the position of their transaction, without what may differ."""
@@ -113,14 +124,6 @@ class MemorySystem:
                 {name: repr(value) for name, value in record.items() if name not in VOLATILE}
             )
         return dict(found)
-
-
-class _CrashingGrid:
-    """A grid whose claim and apply may be the last thing that a worker does."""
-
-    def __init__(self, grid: MemoryGrid, crashing: Crashing) -> None:
-        self.claim, self.apply = crashing.around(grid.claim), crashing.around(grid.apply)
-        self.read, self.check = grid.read, grid.check
 
 
 def expected_vectors(columns: TransactionColumns, partitions: int) -> dict[tuple[int, int], np.ndarray]:

@@ -32,7 +32,7 @@ def records_of(keys, values) -> Records:
 
 def decide(keys, values, emit=None):
     processor = ScorerProcessor(released_model())
-    prepared = processor.prepare(records_of(keys, values))
+    prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), bool))
     emitted = np.ones(len(values), bool) if emit is None else emit
     outcome = processor.decide(prepared, [None] * len(prepared.cards), emitted, NOW_MS)
     return prepared, outcome, {o.topic: [decode_record(v)[1] for v in o.values] for o in outcome.outputs}
@@ -172,7 +172,8 @@ def test_metrics_count_what_was_decided():
     metrics, processor = MetricsRegistry(), ScorerProcessor(released_model())
     keys, values = good(20)
     minor_of = {t["transaction_id"]: t["billing_amount_minor"] for t in (decode_record(v)[1] for v in values)}
-    prepared = processor.prepare(records_of([*keys, keys[0], b"x"], [*values, values[0], b""]))
+    records = records_of([*keys, keys[0], b"x"], [*values, values[0], b""])
+    prepared = processor.prepare(records, np.zeros(len(records), bool))
     outcome = processor.decide(prepared, [None] * len(prepared.cards), np.ones(22, bool), NOW_MS)
 
     processor.measure(metrics, prepared, outcome, NOW_MS)

@@ -1,0 +1,1 @@
+"""The checker: proves, record by record, what the workers did; it shares no code with them."""

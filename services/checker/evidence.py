@@ -1,0 +1,173 @@
+"""What there is to see of a run: topics, offsets, the grid; and, where somebody looked meanwhile, what was seen then.
+
+Kafka and Redis are asked with clients of the checker's own, so that a fault in the workers' adapters shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import confluent_kafka
+import redis
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+INPUTS, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
+OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS)
+STUCK_POLLS: Final = 100
+POLL_S: Final = 0.2
+
+
+class EvidenceError(Exception):
+    """Kafka or Redis could not be asked; there is no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record as a reader saw it."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a partition while the run went on."""
+
+    at_s: float
+    partition: int
+    applied: int | None
+    epoch: int
+    committed: int | None
+
+
+@dataclass(slots=True)
+class Evidence:
+    """A run, at rest."""
+
+    inputs: list[Seen]
+    outputs: dict[str, list[Seen]]
+    committed: dict[int, int]
+    log_start: dict[int, int]
+    log_end: dict[int, int]
+    applied: dict[int, int | None]
+    profiles: dict[int, dict[bytes, bytes]]
+    hanging: list[str] = field(default_factory=list)
+    """Topics and partitions with an atomic commit that is still open."""
+    samples: list[Sample] = field(default_factory=list)
+    live: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
+    """What a reader saw while the run went on: by topic, the hash of each record by partition and offset."""
+
+
+class Log:
+    """One cluster."""
+
+    def __init__(self, bootstrap_servers: str, group_id: str) -> None:
+        self._servers, self._group = bootstrap_servers, group_id
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+
+    def ends(self, topic: str, *, committed: bool) -> dict[int, int]:
+        """Return the end of every partition as readers of committed, or of all, records see it."""
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        return self._offsets(topic, OffsetSpec.latest(), level)
+
+    def starts(self, topic: str) -> dict[int, int]:
+        """Return the first offset of every partition."""
+        return self._offsets(topic, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+
+    def _offsets(self, topic: str, spec: OffsetSpec, level: IsolationLevel) -> dict[int, int]:
+        metadata = self._admin.list_topics(topic, timeout=10).topics[topic]
+        if metadata.error is not None:
+            raise EvidenceError(f"there is no topic {topic}")
+        wanted = {TopicPartition(topic, p): spec for p in metadata.partitions}
+        asked = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=10)
+        return {tp.partition: future.result().offset for tp, future in asked.items()}
+
+    def committed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the group's stable committed offsets."""
+        request = ConsumerGroupTopicPartitions(self._group, [TopicPartition(INPUTS, p) for p in partitions])
+        asked = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=10)
+        found = asked[self._group].result().topic_partitions
+        return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
+
+    def read(self, topic: str) -> Iterator[Seen]:
+        """Yield every committed record up to the end as of now, each partition's in order."""
+        ends, starts = self.ends(topic, committed=True), self.starts(topic)
+        consumer = Consumer({
+            "bootstrap.servers": self._servers, "group.id": "proact-checker", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "auto.offset.reset": "error", "check.crcs": True, "log_level": 0,
+        })  # fmt: skip
+        consumer.assign([TopicPartition(topic, p, starts[p]) for p in ends])
+        left, quiet = {p for p in ends if starts[p] < ends[p]}, 0
+        while left:
+            message = consumer.poll(POLL_S)
+            messages = [] if message is None else [message, *consumer.consume(5_000, 0)]
+            quiet = 0 if messages else quiet + 1
+            if quiet > STUCK_POLLS:
+                raise EvidenceError(f"{topic} cannot be read to its end")
+            for seen in messages:
+                if seen.error() is not None:
+                    raise EvidenceError(f"{topic}: {seen.error().str()}")
+                yield Seen(seen.partition(), seen.offset(), seen.timestamp()[1], seen.key(), seen.value())
+            positions = consumer.position([TopicPartition(topic, p) for p in left])
+            left -= {tp.partition for tp in positions if tp.offset >= ends[tp.partition]}
+        consumer.close()
+
+
+class Profiles:
+    """One Redis."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = redis.Redis.from_url(url, socket_timeout=10)
+
+    def meta(self, partition: int) -> dict[bytes, bytes]:
+        """Return what is known of a partition."""
+        found: dict[bytes, bytes] = self._client.hgetall(f"{{{INPUTS}:{partition}}}:meta")
+        return found
+
+    def all(self, partition: int) -> dict[bytes, bytes]:
+        """Return all profiles of a partition."""
+        return dict(self._client.hscan_iter(f"{{{INPUTS}:{partition}}}:profiles", count=1_000))
+
+
+def applied_of(meta: dict[bytes, bytes]) -> int | None:
+    """Return the applied offset of a partition's meta."""
+    return int(meta[b"applied"]) if b"applied" in meta else None
+
+
+def gather(bootstrap_servers: str, redis_url: str, group_id: str, progress: Callable[[str], None]) -> Evidence:
+    """Read everything, at rest. Raises EvidenceError."""
+    try:
+        return _gather(Log(bootstrap_servers, group_id), Profiles(redis_url), progress)
+    except confluent_kafka.KafkaException as error:
+        raise EvidenceError(f"Kafka at {bootstrap_servers}: {error.args[0].str()}") from error
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise EvidenceError(f"Redis at {redis_url}: {error}") from error
+
+
+def _gather(log: Log, grid: Profiles, progress: Callable[[str], None]) -> Evidence:
+    hanging = []
+    for topic in OUTPUTS:
+        visible, all_of_it = log.ends(topic, committed=True), log.ends(topic, committed=False)
+        hanging += [f"{topic} {p}" for p in visible if visible[p] != all_of_it[p]]
+    ends = log.ends(INPUTS, committed=False)
+    progress(f"reading {sum(ends.values()):,} transactions and what became of them")
+    inputs = list(log.read(INPUTS))
+    outputs = {topic: list(log.read(topic)) for topic in OUTPUTS}
+    progress("reading the grid")
+    metas = {p: grid.meta(p) for p in ends}
+    return Evidence(
+        inputs=inputs,
+        outputs=outputs,
+        committed=log.committed(ends),
+        log_start=log.starts(INPUTS),
+        log_end=ends,
+        applied={p: applied_of(meta) for p, meta in metas.items()},
+        profiles={p: grid.all(p) for p in ends},
+        hanging=hanging,
+    )

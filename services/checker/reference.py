@@ -1,0 +1,233 @@
+"""What every decision and profile must be, in plain Python, one transaction at a time, written from the definitions.
+
+It shares no code with the workers: only the Avro schemas, the ISO tables and the released model's files are the same. Windows are
+``(t - w, t]``, of the card's remembered transactions that came before on the log, an earlier copy of the same one left out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import fastavro
+
+from services.core.money import COUNTRIES, EXPONENTS
+from services.paths import data_folder
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+HORIZON, KEEP, REMEMBERED_MAX = 30 * DAY, 31 * DAY, 256
+NEVER: Final = -(2**62)
+MODES: Final = ("CHIP", "CONTACTLESS", "MAGSTRIPE", "ECOMMERCE", "MANUAL", "ATM")
+ENTRY, HEADER = struct.Struct("<qqQQffHBB"), struct.Struct("<HHIqq")
+LAYOUT: Final = 1
+MASK64: Final = 2**64 - 1
+KM: Final = (19, 20)
+"""The features that go through the machine's sine and cosine: equal up to rounding, not bit for bit."""
+
+
+class Schemas:
+    """The writer schemas of a topic, by the ten bytes that frame their records."""
+
+    def __init__(self, topic: str) -> None:
+        self._by_header = {}
+        for path in sorted(data_folder("schemas").glob(f"{topic}/v*.avsc")):
+            definition = fastavro.schema.load_schema(path)
+            canonical = fastavro.schema.to_parsing_canonical_form(definition)
+            digits = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+            self._by_header[b"\xc3\x01" + bytes.fromhex(digits.rjust(16, "0"))] = definition
+
+    def decode(self, value: bytes | None) -> dict[str, Any] | None:
+        """Return the record, or None for anything that is not exactly one record of this topic."""
+        schema = self._by_header.get((value or b"")[:10])
+        if schema is None:
+            return None
+        body = io.BytesIO((value or b"")[10:])
+        try:
+            record = fastavro.schemaless_reader(body, schema, None, return_record_name=False)
+        except Exception:  # noqa: BLE001 - whatever it is: this is not a record
+            return None
+        return None if body.read(1) or not isinstance(record, dict) else record
+
+
+def token_ok(text: str, *, optional: bool = False) -> bool:
+    """Whether this is a token: 1 to 64 bytes, no control characters, nothing that could be a card number."""
+    raw = text.encode()
+    if not raw:
+        return optional
+    if len(raw) > 64 or any(b < 32 or b == 127 for b in raw):
+        return False
+    digits = [b - 48 for b in raw if 48 <= b <= 57]
+    if any(not (48 <= b <= 57 or b in b" -") for b in raw) or not 13 <= len(digits) <= 19:
+        return True
+    doubled = [d if i % 2 == 0 else (2 * d - 9 if d > 4 else 2 * d) for i, d in enumerate(reversed(digits))]
+    return sum(doubled) % 10 != 0
+
+
+def acceptable(record: dict[str, Any], key: bytes | None, timestamp_ms: int) -> bool:
+    """Whether a decoded transaction is to be decided on."""
+    tokens = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
+    latitude, longitude = record["latitude"], record["longitude"]
+    positioned = latitude is not None and longitude is not None
+    return (
+        key is not None
+        and record["card_id"].encode() == key
+        and all(token_ok(record[name]) for name in tokens)
+        and token_ok(record["device_id"] or "", optional=True)
+        and all(0 <= record[name] <= 10**12 for name in ("amount_minor", "billing_amount_minor"))
+        and all(record[name] in EXPONENTS for name in ("currency", "billing_currency"))
+        and record["country"] in COUNTRIES
+        and 0 <= record["merchant_category_code"] <= 9999
+        and (latitude is None) == (longitude is None)
+        and (not positioned or (abs(latitude) <= 90 and abs(longitude) <= 180))
+        and record["event_time_ms"] >= 946_684_800_000
+        and record["event_time_ms"] - DAY <= timestamp_ms
+    )
+
+
+def hash64(raw: bytes) -> int:
+    """Return FNV-1a of 64 bits, finished with murmur3's mixer."""
+    h = 0xCBF29CE484222325
+    for byte in raw:
+        h = (h ^ byte) * 0x100000001B3 & MASK64
+    h = (h ^ (h >> 33)) * 0xFF51AFD7ED558CCD & MASK64
+    h = (h ^ (h >> 33)) * 0xC4CEB9FE1A85EC53 & MASK64
+    return h ^ (h >> 33)
+
+
+def single(value: float | None) -> float:
+    """Return a coordinate as it is remembered, in single precision; NaN for none."""
+    return math.nan if value is None else struct.unpack("f", struct.pack("f", value))[0]
+
+
+@dataclass(slots=True)
+class Card:
+    """What one card's profile remembers: entries in the order of event time, equal times in the order of the log."""
+
+    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    last_offset: int = -1
+    truncated: int = NEVER
+
+    def packed(self) -> bytes:
+        """Return the profile's bytes."""
+        head = HEADER.pack(LAYOUT, 0, len(self.entries), self.last_offset, self.truncated)
+        return head + b"".join(ENTRY.pack(*entry, 0) for entry in self.entries)
+
+    def fold(self, offset: int, entry: tuple[Any, ...]) -> None:
+        """Remember a transaction, and forget what is beyond the bounds."""
+        at = bisect.bisect_right(self.times, entry[0])
+        self.entries.insert(at, entry)
+        self.times.insert(at, entry[0])
+        edge = self.times[-1] - KEEP
+        gone = bisect.bisect_right(self.times, edge)
+        del self.entries[:gone], self.times[:gone]
+        if len(self.times) > REMEMBERED_MAX:
+            self.truncated = max(self.truncated, self.times[0])
+            del self.entries[0], self.times[0]
+        if self.truncated <= edge:
+            self.truncated = NEVER
+        self.last_offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must have been said of one transaction, beside its score."""
+
+    vector: list[float]
+    degraded: list[str]
+    repeat: bool
+
+
+class Reference:
+    """Folds one partition's transactions, in order."""
+
+    def __init__(self) -> None:
+        self.cards: dict[bytes, Card] = {}
+        self._terminals: dict[str, int] = {}
+
+    def decide(self, record: dict[str, Any], offset: int) -> Expected:
+        """Return what must be said of a transaction, and fold it."""
+        card = self.cards.setdefault(record["card_id"].encode(), Card())
+        terminal = record["terminal_id"]
+        if terminal not in self._terminals:
+            self._terminals[terminal] = hash64(terminal.encode())
+        entry = (
+            record["event_time_ms"], record["billing_amount_minor"], hash64(record["transaction_id"]),
+            self._terminals[terminal], single(record["latitude"]), single(record["longitude"]),
+            int.from_bytes(record["country"].encode(), "big"), MODES.index(record["entry_mode"]),
+        )  # fmt: skip
+        repeat = any(e[2] == entry[2] for e in card.entries)
+        behind = card.times[-1] - entry[0] if card.times else 0
+        degraded = [
+            name
+            for name, holds in (
+                ("LATE", behind > DAY),
+                ("PROFILE_TRUNCATED", card.truncated > entry[0] - HORIZON),
+                ("NOT_REMEMBERED", behind >= KEEP and not repeat),
+            )
+            if holds
+        ]
+        expected = Expected(vector(card, entry, 10 ** EXPONENTS[record["billing_currency"]]), degraded, repeat)
+        if not repeat and "NOT_REMEMBERED" not in degraded:
+            card.fold(offset, entry)
+        return expected
+
+
+def vector(card: Card, entry: tuple[Any, ...], scale: int) -> list[float]:
+    """Return the features of a transaction, in their declared order."""
+    now, amount = entry[0], entry[1]
+    newest = bisect.bisect_right(card.times, now)
+    past = [e for e in card.entries[bisect.bisect_right(card.times, now - HORIZON) : newest] if e[2] != entry[2]]
+    past.reverse()  # newest first: the order in which squares are summed
+    hour, weekday = now // HOUR % 24, (now // DAY + 3) % 7
+    day = _since(past, now - DAY)
+    values = [amount / scale, float(weekday >= 5), float(hour <= 6)]
+    for window in (day, _since(past, now - 7 * DAY), past):
+        total = sum(e[1] for e in window)
+        values += [len(window) + 1.0, (float(total) + float(amount)) / (len(window) + 1.0) / scale]
+    values += [float(len(_since(past, now - 10 * MINUTE))), float(len(_since(past, now - HOUR)))]
+    values.append(sum(e[1] for e in day) / scale)
+    values.append((now - past[0][0]) / 1000.0 if past else math.nan)
+    values += _against_the_past(past, float(amount))
+    values += [float(len({e[3] for e in day})), float(len({e[6] for e in day}))]
+    values.append(float(sum(e[3] == entry[3] for e in past)))
+    values += _movement(past, entry)
+    return [*values, float(entry[7]), float(hour), float(weekday)]
+
+
+def _since(newest_first: list[tuple[Any, ...]], edge: int) -> list[tuple[Any, ...]]:
+    for i, entry in enumerate(newest_first):
+        if entry[0] <= edge:
+            return newest_first[:i]
+    return newest_first
+
+
+def _against_the_past(past: list[tuple[Any, ...]], amount: float) -> list[float]:
+    if not past:
+        return [math.nan] * 3
+    count = float(len(past))
+    squares = 0.0
+    for e in past:
+        squares += float(e[1]) * float(e[1])
+    mean, largest = float(sum(e[1] for e in past)) / count, float(max(e[1] for e in past))
+    variance = squares / count - mean * mean
+    deviation = math.sqrt(variance) if variance > 1e-6 * mean * mean else 0.0
+    return [
+        amount / mean if mean > 0 else math.nan,
+        (amount - mean) / deviation if deviation > 0 else math.nan,
+        amount / largest if largest > 0 else math.nan,
+    ]
+
+
+def _movement(past: list[tuple[Any, ...]], entry: tuple[Any, ...]) -> list[float]:
+    last = next((e for e in past if not math.isnan(e[4])), None)
+    if last is None or math.isnan(entry[4]):
+        return [math.nan, math.nan]
+    a, b, angle = math.radians(last[4]), math.radians(entry[4]), math.radians(entry[5] - last[5])
+    h = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(angle / 2) ** 2
+    km = 2 * 6371.0088 * math.asin(math.sqrt(min(1.0, h)))
+    return [km, km * 3600.0 / max((entry[0] - last[0]) / 1000.0, 1.0)]

@@ -1,0 +1,248 @@
+"""Judging a run: every transaction is decided again and compared with its answers, every profile with the fold of the log."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.checker.evidence import ALERTS, DEAD_LETTERS, DECISIONS, INPUTS, OUTPUTS, Evidence, Seen
+from services.checker.findings import Verdict
+from services.checker.reference import KM, Reference, Schemas, acceptable
+from services.checker.scoring import Scoring
+
+KILLER: Final = "KILLS_DECODER"
+RECORD_BYTES_MAX: Final = 8_192
+NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
+
+
+def seen_hash(seen: Seen) -> int:
+    """Return a hash of what a reader saw: the same for the same record."""
+    digest = hashlib.blake2b((seen.key or b"") + b"|" + (seen.value or b""), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One visible answer to a transaction."""
+
+    decision: dict[str, Any] | None
+    reason: str | None
+    where: str
+
+
+class Checker:
+    """Judges one run."""
+
+    def __init__(
+        self, evidence: Evidence, models: Iterable[Path], *, repeats: bool, canaries: Sequence[bytes] = ()
+    ) -> None:
+        self._evidence, self._repeats, self._canaries = evidence, repeats, canaries
+        self._scoring = Scoring(models)
+        self._verdict = Verdict()
+
+    def judge(self, progress: Callable[[str], None]) -> Verdict:
+        """Return the verdict."""
+        evidence, verdict = self._evidence, self._verdict
+        if not evidence.inputs:
+            verdict.blame("vacuous", "there is no transaction")
+        answers = self._answers()
+        progress(f"folding {len(evidence.inputs):,} transactions again, one by one")
+        decided = self._account(answers)
+        progress(f"scoring {len(decided):,} decisions again")
+        self._scoring.check(decided, verdict)
+        self._check_offsets()
+        self._check_samples()
+        self._check_live()
+        self._check_leaks()
+        for where in evidence.hanging:
+            verdict.blame("hung-txn", where)
+        verdict.counts = {
+            "transactions": len(evidence.inputs),
+            "decided": len(decided),
+            "refused": len(evidence.outputs[DEAD_LETTERS]),
+            "alerts": len(evidence.outputs[ALERTS]),
+            "profiles": sum(map(len, evidence.profiles.values())),
+            "samples": len(evidence.samples),
+            "seen_live": sum(map(len, evidence.live.values())),
+        }
+        return verdict
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    def _answers(self) -> dict[tuple[int, int], list[_Answer]]:
+        answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
+        last: dict[bytes | None, tuple[int, int]] = {}
+        alerts = Counter(self._alert_keys())
+        schemas = Schemas(DECISIONS)
+        for seen in self._evidence.outputs[DECISIONS]:
+            where = f"{DECISIONS} {seen.partition}/{seen.offset}"
+            decision = schemas.decode(seen.value)
+            if decision is None:
+                self._verdict.blame("wrong-decision", f"{where} is not a decision")
+                continue
+            position = decision["source_partition"], decision["source_offset"]
+            if not self._repeats and position <= last.get(seen.key, (-1, -1)):
+                self._verdict.blame("nonmonotonic", f"{where} answers {position} after {last[seen.key]}")
+            last[seen.key] = position
+            answers[position].append(_Answer(decision, None, where))
+            if decision["action"] != "APPROVE":
+                alerts[decision["decision_id"], decision["action"], decision["score"]] -= 1
+        self._check_alerts(alerts)
+        letters = Schemas(DEAD_LETTERS)
+        for seen in self._evidence.outputs[DEAD_LETTERS]:
+            letter = letters.decode(seen.value)
+            assert letter is not None
+            position = letter["source_partition"], letter["source_offset"]
+            answers[position].append(_Answer(None, letter["reason"], f"{DEAD_LETTERS} {seen.partition}/{seen.offset}"))
+        return answers
+
+    def _alert_keys(self) -> Iterable[tuple[bytes, str, float]]:
+        schemas = Schemas(ALERTS)
+        for seen in self._evidence.outputs[ALERTS]:
+            alert = schemas.decode(seen.value)
+            if alert is None:
+                self._verdict.blame("torn-txn", f"{ALERTS} {seen.partition}/{seen.offset} is not an alert")
+            else:
+                yield alert["decision_id"], alert["action"], alert["score"]
+
+    def _check_alerts(self, alerts: Counter[tuple[bytes, str, float]]) -> None:
+        for (decision_id, action, _), surplus in alerts.items():
+            if surplus:
+                what = "alerts without a decision" if surplus > 0 else "decisions without an alert"
+                self._verdict.blame("torn-txn", f"{abs(surplus)} {what}: {action} {decision_id.hex()}")
+
+    # -- every transaction -------------------------------------------------------------------------------------------
+
+    def _account(self, answers: dict[tuple[int, int], list[_Answer]]) -> list[dict[str, Any]]:
+        """Compare every transaction with its answers, and the profiles with the fold; return the decisions."""
+        schemas, decided = Schemas(INPUTS), []
+        references = {p: Reference() for p in self._evidence.log_end}
+        packed: dict[int, dict[bytes, bytes]] = {}
+        for seen in self._evidence.inputs:
+            p = seen.partition
+            if p not in packed and seen.offset >= (self._evidence.applied[p] or 0):
+                packed[p] = {card: one.packed() for card, one in references[p].cards.items()}
+            mine = answers.pop((p, seen.offset), [])
+            self._count_answers(seen, mine)
+            killed = any(answer.reason == KILLER for answer in mine)
+            record = None if killed or len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
+            good = record is not None and acceptable(record, seen.key, seen.timestamp_ms)
+            expected = references[p].decide(record, seen.offset) if good and record is not None else None
+            for answer in mine:
+                self._compare(seen, answer, expected, record)
+                if answer.decision is not None:
+                    decided.append(answer.decision)
+        for (p, offset), invented in answers.items():
+            for answer in invented:
+                self._verdict.blame("G1a", f"{answer.where} answers {p}/{offset}, which is not on the log")
+        for p, reference in references.items():
+            self._compare_profiles(p, packed.get(p, {card: one.packed() for card, one in reference.cards.items()}))
+        return decided
+
+    def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
+        where, committed = f"{seen.partition}/{seen.offset}", self._evidence.committed.get(seen.partition, 0)
+        if not mine:
+            self._verdict.blame("lost-write" if seen.offset < committed else "unseen", where)
+        elif seen.offset >= committed and not self._repeats:
+            self._verdict.blame("G1a", f"{mine[0].where} answers {where}, but only {committed} is committed")
+        if len(mine) > 1 and not self._repeats:
+            self._verdict.blame("duplicate", f"{where}: " + ", ".join(answer.where for answer in mine[:4]))
+
+    def _compare(self, seen: Seen, answer: _Answer, expected: Any, record: dict[str, Any] | None) -> None:
+        where, decision = f"{seen.partition}/{seen.offset}", answer.decision
+        if decision is None:
+            if expected is not None:
+                self._verdict.blame("wrong-decision", f"{where} was refused ({answer.reason}), and is good")
+            return
+        if expected is None or record is None:
+            self._verdict.blame("wrong-decision", f"{where} was decided on, and is bad")
+            return
+        wrong = [
+            name
+            for name, said, wanted in (
+                ("degraded", decision["degraded"], expected.degraded),
+                ("repeat", decision["repeat"], expected.repeat),
+                ("transaction_id", decision["transaction_id"], record["transaction_id"]),
+                ("decision_id", decision["decision_id"], decision_id(record["transaction_id"])),
+                ("source_timestamp_ms", decision["source_timestamp_ms"], seen.timestamp_ms),
+                ("event_time_ms", decision["event_time_ms"], record["event_time_ms"]),
+                ("terminal_id", decision["terminal_id"], record["terminal_id"]),
+            )
+            if said != wanted
+        ]
+        wrong += [
+            f"feature {j}: {a!r}, not {b!r}"
+            for j, (a, b) in enumerate(zip(decision["features"], expected.vector, strict=True))
+            if not same_number(a, b, rounded=j in KM)
+        ]
+        if wrong:
+            self._verdict.blame("wrong-decision", f"{where}: {'; '.join(wrong[:4])}")
+
+    def _compare_profiles(self, partition: int, folded: dict[bytes, bytes]) -> None:
+        held = self._evidence.profiles[partition]
+        for card in sorted(folded.keys() | held.keys()):
+            if folded.get(card) != held.get(card):
+                what = "missing" if card not in held else "too much" if card not in folded else "another"
+                self._verdict.blame("divergent-state", f"partition {partition}: the profile of a card is {what}")
+
+    # -- offsets, and what was seen meanwhile --------------------------------------------------------------------------
+
+    def _check_offsets(self) -> None:
+        for p, end in self._evidence.log_end.items():
+            committed, applied = self._evidence.committed.get(p), self._evidence.applied[p]
+            if (applied or 0) > (committed or 0):
+                self._verdict.blame("state-ahead", f"partition {p}: applied {applied}, committed {committed}")
+            if end > self._evidence.log_start[p] and (committed != end or applied != end):
+                self._verdict.blame("stuck", f"partition {p}: applied {applied}, committed {committed}, end {end}")
+
+    def _check_samples(self) -> None:
+        last: dict[int, tuple[int, int]] = {}
+        for sample in self._evidence.samples:
+            p, applied = sample.partition, -1 if sample.applied is None else sample.applied
+            if sample.applied is not None and sample.committed is not None and applied > sample.committed:
+                self._verdict.blame(
+                    "state-ahead", f"{sample.at_s:.1f} s, partition {p}: {applied} > {sample.committed}"
+                )
+            epoch, before = last.get(p, (0, -1))
+            if sample.epoch == epoch and applied < before:
+                self._verdict.blame(
+                    "zombie-apply", f"{sample.at_s:.1f} s, partition {p}: {before} -> {applied} in epoch {epoch}"
+                )
+            last[p] = sample.epoch, applied
+
+    def _check_live(self) -> None:
+        for topic, live in self._evidence.live.items():
+            final = {(seen.partition, seen.offset): seen_hash(seen) for seen in self._evidence.outputs[topic]}
+            for position, value in live.items():
+                if final.get(position) != value:
+                    self._verdict.blame("G1a", f"{topic} {position} was seen, and is not there any more")
+
+    def _check_leaks(self) -> None:
+        for canary in self._canaries:
+            for topic in OUTPUTS:
+                for seen in self._evidence.outputs[topic]:
+                    if canary in (seen.key or b"") or canary in (seen.value or b""):
+                        self._verdict.blame("leak", f"{topic} {seen.partition}/{seen.offset}")
+            for p, profiles in self._evidence.profiles.items():
+                for card, profile in profiles.items():
+                    if canary in card or canary in profile:
+                        self._verdict.blame("leak", f"the grid, partition {p}")
+
+
+def decision_id(transaction_id: bytes) -> bytes:
+    """Return the decision's id of a transaction's: exclusive-or with a namespace, marked as a UUID of version 8."""
+    mixed = bytearray(a ^ b for a, b in zip(transaction_id, NAMESPACE, strict=True))
+    mixed[6], mixed[8] = mixed[6] & 0x0F | 0x80, mixed[8] & 0x3F | 0x80
+    return bytes(mixed)
+
+
+def same_number(a: float, b: float, *, rounded: bool) -> bool:
+    """Whether two feature values are the same bits, or, where said, the same up to rounding."""
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6) if rounded else a == b

@@ -1,0 +1,45 @@
+"""``proact check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from services.commands.options import UserError, example, progress, with_settings
+from services.runtime.config import Settings
+
+
+def released_folders(model_path: str) -> list[Path]:
+    """Return the folders of every model that decisions may name: the released ones, and the one that was chosen."""
+    from services.paths import data_folder
+
+    folders = [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
+    return [*folders, Path(model_path)] if model_path else folders
+
+
+@click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
+@with_settings("kafka_bootstrap_servers", "redis_url", "group_id", "guarantee", "model_path")
+@click.option(
+    "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
+)
+def check(settings: Settings, canaries: tuple[str, ...]) -> int:
+    """Prove, record by record, what the scorers did: run it when they are at rest.
+
+    Reads all topics and the whole grid, decides every transaction again in plain Python that shares no code with the scorers,
+    and prints one JSON object: "verdict" is "ok" or "broken", with every anomaly by its name and its first witnesses. The exit
+    code is 1 if something is wrong.
+    """
+    from services.checker.evidence import EvidenceError, gather
+    from services.checker.verdict import Checker
+
+    try:
+        evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url, settings.group_id, progress)
+    except EvidenceError as error:
+        raise UserError(str(error)) from None
+    repeats = settings.guarantee == "at_least_once"
+    marks = [canary.encode() for canary in canaries]
+    verdict = Checker(evidence, released_folders(settings.model_path), repeats=repeats, canaries=marks).judge(progress)
+    click.echo(json.dumps(verdict.as_json()))
+    return int(not verdict.holds)

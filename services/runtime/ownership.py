@@ -1,0 +1,134 @@
+"""Which partitions a worker owns, from where it goes on with each, and which ones it leaves alone.
+
+To take a partition over is to ask Kafka for the stable committed offset C, then to claim it in the grid, which tells the
+applied offset S. Records in [S, C) have their outputs already and are only folded; from C on they are decided.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from services.core.profiles import DAY_MS, KEEP_MS
+from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
+from services.runtime.clock import Clock
+from services.runtime.halting import Cause, Halt, halt_of, history_missing
+from services.runtime.logs import fields
+from services.runtime.outages import Outages
+from services.streams import LogState, Publisher, Source
+
+log = logging.getLogger("proact.worker")
+
+HISTORY_MS = KEEP_MS + DAY_MS
+"""How far back a log must reach to fold profiles from it: what a profile keeps, and a day that event times may be ahead."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this worker owns."""
+
+    claim: Claim
+    applied: int | None
+    committed: int
+    """Outputs exist for every record before this offset."""
+    start: int
+    """Where reading began."""
+
+
+class Ownership:
+    """Takes partitions over for one worker, on its thread."""
+
+    def __init__(
+        self,
+        topic: str,
+        layout: int,
+        source: Source,
+        publisher: Publisher,
+        grid: Grid,
+        *,
+        clock: Clock,
+        outages: Outages,
+    ) -> None:
+        self._topic, self._layout, self._clock = topic, layout, clock
+        self._source, self._publisher, self._grid, self._outages = source, publisher, grid, outages
+        self.owned: dict[int, Owned] = {}
+        self.halted: dict[int, Halt] = {}
+        self._resumed: dict[int, int] = {}
+
+    def take_over(self) -> None:
+        """Claim every assigned partition, and start reading from where the grid is. Raises AbandonedError."""
+        assignment = self._source.assignment
+        self._outages.generation = assignment.generation
+        self._release([o.claim for p, o in self.owned.items() if p not in assignment.partitions])
+        self.owned, self.halted = {}, {}
+        if assignment.partitions:
+            wait_out, partitions = self._outages.wait_out, assignment.partitions
+            wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
+            states = wait_out("kafka", lambda: self._source.log_states(partitions))
+            counts = wait_out("redis", lambda: self._grid.resumed(self._topic, partitions))
+            self._resumed = dict(zip(partitions, counts, strict=True))
+            for partition in partitions:
+                self._claim(partition, states[partition])
+            self._source.start({p: owned.start for p, owned in self.owned.items()})
+
+    def _claim(self, partition: int, state: LogState) -> None:
+        identity = LogIdentity(state.topic_id, state.partitions, self._layout)
+        try:
+            claim = self._outages.wait_out("redis", lambda: self._grid.claim(self._topic, partition, identity))
+        except HaltedError as error:
+            self._leave_alone(partition, Halt(Cause.MARKED, str(error)))
+            return
+        except RefusedClaimError as error:
+            recreated = error.found.topic_id != state.topic_id
+            cause = Cause.TOPIC_RECREATED if recreated else Cause.PARTITIONS_CHANGED
+            self._leave_alone(partition, Halt(cause, str(error)))
+            return
+        halt = halt_of(state, claim.applied)
+        if halt is None and claim.applied is None:
+            now_ms = self._clock.now_ms()
+            halt = self._outages.wait_out(
+                "kafka", lambda: history_missing(self._source, partition, state, HISTORY_MS, now_ms)
+            )
+        if halt is not None:
+            self._release([claim])
+            self._leave_alone(partition, halt)
+            return
+        committed = state.log_start if state.committed is None else state.committed
+        start = state.log_start if claim.applied is None else claim.applied
+        self.owned[partition] = Owned(claim, claim.applied, committed, start)
+        where: dict[str, Any] = {"start": start, "committed": committed, "log_end": state.log_end}
+        log.info("took partition over", extra=fields(partition=partition, epoch=claim.epoch, died=claim.died, **where))
+
+    def _leave_alone(self, partition: int, halt: Halt) -> None:
+        self.halted[partition] = halt
+        log.error(
+            "partition halted: nothing of it is decided until its state is put right",
+            extra=fields(partition=partition, cause=halt.cause.name, reason=halt.detail, remedy=halt.cause.remedy),
+        )
+
+    def halt(self, partition: int, reason: str) -> None:
+        """Mark a partition as halted, for every worker; it is left alone from the next take-over on."""
+        self._outages.wait_out("redis", lambda: self._grid.halt(self._topic, partition, reason))
+
+    def resumed(self) -> bool:
+        """Whether somebody resumed a halted partition since it was left alone."""
+        halted = list(self.halted)
+        try:
+            counts = self._grid.resumed(self._topic, halted) if halted else []
+        except GridUnavailableError:
+            return False
+        return any(count != self._resumed.get(p, 0) for p, count in zip(halted, counts, strict=True))
+
+    def release_all(self) -> None:
+        """Give everything back in good order, at a stop."""
+        self._release([owned.claim for owned in self.owned.values()])
+        self.owned = {}
+
+    def _release(self, claims: list[Claim]) -> None:
+        """Tell successors that nobody died. It is a courtesy: without it they are only more careful than they need be."""
+        if claims:
+            try:
+                self._grid.release(self._topic, claims)
+            except GridUnavailableError:
+                log.warning("could not release partitions", extra=fields(partitions=[c.partition for c in claims]))

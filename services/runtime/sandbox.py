@@ -1,0 +1,109 @@
+"""A process of its own in which records are tried that may have killed a worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from services.runtime.processor import Outcome, Prepared, Processor
+from services.streams import Records
+
+STEP_S: Final = 0.1
+STEPS_MAX: Final = 300
+"""A child that does not answer within 30 s is as good as dead."""
+
+
+def _encode(blob: bytes | None) -> str | None:
+    return None if blob is None else base64.b64encode(blob).decode()
+
+
+def _decode(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def dump_records(records: Records) -> bytes:
+    """Return records as one line of JSON."""
+    table = {
+        "topic": records.topic,
+        "partition": records.partition.tolist(),
+        "offset": records.offset.tolist(),
+        "timestamp_ms": records.timestamp_ms.tolist(),
+        "keys": [_encode(key) for key in records.keys],
+        "values": [_encode(value) for value in records.values],
+    }
+    return json.dumps(table).encode() + b"\n"
+
+
+def load_records(line: bytes) -> Records:
+    """Return the records of a line of :func:`dump_records`."""
+    table = json.loads(line)
+    partition, offset, timestamp_ms = (
+        np.array(table[name], np.int64) for name in ("partition", "offset", "timestamp_ms")
+    )
+    keys, values = ([_decode(text) for text in table[name]] for name in ("keys", "values"))
+    return Records(table["topic"], partition, offset, timestamp_ms, keys, values)
+
+
+class ProcessSandbox:
+    """See :class:`services.runtime.suspects.Sandbox`; ``stay`` is called again and again while a child works."""
+
+    def __init__(self, command: Sequence[str], stay: Callable[[float], None]) -> None:
+        self._command, self._stay = list(command), stay
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def survives(self, records: Records) -> bool:
+        """See :class:`services.runtime.suspects.Sandbox`."""
+        if self._child is None:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(os.environ),
+            )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            self._child.stdin.write(dump_records(records))
+            self._child.stdin.flush()
+            for _ in range(STEPS_MAX):
+                if select.select([self._child.stdout], [], [], STEP_S)[0]:
+                    if self._child.stdout.readline() == b"ok\n":
+                        return True
+                    break
+                self._stay(0.0)
+        except BrokenPipeError:
+            pass
+        self.close()
+        return False
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+
+def sandbox_command(module: str) -> list[str]:
+    """Return the command of a sandbox whose module calls :func:`try_records`."""
+    return [sys.executable, "-m", module]
+
+
+def try_records(processor: Processor[Any, Any]) -> None:
+    """Decide on each batch that comes on the standard input as if all cards were new; say so when it went well."""
+    for line in sys.stdin.buffer:
+        records = load_records(line)
+        prepared: Prepared = processor.prepare(records, np.zeros(len(records), bool))
+        outcome: Outcome = processor.decide(prepared, [None] * len(prepared.cards), np.ones(len(records), bool), 0)
+        assert outcome.decided + len(outcome.refused) == len(records)
+        sys.stdout.buffer.write(b"ok\n")
+        sys.stdout.buffer.flush()

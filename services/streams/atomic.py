@@ -1,0 +1,105 @@
+"""Exactly once: how an atomic commit is made of a client's calls, and when a producer is not trusted any more.
+
+What was measured about the client and the broker decides how:
+
+- The client speaks the old protocol for ending a commit (KAFKA-17754): a request to end one that was sent twice may arrive
+  during the *next* one and end that; offsets that were sent twice may arrive there too. Records are numbered, they may not.
+  So a producer whose commit was not clean (an error, or so slow that something may have been sent again) is thrown away, and
+  a new one of the same name makes Kafka refuse whatever the old one still has under way.
+- What a call said about the outcome is not evidence; the stable committed offset is. So nothing is retried from memory.
+- Offsets are those of the worker, never the client's position, which is "none" before the first record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from services.streams.base import Output, StreamsError
+
+CLEAN_WITHIN_S: Final = 0.15
+"""A request that took longer may have been sent twice: the client connects again after 0.15 s at the earliest."""
+
+
+class FencedError(StreamsError):
+    """Kafka refuses this producer: a newer one has its name, or its commit was taken for dead."""
+
+
+class AtomicProducer(Protocol):
+    """A producer whose name Kafka knows; all of it raises StreamsError, after which it is only good for the bin.
+
+    To make one is to fence every earlier one of its name, and to abort what that one left open.
+    """
+
+    def begin(self) -> None:
+        """Begin an atomic commit."""
+        ...
+
+    def queue(self, output: Output) -> None:
+        """Put records into it."""
+        ...
+
+    def add_offsets(self, offsets: Mapping[int, int]) -> None:
+        """Put consumed offsets into it, as the member that the group takes this worker for now."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until Kafka has acknowledged every record."""
+        ...
+
+    def commit(self) -> None:
+        """End it."""
+        ...
+
+    def troubled(self) -> bool:
+        """Whether a connection was lost lately."""
+        ...
+
+    def close(self) -> None:
+        """Release the client."""
+        ...
+
+
+class AtomicPublisher:
+    """Outputs and offsets in one of Kafka's transactions. See :class:`services.streams.Publisher`."""
+
+    def __init__(self, make_producer: Callable[[], AtomicProducer], monotonic_s: Callable[[], float]) -> None:
+        self._make_producer, self._monotonic_s = make_producer, monotonic_s
+        self._producer: AtomicProducer | None = None
+
+    def open(self) -> None:
+        """See :class:`services.streams.Publisher`: a new producer ends what an earlier one left open, and fences it."""
+        if self._producer is None:
+            self._producer = self._make_producer()
+
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.Publisher`."""
+        self.open()
+        assert self._producer is not None
+        producer = self._producer
+        try:
+            producer.begin()
+            for output in outputs:
+                producer.queue(output)
+            clean = self._quick(lambda: producer.add_offsets(offsets))
+            producer.flush()
+            clean = self._quick(producer.commit) and clean and not producer.troubled()
+        except StreamsError:
+            self._drop()
+            raise
+        if not clean:
+            self._drop()
+
+    def _quick(self, call: Callable[[], None]) -> bool:
+        begin_s = self._monotonic_s()
+        call()
+        return self._monotonic_s() - begin_s <= CLEAN_WITHIN_S
+
+    def _drop(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+        self._producer = None
+
+    def close(self) -> None:
+        """See :class:`services.streams.Publisher`."""
+        self._drop()

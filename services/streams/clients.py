@@ -1,0 +1,81 @@
+"""The clients' settings, each with its reason, and what their errors and messages are turned into."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from services.streams.base import Records
+
+REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
+PROBE_TIMEOUT_S: Final = 1.0
+COMMON: Final[dict[str, Any]] = {
+    "client.id": "proact",
+    "allow.auto.create.topics": False,  # topics come from schemas/, with their settings
+    "socket.timeout.ms": 3_000,  # bounds a commit that nobody answers, and so a shutdown; the default is 60 s
+    "socket.nagle.disable": True,  # a small answer must not wait for the next one
+    "reconnect.backoff.max.ms": 1_000,  # back within a second of the broker; the default is 10 s
+    "log_level": 0,  # an outage is ours to report, once, and in our format
+}
+CONSUMER: Final[dict[str, Any]] = {
+    "enable.auto.commit": False,  # the worker commits, after its outputs
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",  # every start is at an explicit offset; skipping records is never an answer
+    "check.crcs": True,  # a flipped bit must not become a decision; off by default
+    "isolation.level": "read_committed",  # and so committed() is the stable offset
+    "partition.assignment.strategy": "range",  # eager: one owner at a time, without overlap
+    "max.poll.interval.ms": 15_000,  # a stuck worker gives its partitions up; the default is 5 minutes
+    "fetch.wait.max.ms": 50,  # an idle partition must not delay the others
+    "fetch.min.bytes": 1,
+    "fetch.error.backoff.ms": 50,
+    "queued.min.messages": 20_000,  # two or three batches ahead; the default of 100,000 is memory for nothing
+    "queued.max.messages.kbytes": 32_768,
+}
+PRODUCER: Final[dict[str, Any]] = {
+    "acks": "all",
+    "enable.idempotence": True,  # a retry neither doubles nor reorders
+    "partitioner": "murmur2_random",  # as the Java clients: a key is in the same partition whoever writes it
+    "linger.ms": 0,  # a batch of ours is queued at once, so waiting for more only costs time
+    "retry.backoff.ms": 10,
+    "delivery.report.only.error": True,  # a callback a record only where it failed
+    "message.timeout.ms": 120_000,  # an outage is waited out by the worker, not by failing records
+    "queue.buffering.max.messages": 500_000,
+    "queue.buffering.max.kbytes": 524_288,
+    "batch.num.messages": 10_000,
+    "batch.size": 100_000,  # a topic's max.message.bytes bounds whole batches, not records: stay below it
+}
+
+ATOMIC: Final[dict[str, Any]] = (
+    PRODUCER
+    | {
+        # A dead worker's open commit hides what was committed of its partitions until this is over; it runs from before the
+        # death, so that it is over when the session is. The default is 60 s.
+        "transaction.timeout.ms": 6_000,
+        "message.timeout.ms": 5_000,  # must be below it
+        "retry.backoff.ms": 1,  # the broker asks for a retry right after each atomic commit; the default of 100 ms is 100 ms of latency
+        "retry.backoff.max.ms": 50,
+        # A request that was sent again after a lost connection takes at least 3/4 of this: so a quick commit was sent once.
+        "reconnect.backoff.ms": 200,
+    }
+)
+
+
+def describe(error: KafkaException | KafkaError) -> str:
+    """Return an error's name and words."""
+    inner = error.args[0] if isinstance(error, KafkaException) else error
+    return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
+
+
+def to_records(topic: str, messages: list[Message]) -> Records:
+    """Return messages as a batch: the one loop over the client's objects that cannot be avoided."""
+    n = len(messages)
+    return Records(
+        topic,
+        np.fromiter((m.partition() for m in messages), np.int64, n),
+        np.fromiter((m.offset() for m in messages), np.int64, n),
+        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+    )

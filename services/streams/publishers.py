@@ -1,0 +1,126 @@
+"""The two guarantees on Kafka: outputs and offsets in one atomic commit, or one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from services.streams.atomic import FencedError
+from services.streams.base import Output, StreamsError
+from services.streams.clients import ATOMIC, COMMON, PRODUCER, REQUEST_TIMEOUT_S, describe
+from services.streams.kafka import KafkaSource
+
+FLUSH_S: Final = 3.0
+"""How long Kafka may take to acknowledge a batch's outputs before they count as in doubt."""
+_QUEUE_TRIES: Final = 20
+_FENCED: Final = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)  # noqa: SLF001 - the client's public error codes
+
+
+def queue_records(producer: Producer, output: Output, on_delivery: Any = None) -> None:
+    """Queue records; what the client's queue has no room for is queued again. Raises StreamsError when it stays full."""
+    messages = [{"key": key, "value": value} for key, value in zip(output.keys, output.values, strict=True)]
+    for _ in range(_QUEUE_TRIES):
+        # It reports what it could not queue by a short count, and marks each such record.
+        if producer.produce_batch(output.topic, messages, on_delivery=on_delivery) == len(messages):
+            return
+        messages = [{k: v for k, v in m.items() if k != "_error"} for m in messages if "_error" in m]
+        producer.poll(0.05)
+    raise StreamsError("the producer's queue stays full")
+
+
+@contextmanager
+def _doubts() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        kind = FencedError if error.args[0].code() in _FENCED else StreamsError
+        raise kind(f"an atomic commit is in doubt: {describe(error)}") from error
+
+
+class KafkaAtomicProducer:
+    """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one source's topic."""
+
+    def __init__(self, bootstrap_servers: str, source: KafkaSource, transactional_id: str) -> None:
+        settings: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "transactional.id": transactional_id}
+        self._source = source
+        self._trouble = False
+        self._producer = Producer(COMMON | ATOMIC | settings | {"error_cb": self._on_error})
+        with _doubts():
+            self._producer.init_transactions(REQUEST_TIMEOUT_S)
+        self._producer.poll(0)
+        self._trouble = False
+
+    def _on_error(self, error: KafkaError) -> None:  # noqa: ARG002 - any error of a connection is one too many
+        self._trouble = True
+
+    def begin(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        with _doubts():
+            self._producer.begin_transaction()
+
+    def queue(self, output: Output) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        with _doubts():
+            queue_records(self._producer, output)
+
+    def add_offsets(self, offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        assert all(offset >= 0 for offset in offsets.values()), "the client drops logical offsets without a word"
+        wanted = [TopicPartition(self._source.topic, p, offset) for p, offset in offsets.items()]
+        with _doubts():
+            self._producer.send_offsets_to_transaction(wanted, self._source.group_metadata(), REQUEST_TIMEOUT_S)
+
+    def flush(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        if self._producer.flush(FLUSH_S):
+            raise StreamsError("outputs were not acknowledged in time")
+
+    def commit(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        with _doubts():
+            self._producer.commit_transaction(REQUEST_TIMEOUT_S)
+
+    def troubled(self) -> bool:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        self._producer.poll(0)  # serves the errors of connections, if there were any
+        return self._trouble
+
+    def close(self) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`."""
+        self._producer.purge()
+
+
+class RepeatingPublisher:
+    """At least once: outputs acknowledged, then offsets committed. See :class:`services.streams.Publisher`."""
+
+    def __init__(self, bootstrap_servers: str, source: KafkaSource) -> None:
+        self._producer = Producer(COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers})
+        self._source = source
+        self._failure: str | None = None
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:  # noqa: ARG002
+        # Never raises: an exception in here would replace the result of whatever call served it.
+        if error is not None:
+            self._failure = describe(error)
+
+    def open(self) -> None:
+        """See :class:`services.streams.Publisher`: drops what is still queued, since it will be sent again."""
+        self._producer.purge()
+        self._producer.flush(REQUEST_TIMEOUT_S)
+        self._failure = None
+
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.Publisher`."""
+        for output in outputs:
+            queue_records(self._producer, output, self._on_delivery)
+        if self._producer.flush(FLUSH_S) or self._failure is not None:
+            raise StreamsError(f"outputs were not acknowledged: {self._failure or 'not in time'}")
+        self._source.commit(offsets)
+
+    def close(self) -> None:
+        """See :class:`services.streams.Publisher`."""
+        self._producer.purge()
+        self._producer.flush(1.0)

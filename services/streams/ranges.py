@@ -1,0 +1,59 @@
+"""Read one partition from one offset to another, without a group: for rebuilding and comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from confluent_kafka import Consumer, TopicPartition
+
+from services.streams.base import Records, StreamsError
+from services.streams.clients import COMMON, describe, to_records
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",  # a gap must not be skipped
+    "isolation.level": "read_committed",
+    "check.crcs": True,
+}
+POLL_S: Final = 0.2
+POLLS_MAX: Final = 150
+"""Polls without a record, 30 s in all, after which the log is taken for stuck."""
+
+
+def read_range(
+    bootstrap_servers: str, topic: str, partition: int, extent: tuple[int, int], records_max: int = 5_000
+) -> Iterator[Records]:
+    """Yield the records of [begin, end) in batches; ends when the position has reached the end, not at a certain record.
+
+    An offset may hold no record (the marks of atomic commits take some), so the last one need not be ``end - 1``.
+
+    Raises:
+        StreamsError: a record of the range is gone, or none came for a while.
+    """
+    begin, end = extent
+    consumer = Consumer(COMMON | _SETTINGS | {"bootstrap.servers": bootstrap_servers})
+    consumer.assign([TopicPartition(topic, partition, begin)])
+    position, quiet = begin, 0
+    try:
+        while position < end:
+            first = consumer.poll(POLL_S)
+            if first is None:
+                position = max(position, consumer.position([TopicPartition(topic, partition)])[0].offset)
+                quiet += 1
+                if quiet > POLLS_MAX:
+                    raise StreamsError(f"{topic} {partition} gives no records between {position} and {end}")
+                continue
+            quiet = 0
+            messages = [first, *consumer.consume(records_max - 1, 0)]
+            for message in messages:
+                if message.error() is not None:
+                    raise StreamsError(f"{topic} {partition} at {position}: {describe(message.error())}")
+            records = to_records(topic, messages)
+            position = int(records.offset[-1]) + 1
+            records = records.take(records.offset < end)
+            if len(records):
+                yield records
+    finally:
+        consumer.close()

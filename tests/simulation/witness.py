@@ -1,0 +1,78 @@
+"""A processor whose profiles are witnesses: the list of every offset that was folded into them, in order."""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.runtime.processor import Outcome, Prepared
+from services.streams import Output, Records
+
+TOPIC, ANSWERS, REFUSED = "inputs", "answers", "refused"
+BAD, KILLER = b"bad", b"killer"
+
+
+class CrashError(BaseException):
+    """The process dies here: nothing catches it but the world."""
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessPrepared(Prepared):
+    """A batch and the pair of each record; -1 for refused ones."""
+
+    slots: Sequence[int]
+
+
+def offsets_of(profile: bytes | None) -> list[int]:
+    """Return the offsets that a profile holds."""
+    return [] if profile is None else list(struct.unpack(f"<{len(profile) // 8}q", profile))
+
+
+class WitnessProcessor:
+    """See :class:`services.runtime.processor.Processor`. An answer names its record and what was folded before it."""
+
+    topic, layout = TOPIC, 1
+
+    def prepare(self, records: Records, killers: Any) -> WitnessPrepared:
+        pairs: dict[tuple[int, bytes], int] = {}
+        slots = []
+        for i, (partition, key, value) in enumerate(
+            zip(records.partition.tolist(), records.keys, records.values, strict=True)
+        ):
+            if value == KILLER and not killers[i]:
+                raise CrashError
+            bad = value == BAD or killers[i]
+            slots.append(-1 if bad else pairs.setdefault((partition, key or b""), len(pairs)))
+        return WitnessPrepared(records, [p for p, _ in pairs], [c for _, c in pairs], slots)
+
+    def decide(self, prepared: WitnessPrepared, profiles: Sequence[bytes | None], emit: Any, now_ms: int) -> Outcome:  # noqa: ARG002
+        records = prepared.records
+        folded = [offsets_of(profile) for profile in profiles]
+        out: dict[str, list[tuple[bytes | None, bytes]]] = defaultdict(list)
+        refused = []
+        for i, slot in enumerate(prepared.slots):
+            partition, offset = int(records.partition[i]), int(records.offset[i])
+            if slot < 0:
+                refused += [partition] if emit[i] else []
+                answer = (REFUSED, repr((partition, offset)))
+            else:
+                answer = (ANSWERS, repr((partition, offset, tuple(folded[slot]))))
+                folded[slot].append(offset)
+            if emit[i]:
+                out[answer[0]].append((records.keys[i], answer[1].encode()))
+        return Outcome(
+            outputs=[Output(topic, [k for k, _ in rows], [v for _, v in rows]) for topic, rows in out.items()],
+            profiles=[struct.pack(f"<{len(offsets)}q", *offsets) for offsets in folded],
+            decided=len(out[ANSWERS]),
+            folded_only=int((~emit).sum()),
+            refused=np.array(refused, np.int64),
+            notices=[],
+        )
+
+    def measure(self, metrics: Any, prepared: Any, outcome: Any, committed_ms: int) -> None:
+        """Nothing is measured here."""

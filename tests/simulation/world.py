@@ -1,0 +1,327 @@
+"""A whole system in one thread: models of Kafka and Redis, workers that come and go, and faults between any two effects.
+
+A worker talks to the models through a wire, which is where faults happen: a request or its answer is lost, a request is
+carried again later, the worker dies before or after it, or is frozen in it while the others take over and go on. To freeze is
+to run the others inside of the frozen call, so one thread is enough and every schedule can be repeated.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from services.grid import GridMovedError, GridUnavailableError
+from services.grid.memory import GridMemory, MemoryGrid
+from services.runtime.clock import ManualClock
+from services.runtime.health import Health
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.outages import PROBE_EVERY_S
+from services.runtime.worker import DoubleError, Ports, Worker, WorkerLimits
+from services.streams import Records, StreamsError
+from services.streams.atomic import AtomicPublisher
+from services.streams.memory import (
+    OPEN,
+    MemoryAtomicProducer,
+    MemoryLog,
+    MemoryPublisher,
+    MemorySource,
+    partition_of,
+)
+from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
+
+CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
+LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", "twice"
+FREEZE, FREEZE_LONG = "freeze", "freeze-long"
+EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY = "empty-grid", "roll-back", "lose-profile", "away"
+WORKER_FAULTS = (CRASH_BEFORE, CRASH_AFTER, LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE, FREEZE, FREEZE_LONG)
+STORE_FAULTS = (EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY)
+
+GRID_REQUESTS = {"claim", "read", "apply", "release"}
+FREEZE_S, FREEZE_LONG_S, SLOW_S = 1.0, 20.0, 3.0
+
+
+class _Sandbox:
+    def survives(self, records: Records) -> bool:
+        return KILLER not in records.values
+
+
+@dataclass
+class Schedule:
+    """Which fault happens at which effect; effects are counted over all workers from 1."""
+
+    faults: dict[int, str] = field(default_factory=dict)
+    late_after: int = 3
+    """After how many effects a late request arrives."""
+    fired: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+@dataclass
+class World:
+    """The stores, the group, and the workers by name."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    partitions: int = 2
+    batch_records_max: int = 4
+    guarantee: str = "exactly_once"
+    worker_type: type[Worker[Any, Any]] = Worker
+    producer_type: type[MemoryAtomicProducer] = MemoryAtomicProducer
+    publisher_type: type[AtomicPublisher] = AtomicPublisher
+
+    def __post_init__(self) -> None:
+        self.clock = ManualClock(1_900_000_000_000)
+        self.log = MemoryLog(self.partitions, monotonic_s=self.clock.monotonic_s, sleep=self.clock.sleep)
+        self.grid = GridMemory()
+        self.workers: dict[str, Worker[Any, Any]] = {}
+        self.frozen: set[str] = set()
+        self._in_call: set[str] = set()
+        self.effects = 0
+        self.births = 0
+        self._late: list[tuple[int, Callable[[], Any]]] = []
+        self._snapshots: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._away_until = 0
+        self._high: dict[tuple[str, int], int] = {}
+        self._seen: dict[tuple[str, int], list[bytes | None]] = {}
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str) -> None:
+        """Start a worker, or start it again."""
+        self.births += 1
+        process = f"{name}-{self.births}"
+
+        def wire(request: str, call: Callable[[], Any]) -> Any:
+            return self._carry(name, request, call)
+
+        source = MemorySource(self.log, TOPIC, process, wire)
+        publisher: Any = MemoryPublisher(self.log, source, wire)
+        if self.guarantee == "exactly_once":
+            publisher = self.publisher_type(
+                lambda: self.producer_type(self.log, source, f"id-{name}", wire), self.clock.monotonic_s
+            )
+        grid = MemoryGrid(self.grid, process, wire)
+        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox())
+        health, metrics = Health(self.clock), MetricsRegistry()
+        limits = WorkerLimits(self.batch_records_max, 0.0, 10_000)
+        self.workers[name] = self.worker_type(WitnessProcessor(), ports, health, metrics, limits)
+        self.process_of = {**getattr(self, "process_of", {}), name: process}
+        self.rebalance()
+
+    def rebalance(self) -> None:
+        """Give the partitions to the workers that are alive and not frozen."""
+        alive = [self.process_of[name] for name in sorted(self.workers) if name not in self.frozen]
+        given: dict[str, tuple[int, ...]] = dict.fromkeys(alive, ())
+        for partition in range(self.partitions if alive else 0):
+            given[alive[partition % len(alive)]] += (partition,)
+        self.log.rebalance(given)
+
+    def turn(self, name: str) -> None:
+        """Let one worker turn once; it may die of it."""
+        self.clock.sleep(0.05)
+        worker = self.workers.get(name)
+        if worker is None:  # it died while another one was frozen
+            return
+        try:
+            worker.turn()
+        except (CrashError, DoubleError):
+            if self.workers.get(name) is worker:
+                del self.workers[name]
+                self.rebalance()
+
+    # -- the wire ----------------------------------------------------------------------------------------------------
+
+    def _carry(self, name: str, request: str, call: Callable[[], Any]) -> Any:
+        if request == "keep_alive":
+            self._let_others_turn(name, 1)
+            return call()
+        self.effects += 1
+        self._deliver_late()
+        self._check_running()
+        fault = self.schedule.faults.get(self.effects)
+        outage = GridUnavailableError if request in GRID_REQUESTS else StreamsError
+        if self.effects < self._away_until:
+            raise outage("away")
+        if fault is None:
+            return call()
+        self.schedule.fired.append((self.effects, fault, request))
+        if fault in STORE_FAULTS:
+            self._break_store(fault)
+            if fault == AWAY:
+                raise outage("away")
+            return call()
+        return self._break_request(name, fault, call, outage)
+
+    def _break_request(self, name: str, fault: str, call: Callable[[], Any], outage: type[Exception]) -> Any:
+        if fault in (FREEZE, FREEZE_LONG):
+            self._freeze(name, FREEZE_S if fault == FREEZE else FREEZE_LONG_S)
+            return call()
+        if fault == CRASH_BEFORE:
+            raise CrashError
+        if fault == LOSE_REQUEST:
+            raise outage("request lost")
+        if fault == LATE:
+            self._late.append((self.effects + self.schedule.late_after, call))
+            raise outage("request delayed")
+        answer = call()
+        if fault == CRASH_AFTER:
+            raise CrashError
+        if fault == LOSE_ANSWER:
+            raise outage("answer lost")
+        # The client sent it again over another connection: the second one counts, the first one is still on its way.
+        self.clock.sleep(SLOW_S)
+        self._late.append((self.effects + self.schedule.late_after, call))
+        return answer
+
+    def _deliver_late(self) -> None:
+        due = [call for at, call in self._late if at <= self.effects]
+        self._late = [(at, call) for at, call in self._late if at > self.effects]
+        for call in due:
+            try:
+                call()
+            except (StreamsError, GridUnavailableError, GridMovedError):
+                continue
+
+    def _freeze(self, name: str, seconds: float) -> None:
+        """Stop a worker in the middle of a call; the group gives its partitions to others, who go on."""
+        process = self.process_of[name]
+        self.frozen.add(name)
+        self.rebalance()
+        self.clock.sleep(seconds)
+        self._let_others_turn(name, 12)
+        self.frozen.discard(name)
+        if self.process_of.get(name) == process:
+            self.rebalance()
+
+    def _let_others_turn(self, name: str, turns: int) -> None:
+        """Let the others turn within a call of this one, but for those that are within a call themselves."""
+        again = name in self._in_call
+        self._in_call.add(name)
+        try:
+            for _ in range(turns):
+                for other in sorted(self.workers):
+                    if other not in self._in_call:
+                        self.turn(other)
+        finally:
+            if not again:
+                self._in_call.discard(name)
+
+    def _break_store(self, fault: str) -> None:
+        if fault == AWAY:
+            self._away_until = self.effects + 4
+        elif fault == EMPTY_GRID:
+            self.grid.metas.clear()
+            self.grid.profiles.clear()
+        elif fault == LOSE_PROFILE:
+            for profiles in self.grid.profiles.values():
+                if profiles:
+                    profiles.pop(next(iter(profiles)))
+                    return
+        elif self._snapshots:
+            metas, profiles = self._snapshots[max(0, len(self._snapshots) - 4)]
+            self.grid.metas, self.grid.profiles = _copy(metas, profiles)
+
+    # -- what must always hold -----------------------------------------------------------------------------------------
+
+    def _check_running(self) -> None:
+        for (topic, partition), committed in self.log.committed.items():
+            assert committed >= self._high.get((topic, partition), 0), "a committed offset went back"
+            self._high[topic, partition] = committed
+            meta = self.grid.metas.get((topic, partition))
+            assert meta is None or (meta.applied or 0) <= committed, "the grid is ahead of the log"
+        self._snapshots.append(_copy(self.grid.metas, self.grid.profiles))
+        del self._snapshots[:-8]
+
+    def check_readers(self) -> None:
+        """What a reader of committed records has seen once never changes."""
+        for topic in (ANSWERS, REFUSED):
+            for partition in range(self.partitions):
+                now = [record.value for record in self.log.visible(topic, partition)]
+                before = self._seen.get((topic, partition), [])
+                assert now[: len(before)] == before, "a reader saw what is not there any more"
+                self._seen[topic, partition] = now
+
+    # -- a whole run -------------------------------------------------------------------------------------------------
+
+    def produce(self, records: list[tuple[bytes, bytes]]) -> None:
+        """Append records to the input topic."""
+        for key, value in records:
+            self.log.append(TOPIC, key, value, self.clock.now_ms(), partition_of(key, self.partitions))
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is committed and applied."""
+        for partition in range(self.partitions):
+            end, meta = self.log.end(TOPIC, partition), self.grid.metas.get((TOPIC, partition))
+            if self.log.committed.get((TOPIC, partition), 0) != end or (meta.applied if meta else None) not in (
+                end,
+                None,
+            ):
+                return False
+            if end and (meta is None or meta.applied is None or meta.profiles != len(self.grid.of(TOPIC, partition))):
+                return False
+        return True
+
+    def settle(self, turns: int = 400) -> None:
+        """Let everybody work until all is done and stays so: dead workers are started again."""
+        quiet = 0
+        for _ in range(turns):
+            for name in ("a", "b"):
+                if name not in self.workers:
+                    self.spawn(name)
+            for name in sorted(self.workers):
+                self.turn(name)
+            self.check_readers()
+            if not self.done:
+                quiet = 0
+                continue
+            quiet += 1
+            self.clock.sleep(PROBE_EVERY_S)  # time to notice what was lost meanwhile
+            self.effects += 1
+            if quiet > 2 and not self._late and self.effects >= self._away_until:
+                return
+            self._deliver_late()
+        raise AssertionError(f"not done after {turns} turns: {self.log.committed}, {self.grid.metas}"[:600])
+
+    def check(self) -> None:
+        """Assert that every record was answered exactly once, in order, from the exact fold of those before it."""
+        self.log.expire()
+        assert not [c for c in self.log.commits if c.state == OPEN] or self._expire_all()
+        answers: dict[tuple[int, int], list[tuple[int, ...] | None]] = {}
+        for partition in range(self.partitions):
+            last: dict[bytes | None, int] = {}
+            for topic in (ANSWERS, REFUSED):
+                for record in self.log.visible(topic, partition):
+                    source, offset, *folded = ast.literal_eval((record.value or b"").decode())
+                    answers.setdefault((source, offset), []).append(folded[0] if folded else None)
+                    if topic == ANSWERS and self.guarantee == "exactly_once":
+                        assert offset > last.get(record.key, -1), "answers of one card are out of order"
+                        last[record.key] = offset
+        self._check_against_the_log(answers)
+
+    def _expire_all(self) -> bool:
+        self.clock.sleep(60.0)
+        self.log.expire()
+        return True
+
+    def _check_against_the_log(self, answers: dict[tuple[int, int], list[tuple[int, ...] | None]]) -> None:
+        wanted: dict[tuple[int, int], tuple[int, ...] | None] = {}
+        for partition in range(self.partitions):
+            folds: dict[bytes, list[int]] = {}
+            for offset, record in enumerate(self.log.partition_log(TOPIC, partition)):
+                key = record.key or b""
+                if record.value in (b"bad", KILLER):
+                    wanted[partition, offset] = None
+                    continue
+                wanted[partition, offset] = tuple(folds.setdefault(key, []))
+                folds[key].append(offset)
+            kept = {card: offsets_of(p) for card, p in self.grid.of(TOPIC, partition).items()}
+            assert kept == folds, f"partition {partition}: the grid is not the fold of the log"
+        assert answers.keys() == wanted.keys(), "lost or invented"
+        for position, found in answers.items():
+            assert len(found) == 1 or self.guarantee == "at_least_once", f"{position} was answered {len(found)} times"
+            assert set(found) == {wanted[position]}, f"{position} was decided from another fold"
+
+
+def _copy(metas: dict[Any, Any], profiles: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    return {k: replace(v) for k, v in metas.items()}, {k: dict(v) for k, v in profiles.items()}
