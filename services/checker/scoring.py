@@ -12,6 +12,12 @@ import numpy as np
 import xgboost
 
 from services.checker.findings import Verdict
+from services.paths import data_folder
+
+
+def released_folders() -> list[Path]:
+    """Return the folders of every released model."""
+    return [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
 
 
 class Scoring:

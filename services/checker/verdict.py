@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.checker.evidence import ALERTS, DEAD_LETTERS, DECISIONS, INPUTS, OUTPUTS, Evidence, Seen
+from services.checker.evidence import ALERTS, DEAD_LETTERS, DECISIONS, INPUTS, OUTPUTS, Evidence, Sample, Seen
 from services.checker.findings import Verdict
 from services.checker.reference import KM, Reference, Schemas, acceptable
 from services.checker.scoring import Scoring
@@ -201,19 +201,20 @@ class Checker:
                 self._verdict.blame("stuck", f"partition {p}: applied {applied}, committed {committed}, end {end}")
 
     def _check_samples(self) -> None:
-        last: dict[int, tuple[int, int]] = {}
+        last: dict[int, Sample] = {}
         for sample in self._evidence.samples:
-            p, applied = sample.partition, -1 if sample.applied is None else sample.applied
-            if sample.applied is not None and sample.committed is not None and applied > sample.committed:
-                self._verdict.blame(
-                    "state-ahead", f"{sample.at_s:.1f} s, partition {p}: {applied} > {sample.committed}"
-                )
-            epoch, before = last.get(p, (0, -1))
-            if sample.epoch == epoch and applied < before:
-                self._verdict.blame(
-                    "zombie-apply", f"{sample.at_s:.1f} s, partition {p}: {before} -> {applied} in epoch {epoch}"
-                )
-            last[p] = sample.epoch, applied
+            p, applied = sample.partition, sample.applied
+            where = f"{sample.at_s:.1f} s, partition {p}"
+            if applied is not None and sample.committed is not None and applied > sample.committed:
+                self._verdict.blame("state-ahead", f"{where}: {applied} > {sample.committed}")
+            before = last.get(p)
+            last[p] = sample
+            if before is None or any(before.at_s < at <= sample.at_s for at in self._evidence.set_back_s):
+                continue
+            if sample.epoch < before.epoch:
+                self._verdict.blame("zombie-apply", f"{where}: epoch {before.epoch} -> {sample.epoch}")
+            if sample.epoch == before.epoch and (applied or 0) < (before.applied or 0):
+                self._verdict.blame("zombie-apply", f"{where}: {before.applied} -> {applied} in epoch {sample.epoch}")
 
     def _check_live(self) -> None:
         for topic, live in self._evidence.live.items():

@@ -11,14 +11,6 @@ from services.commands.options import UserError, example, progress, with_setting
 from services.runtime.config import Settings
 
 
-def released_folders(model_path: str) -> list[Path]:
-    """Return the folders of every model that decisions may name: the released ones, and the one that was chosen."""
-    from services.paths import data_folder
-
-    folders = [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
-    return [*folders, Path(model_path)] if model_path else folders
-
-
 @click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
 @with_settings("kafka_bootstrap_servers", "redis_url", "group_id", "guarantee", "model_path")
 @click.option(
@@ -32,6 +24,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     code is 1 if something is wrong.
     """
     from services.checker.evidence import EvidenceError, gather
+    from services.checker.scoring import released_folders
     from services.checker.verdict import Checker
 
     try:
@@ -40,6 +33,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
         raise UserError(str(error)) from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
-    verdict = Checker(evidence, released_folders(settings.model_path), repeats=repeats, canaries=marks).judge(progress)
+    folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
+    verdict = Checker(evidence, folders, repeats=repeats, canaries=marks).judge(progress)
     click.echo(json.dumps(verdict.as_json()))
     return int(not verdict.holds)

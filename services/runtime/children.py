@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,10 @@ class ChildError(Exception):
 class ServiceChild:
     """``python -m services.NAME`` with its settings, for the length of a with block."""
 
-    def __init__(self, module: str, settings: Settings, log: Path) -> None:
-        self._module, self._settings, self._log = module, settings, log
+    def __init__(
+        self, module: str, settings: Settings, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._module, self._settings, self._log, self.environment = module, settings, log, dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,7 +42,7 @@ class ServiceChild:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **self._settings.environment()}, start_new_session=True,
+                env={**os.environ, **self._settings.environment(), **self.environment}, start_new_session=True,
             )  # fmt: skip
 
     def health(self) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ class ScorerProcessor:
     layout = LAYOUT
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self.model = model
         self._encoder = OutputEncoder(model)
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
@@ -127,8 +127,8 @@ class ScorerProcessor:
 
     def _score(self, prepared: PreparedTransactions, folded: Folded, emitted: type_bool) -> Decided:
         vectors, flags = folded.vectors[emitted], folded.flags[emitted]
-        scores = self._model.predict(vectors)
-        actions = self._model.thresholds.actions(scores)
+        scores = self.model.predict(vectors)
+        actions = self.model.thresholds.actions(scores)
         columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
         return Decided(
             columns=columns,
@@ -142,7 +142,7 @@ class ScorerProcessor:
         )
 
     def _explain(self, vectors: type_f64, actions: type_i64) -> type_f64:
-        return self._model.explain(vectors[actions != Action.APPROVE])
+        return self.model.explain(vectors[actions != Action.APPROVE])
 
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int

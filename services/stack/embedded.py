@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from services.topology import topic_plans
 class EmbeddedStack:
     """A Kafka and a Redis whose data lie in one folder."""
 
-    def __init__(self, folder: Path, kafka_port: int, redis_port: int) -> None:
-        self.kafka = EmbeddedKafka(folder, kafka_port)
+    def __init__(
+        self, folder: Path, kafka_port: int, redis_port: int, kafka_doors: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors)
         self.redis = EmbeddedRedis(folder, redis_port)
         self.kafka_address = f"127.0.0.1:{kafka_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"

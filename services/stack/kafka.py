@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +31,11 @@ _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 log.dirs={log_dirs}
 # One broker, so one copy of everything.
 offsets.topic.replication.factor=1
@@ -102,10 +103,13 @@ def resolve_jars(progress: Callable[[str], None]) -> Path:
 
 
 class EmbeddedKafka:
-    """One broker whose data lie in a folder."""
+    """One broker whose data lie in a folder.
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = (folder / "kafka").absolute(), port
+    ``doors`` are further ports that it listens on, each with the port that it tells those clients to come to: a proxy's.
+    """
+
+    def __init__(self, folder: Path, port: int, doors: Sequence[tuple[int, int]] = ()) -> None:
+        self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._daemon = Daemon("kafka", self._folder)
         self._admin_address = f"127.0.0.1:{port}"
 
@@ -154,7 +158,14 @@ class EmbeddedKafka:
             return
         neighbour = self._port + 1 if self._port < 65_535 else self._port - 1
         controller_port = free_port() if port_taken(neighbour) else neighbour
-        properties.write_text(_PROPERTIES.format(port=self._port, controller_port=controller_port, log_dirs=data))
+        properties.write_text(
+            _PROPERTIES.format(
+                port=self._port, controller_port=controller_port, log_dirs=data,
+                listeners="".join(f",DOOR{i}://127.0.0.1:{at}" for i, (at, _) in enumerate(self._doors)),
+                advertised="".join(f",DOOR{i}://127.0.0.1:{told}" for i, (_, told) in enumerate(self._doors)),
+                protocols="".join(f",DOOR{i}:PLAINTEXT" for i in range(len(self._doors))),
+            )
+        )  # fmt: skip
         (self._folder / "log4j2.yaml").write_text(_LOGGING)
         command = self._java_command(jars, "-Xmx128m", "kafka.tools.StorageTool")
         command = [*command[:-1], "format", "--ignore-formatted", "-t", _CLUSTER_ID, "-c", command[-1]]

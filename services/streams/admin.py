@@ -13,6 +13,7 @@ from confluent_kafka.admin import (
     ClusterMetadata,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -166,6 +167,34 @@ class KafkaAdmin:
             for tp in asked[group_id].result().topic_partitions:
                 if tp.error is not None:
                     raise StreamsError(f"partition {tp.partition}: {tp.error.str()}")
+
+    def set_topic(self, topic: str, name: str, value: str) -> None:
+        """Set one setting of a topic. Raises StreamsError."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        futures = self._admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
+        self._wait(futures[resource], topic)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Give a topic more partitions, which parts cards from their profiles. Raises StreamsError."""
+        futures = self._admin.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_TIMEOUT_S)
+        self._wait(futures[topic], topic)
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete a topic with all its records. Raises StreamsError."""
+        self._wait(self._admin.delete_topics([topic], request_timeout=REQUEST_TIMEOUT_S)[topic], topic)
+
+    def delete_records(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Delete the records before an offset of each partition. Raises StreamsError."""
+        wanted = [TopicPartition(topic, p, offset) for p, offset in offsets.items()]
+        for future in self._admin.delete_records(wanted, request_timeout=REQUEST_TIMEOUT_S).values():
+            self._wait(future, topic)
+
+    def delete_group(self, group_id: str) -> None:
+        """Delete a group with all its offsets. Raises StreamsError, also while it has members."""
+        self._wait(
+            self._admin.delete_consumer_groups([group_id], request_timeout=REQUEST_TIMEOUT_S)[group_id], group_id
+        )
 
     def group_lags(
         self, topic: str, group_id: str, extents: Mapping[tuple[str, int], tuple[int, int]]

@@ -1,0 +1,85 @@
+"""What comes in."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+from services.chaos.input import bomb_records, hot_and_new, odd_time_records, poison_records, records_of_other_schemas
+from services.chaos.plan import Measured, fault, hit, taken_over
+from services.chaos.system import ChaosError, ChaosSystem, Victim
+from services.chaos.victim import KILLER
+
+
+@fault("F-32", "poison of every kind")
+def poison(system: ChaosSystem) -> Measured:
+    """One dead letter each, and neighbours that are decided as if it were not there."""
+    keys, values = poison_records(system.rng, 200)
+    system.load.producer.send_raw(keys, values)
+    return {"records": len(values)}
+
+
+@fault("F-33", "bombs")
+def bombs(system: ChaosSystem) -> Measured:
+    """Huge lengths, deep nesting, endless arrays: refused before they are decoded, without memory growing."""
+    before = max(_rss(victim) for victim in system.victims)
+    keys, values = bomb_records(system.rng)
+    system.load.producer.send_raw(keys, values)
+    time.sleep(2)
+    return {"records": len(values), "rss_growth_mb": round((max(_rss(v) for v in system.victims) - before) / 2**20)}
+
+
+def _rss(victim: Victim) -> int:
+    return int(psutil.Process(victim.pid).memory_info().rss)
+
+
+@fault("F-34", "a record that kills the process which decodes it")
+def killer(system: ChaosSystem) -> Measured:
+    """After two deaths it becomes a dead letter without being decoded, and its partition goes on."""
+    deaths = sum(victim.deaths for victim in system.victims)
+    system.load.producer.send_raw([b"card-%06d" % system.rng.integers(0, 1_000)], [b"this " + KILLER])
+    until_s = time.monotonic() + 90
+    while "KILLS_DECODER" not in system.live.reasons:
+        if time.monotonic() > until_s:
+            raise ChaosError("the record that kills was not found within 90 s")
+        time.sleep(0.2)
+    system.live.reasons.clear()
+    died = sum(victim.deaths for victim in system.victims) - deaths
+    return {"deaths": hit(died, "nobody died"), "back_s": taken_over(system)}
+
+
+@fault("F-37", "records of other versions of the schema among the good ones")
+def other_schemas(system: ChaosSystem) -> Measured:
+    """A version that is not in schemas/ is refused by its fingerprint, whatever its bytes would look like."""
+    keys, values = records_of_other_schemas(system.rng)
+    system.load.producer.send_raw(keys, values)
+    return {"records": len(values)}
+
+
+@fault("F-42", "late, repeated, future and simultaneous events")
+def odd_times(system: ChaosSystem) -> Measured:
+    """The fold goes by the log; repeats get the same decision id."""
+    keys, values = odd_time_records(system.rng, 4_000)
+    system.load.producer.send_raw(keys, values)
+    return {"records": len(values)}
+
+
+@fault("F-43", "a hot card, and very many new ones")
+def hot_card(system: ChaosSystem) -> Measured:
+    """Half of a burst belongs to one card, the other half each to a card of its own."""
+    keys, values = hot_and_new(system.rng, 12_000)
+    system.load.producer.send_raw(keys, values)
+    return {"records": len(values), "drained_s": system.drained_within(60)}
+
+
+@fault("F-46", "three times as much as can be done")
+def overload(system: ChaosSystem) -> Measured:
+    """Queues stay bounded, and the backlog drains."""
+    count = int(min(60_000, 3 * system.capacity * 3))
+    keys, values = hot_and_new(system.rng, count, hot=False)
+    system.load.producer.send_raw(keys, values)
+    drained_s = system.drained_within(90)
+    if drained_s is None:
+        raise ChaosError("the backlog did not drain")
+    return {"records": count, "drained_s": round(drained_s, 1)}

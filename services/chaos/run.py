@@ -1,0 +1,142 @@
+"""A whole attack: rounds of faults under load, each with a verdict of the checker; faults that halt, each with a system of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from services.chaos.faults import FAULTS
+from services.chaos.halting import HALTING, run_halting
+from services.chaos.input import CANARIES, load_of
+from services.chaos.system import ChaosError, ChaosSystem, running
+from services.checker.evidence import gather
+from services.checker.scoring import released_folders
+from services.checker.verdict import Checker
+from services.runtime.config import Settings
+
+LOAD_SHARE: Final = 0.4
+CAPACITY_RECORDS: Final = 30_000
+ROUND_FAULTS: Final = 5
+DRAIN_S: Final = 60.0
+CARDS: Final = 3_000
+QUICK: Final = (
+    "F-04", "F-05", "F-09", "F-13", "F-20", "F-25", "F-26", "F-27", "F-28", "F-32", "F-34", "F-03", "F-24",
+)  # fmt: skip
+"""What runs with the tests: the most telling ones, in some minutes."""
+ALL: Final = tuple(sorted([*FAULTS, *(fault.name for fault in HALTING)]))
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of an attack."""
+
+    seed: int
+    faults: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for machines; ``verdict`` is ok only if every fault came to pass and every round holds."""
+        anomalies: dict[str, int] = {}
+        for one in self.rounds:
+            for name, found in one["anomalies"].items():
+                anomalies[name] = anomalies.get(name, 0) + found["count"]
+        holds = not self.failures and not anomalies and (self.rounds or self.faults)
+        takeovers = [s for found in self.faults.values() for s in found.get("takeover_s", [])]
+        return {
+            "verdict": "ok" if holds else "broken",
+            "seed": self.seed,
+            "fired": sorted(self.faults),
+            "failures": self.failures,
+            "transactions": sum(one["transactions"] for one in self.rounds),
+            "lost": anomalies.get("lost-write", 0) + anomalies.get("unseen", 0),
+            "duplicate": anomalies.get("duplicate", 0),
+            "divergent_profiles": anomalies.get("divergent-state", 0),
+            "anomalies": anomalies,
+            "witnesses": {n: f["witnesses"][:3] for one in self.rounds for n, f in one["anomalies"].items()},
+            "takeover_s": {"max": max(takeovers, default=None), "all": sorted(takeovers)},
+            "capacity_per_s": [one["capacity_per_s"] for one in self.rounds],
+            "load_per_s": [one["load_per_s"] for one in self.rounds],
+            "faults": self.faults,
+        }
+
+
+def rounds_of(names: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
+    """Return the faults in a random order, cut into rounds."""
+    order = [str(name) for name in rng.permutation([name for name in names if name in FAULTS])]
+    return [order[at : at + ROUND_FAULTS] for at in range(0, len(order), ROUND_FAULTS)]
+
+
+def run_chaos(
+    settings: Settings, folder: Path, progress: Callable[[str], None], names: Sequence[str], seed: int
+) -> Report:
+    """Run these faults. Raises StackError, StreamsError when there is nothing to attack."""
+    rng, report = np.random.default_rng(seed), Report(seed)
+    for number, names_of_round in enumerate(rounds_of(names, rng)):
+        progress(f"round {number + 1}: {', '.join(names_of_round)}")
+        run_round(settings, folder / f"round-{number + 1}", progress, names_of_round, rng, report)
+    for halting in HALTING:
+        if halting.name in names:
+            progress(f"{halting.name}: {halting.title}")
+            try:
+                report.faults[halting.name] = run_halting(halting, settings, folder / halting.name, lambda _: None)
+            except ChaosError as error:
+                report.failures.append(f"{halting.name}: {error}")
+    return report
+
+
+def run_round(
+    settings: Settings, folder: Path, progress: Callable[[str], None], names: Sequence[str], rng: np.random.Generator,
+    report: Report,
+) -> None:  # fmt: skip
+    """Make some faults under load, one after the other, and judge."""
+    with running(settings, folder, lambda _: None) as system:
+        system.rng = rng
+        seed = int(rng.integers(0, 2**31))
+        system.capacity = system.measure_capacity(load_of(CAPACITY_RECORDS, CARDS, seed))
+        rate = LOAD_SHARE * system.capacity
+        progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
+        system.load.start(load_of(int(600 * rate), CARDS, seed + 1), rate)
+        time.sleep(2)
+        for name in names:
+            _make(system, name, report, progress)
+            time.sleep(float(rng.uniform(1.5, 3.0)))
+        system.load.stop()
+        drained_s = system.drained_within(DRAIN_S)
+        if drained_s is None:
+            report.failures.append(f"round of {', '.join(names)}: not drained within {DRAIN_S:.0f} s")
+        time.sleep(3)  # what the last batch applies, and what a probe finds
+        system.stop_victims()
+        _judge(system, report, progress, rate)
+
+
+def _make(system: ChaosSystem, name: str, report: Report, progress: Callable[[str], None]) -> None:
+    begin_s = time.monotonic()
+    try:
+        measured = FAULTS[name].make(system)
+    except Exception as error:  # noqa: BLE001 - a fault that fails is a finding, the others go on
+        report.failures.append(f"{name}: {type(error).__name__}: {error}")
+        progress(f"  {name} FAILED: {error}")
+        system.heal()
+        return
+    took_s = round(time.monotonic() - begin_s, 1)
+    report.faults[name] = {"took_s": took_s, **measured}
+    progress(f"  {name} {FAULTS[name].title}: {report.faults[name]}")
+
+
+def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None], rate: float) -> None:
+    time.sleep(1)
+    system.live.stop()
+    system.sampler.stop()
+    own = system.settings
+    evidence = gather(own.kafka_bootstrap_servers, own.redis_url, own.group_id, lambda _: None)
+    evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
+    verdict = Checker(evidence, released_folders(), repeats=False, canaries=CANARIES).judge(lambda _: None).as_json()
+    report.rounds.append({**verdict, "capacity_per_s": round(system.capacity), "load_per_s": round(rate)})
+    counts = {k: v for k, v in verdict.items() if isinstance(v, int)}
+    progress(f"  {verdict['verdict']}: {counts} {verdict['anomalies'] or ''}")

@@ -1,0 +1,143 @@
+"""A scorer whose ports are wrapped, so that it can be hurt between any two effects: ``python -m services.chaos.victim``.
+
+The runner leaves a file in the folder that ``PROACT_CHAOS_FOLDER`` names: its name is the point, its content what to do there
+(``kill``, ``stop``, ``sleep SECONDS``). The victim removes it and obeys, once. Nothing of this is in the scorer itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from services.runtime.clock import SystemClock
+from services.runtime.config import Settings, resolve_settings
+from services.runtime.health import Health
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.worker import Ports, Worker
+from services.scorer.__main__ import run_scorer
+from services.scorer.processor import PreparedTransactions, ScorerProcessor
+from services.scorer.wiring import build_ports, build_processor, build_worker
+from services.streams import Records
+from services.streams.atomic import AtomicPublisher
+from services.streams.clients import ATOMIC
+
+KILLER: Final = b"kills-the-decoder"
+SANDBOX: Final = "services.chaos.sandbox"
+POINTS: Final = (
+    "after-poll", "before-prepare", "before-read", "after-read", "after-decide", "after-begin", "after-queue",
+    "before-add_offsets", "after-add_offsets", "after-flush", "before-commit", "after-commit", "before-apply", "after-apply",
+    "after-claim",
+)  # fmt: skip
+
+
+class Points:
+    """Looks for orders at each point."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def reach(self, point: str) -> None:
+        """Obey the order that waits here, if there is one."""
+        path = self._folder / point
+        if not path.exists():
+            return
+        order, *argument = path.read_text().split()
+        path.unlink()
+        (self._folder / "reached").open("a").write(f"{point} {order}\n")
+        if order == "sleep":
+            time.sleep(float(argument[0]))
+        else:
+            os.kill(os.getpid(), signal.SIGKILL if order == "kill" else signal.SIGSTOP)
+
+    def around(self, owner: Any, method: str, name: str | None = None) -> None:
+        """Put points before and after a method."""
+        call: Callable[..., Any] = getattr(owner, method)
+        label = name or method
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self.reach(f"before-{label}")
+            result = call(*arguments, **named)
+            self.reach(f"after-{label}")
+            return result
+
+        setattr(owner, method, wrapped)
+
+
+class SkewedClock(SystemClock):
+    """A wall clock that is wrong, and a monotonic one that is not."""
+
+    def __init__(self, skew_ms: int) -> None:
+        self._skew_ms = skew_ms
+
+    def now_ms(self) -> int:
+        """See :class:`services.runtime.clock.Clock`."""
+        return super().now_ms() + self._skew_ms
+
+
+class VictimProcessor(ScorerProcessor):
+    """A scorer's processor that dies of a certain record, as a decoder with a fault in native code does."""
+
+    def prepare(self, records: Records, killers: Any) -> PreparedTransactions:
+        """See :class:`services.runtime.processor.Processor`."""
+        die_of_killers(records.values, killers)
+        return super().prepare(records, killers)
+
+
+def die_of_killers(values: Sequence[bytes | None], killers: Any) -> None:
+    """Abort the process if a record that is to be decoded holds the mark."""
+    for i, value in enumerate(values):
+        if value is not None and KILLER in value and not np.asarray(killers)[i]:
+            os.abort()
+
+
+def _hurt_ports(ports: Ports, points: Points) -> None:
+    for owner, methods in ((ports.source, ("poll",)), (ports.grid, ("read", "apply", "claim"))):
+        for method in methods:
+            points.around(owner, method)
+    if isinstance(ports.publisher, AtomicPublisher):
+        make = ports.publisher._make_producer  # noqa: SLF001 - a victim is taken apart
+
+        def make_hurt() -> Any:
+            producer = make()
+            for method in ("begin", "queue", "add_offsets", "flush", "commit"):
+                points.around(producer, method)
+            return producer
+
+        ports.publisher._make_producer = make_hurt  # noqa: SLF001
+
+
+def build_victim(
+    settings: Settings, health: Health, metrics: MetricsRegistry, environment: Mapping[str, str]
+) -> Worker[Any, Any]:
+    """Build a scorer and put points around everything that it does."""
+    points = Points(environment["PROACT_CHAOS_FOLDER"])
+    if "PROACT_CHAOS_QUEUE" in environment:
+        ATOMIC["queue.buffering.max.messages"] = int(environment["PROACT_CHAOS_QUEUE"])
+    clock = SkewedClock(int(environment.get("PROACT_CHAOS_SKEW_MS", "0")))
+    released = build_processor(settings, health, metrics)
+    processor = VictimProcessor(released.model)
+    points.around(processor, "prepare")
+    points.around(processor, "decide")
+    ports = build_ports(settings, clock, SANDBOX)
+    _hurt_ports(ports, points)
+    return build_worker(settings, processor, ports, health, metrics)
+
+
+def main() -> None:
+    """Run with settings from the environment."""
+    settings = resolve_settings({})
+    try:
+        run_scorer(settings, lambda s, h, m: build_victim(s, h, m, os.environ))
+    except Exception as error:  # noqa: BLE001 - the supervisor starts it again, and the run's folder keeps what it said
+        sys.exit(f"victim: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
