@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any, Final
 
 import fastavro
@@ -24,25 +26,34 @@ CANARIES: Final = (b"4111111111111111", b"5555555555554444")
 Raw = tuple[list[bytes | None], list[bytes | None]]
 
 
-def load_of(count: int, cards: int, seed: int) -> Traffic:
-    """Return ``count`` transactions of cards of their own."""
-    return traffic_of(count, cards, seed).of_others(format(seed, "x"))
+def load_of(records: int, cards: int, seed: int) -> Traffic:
+    """Return transactions of cards of their own."""
+    return traffic_of(records, cards, seed).of_others(format(seed, "x"))
+
+
+def endless_load(block: Traffic, rng: np.random.Generator) -> Iterator[Traffic]:
+    """Yield a block again and again, each time later and with other transaction ids: the same cards go on."""
+    span_ms = int(block.columns.event_time_ms[-1] - block.columns.event_time_ms[0])
+    for i in count():
+        times = block.columns.event_time_ms + i * span_ms
+        ids = random_uuids(rng, len(block))
+        yield replace(block, columns=replace(block.columns, event_time_ms=times, transaction_id=ids))
 
 
 def _encoded(columns: TransactionColumns) -> Raw:
     return list(columns.card_id.tolist()), list(encode_transactions(columns))
 
 
-def _some(rng: np.random.Generator, count: int) -> TransactionColumns:
-    columns = traffic_of(count, 200, int(rng.integers(0, 2**31))).columns
-    return replace(columns, transaction_id=random_uuids(rng, count))
+def _some(rng: np.random.Generator, records: int) -> TransactionColumns:
+    columns = traffic_of(records, 200, int(rng.integers(0, 2**31))).columns
+    return replace(columns, transaction_id=random_uuids(rng, records))
 
 
-def poison_records(rng: np.random.Generator, count: int) -> Raw:
+def poison_records(rng: np.random.Generator, records: int) -> Raw:
     """Return one bad record in two, of every kind, between good ones."""
-    keys, values = _encoded(_some(rng, count))
+    keys, values = _encoded(_some(rng, records))
     header = topics()[TOPIC].latest.header
-    for i in range(0, count, 2):
+    for i in range(0, records, 2):
         good = values[i] or b""
         kinds: list[tuple[bytes | None, bytes | None]] = [
             (keys[i], b""), (keys[i], None), (keys[i], b"x"), (keys[i], good[: len(good) // 2]),
@@ -123,20 +134,22 @@ def records_of_other_schemas(rng: np.random.Generator) -> Raw:
     return keys, values
 
 
-def odd_time_records(rng: np.random.Generator, count: int) -> Raw:
+def odd_time_records(rng: np.random.Generator, records: int) -> Raw:
     """Return transactions in disorder: shuffled within windows, late by days and weeks, simultaneous, and sent again."""
-    columns = _some(rng, count)
-    times = columns.event_time_ms + rng.integers(-7_200_000, 7_200_000, count)
-    late = rng.random(count)
-    times = np.where(late < 0.05, times - rng.integers(0, 3 * 86_400_000, count), times)
+    columns = _some(rng, records)
+    times = columns.event_time_ms + rng.integers(-7_200_000, 7_200_000, records)
+    late = rng.random(records)
+    times = np.where(late < 0.05, times - rng.integers(0, 3 * 86_400_000, records), times)
     times = np.where(late < 0.01, times - 40 * 86_400_000, times)
     times = np.where(late > 0.9, times // 3_600_000 * 3_600_000, times)
-    rows = np.sort(np.concatenate([np.arange(count), rng.integers(0, count, count // 20)]))
+    rows = np.sort(np.concatenate([np.arange(records), rng.integers(0, records, records // 20)]))
     return _encoded(replace(columns, event_time_ms=np.maximum(times, START_MS)).take(rows))
 
 
-def hot_and_new(rng: np.random.Generator, count: int, *, hot: bool = True) -> Raw:
+def hot_and_new(rng: np.random.Generator, records: int, *, hot: bool = True) -> Raw:
     """Return transactions of which half belong to one card, and each of the others to a card that nobody knows."""
-    columns, tag = _some(rng, count), int(rng.integers(0, 2**31))
-    cards = [b"hot-%x" % tag if hot and i % 2 else b"new-%x-%06d" % (tag, i if hot else i // 12) for i in range(count)]
+    columns, tag = _some(rng, records), int(rng.integers(0, 2**31))
+    cards = [
+        b"hot-%x" % tag if hot and i % 2 else b"new-%x-%06d" % (tag, i if hot else i // 12) for i in range(records)
+    ]
     return _encoded(replace(columns, card_id=Text.of(cards)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.chaos.faults import FAULTS
 from services.chaos.halting import HALTING, run_halting
-from services.chaos.input import CANARIES, load_of
+from services.chaos.input import CANARIES, endless_load, load_of
 from services.chaos.system import ChaosError, ChaosSystem, running
 from services.checker.evidence import gather
 from services.checker.scoring import released_folders
@@ -22,6 +22,7 @@ from services.runtime.config import Settings
 LOAD_SHARE: Final = 0.4
 CAPACITY_RECORDS: Final = 30_000
 ROUND_FAULTS: Final = 5
+BLOCK_S: Final = 20
 DRAIN_S: Final = 60.0
 CARDS: Final = 3_000
 QUICK: Final = (
@@ -101,7 +102,7 @@ def run_round(
         system.capacity = system.measure_capacity(load_of(CAPACITY_RECORDS, CARDS, seed))
         rate = LOAD_SHARE * system.capacity
         progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
-        system.load.start(load_of(int(600 * rate), CARDS, seed + 1), rate)
+        system.load.start(endless_load(load_of(int(BLOCK_S * rate), CARDS, seed + 1), rng), rate)
         time.sleep(2)
         for name in names:
             _make(system, name, report, progress)

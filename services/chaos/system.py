@@ -113,13 +113,16 @@ class Load:
     thread: threading.Thread | None = None
     error: BaseException | None = None
 
-    def start(self, traffic: Traffic, rate: float) -> None:
-        """Send at an even pace until it is all sent or :meth:`stop`."""
+    def start(self, blocks: Iterator[Traffic], rate: float) -> None:
+        """Send block after block at an even pace, until :meth:`stop`."""
         self.stopped.clear()
 
         def work() -> None:
             try:
-                self.producer.send(traffic, Pace.at_rate(len(traffic), rate), stop=self.stopped.is_set, flush_s=120)
+                for block in blocks:
+                    self.producer.send(block, Pace.at_rate(len(block), rate), stop=self.stopped.is_set, flush_s=120)
+                    if self.stopped.is_set():
+                        return
             except Exception as error:  # noqa: BLE001 - raised by stop()
                 self.error = error
 

@@ -99,13 +99,13 @@ class Sampler(_Watcher):
 
     def _look(self) -> None:
         self._stopped.wait(SAMPLE_EVERY_S)
+        at_s = self.now_s()
         try:
             # The grid first: what it holds must be committed already, when Kafka is asked after it.
             metas = {p: self._grid.meta(p) for p in self._partitions}
             committed = self._log.committed(self._partitions)
         except (confluent_kafka.KafkaException, redis.exceptions.RedisError, OSError):
             return
-        at_s = self.now_s()
         self.samples += [
             Sample(at_s, p, applied_of(meta), int(meta.get(b"epoch", 0)), committed.get(p)) for p, meta in metas.items()
         ]

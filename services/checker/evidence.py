@@ -60,6 +60,8 @@ class Evidence:
     hanging: list[str] = field(default_factory=list)
     """Topics and partitions with an atomic commit that is still open."""
     samples: list[Sample] = field(default_factory=list)
+    late_applies: list[str] = field(default_factory=list)
+    """Writes to the grid by somebody who had lost the partition, where the store notes them (a model does)."""
     set_back_s: list[float] = field(default_factory=list)
     """When, on the samples' clock, the grid was emptied or set back from outside."""
     live: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)

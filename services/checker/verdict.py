@@ -15,6 +15,8 @@ from services.checker.findings import Verdict
 from services.checker.reference import KM, Reference, Schemas, acceptable
 from services.checker.scoring import Scoring
 
+LOOK_S: Final = 1.0
+"""How long one look at all partitions may take."""
 KILLER: Final = "KILLS_DECODER"
 RECORD_BYTES_MAX: Final = 8_192
 NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
@@ -59,6 +61,8 @@ class Checker:
         self._check_samples()
         self._check_live()
         self._check_leaks()
+        for where in evidence.late_applies:
+            verdict.blame("zombie-apply", where)
         for where in evidence.hanging:
             verdict.blame("hung-txn", where)
         verdict.counts = {
@@ -209,7 +213,7 @@ class Checker:
                 self._verdict.blame("state-ahead", f"{where}: {applied} > {sample.committed}")
             before = last.get(p)
             last[p] = sample
-            if before is None or any(before.at_s < at <= sample.at_s for at in self._evidence.set_back_s):
+            if before is None or any(before.at_s < at <= sample.at_s + LOOK_S for at in self._evidence.set_back_s):
                 continue
             if sample.epoch < before.epoch:
                 self._verdict.blame("zombie-apply", f"{where}: epoch {before.epoch} -> {sample.epoch}")

@@ -51,6 +51,8 @@ class GridMemory:
     profiles: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
     available: bool = True
     claims: int = 0
+    late_applies: list[str] = field(default_factory=list)
+    """Writes that happened although somebody else had claimed: there must be none."""
 
     def meta(self, topic: str, partition: int) -> _Meta:
         """Return a partition's meta, made if it is missing."""
@@ -126,6 +128,8 @@ class MemoryGrid:
             return Applied.MOVED
         if meta.applied != write.expected:
             return Applied.APPLIED if meta.applied == write.target else Applied.MOVED
+        if meta.owner != write.claim.owner:
+            self.memory.late_applies.append(f"partition {write.claim.partition}: {write.claim.epoch} in {meta.epoch}")
         profiles.update(zip(write.cards, write.profiles, strict=True))
         meta.applied, meta.profiles = write.target, len(profiles)
         return Applied.APPLIED

@@ -121,7 +121,7 @@ class Ownership:
         return any(count != self._resumed.get(p, 0) for p, count in zip(halted, counts, strict=True))
 
     def release_all(self) -> None:
-        """Give everything back in good order, at a stop."""
+        """Give everything back in good order: at a stop, and when the group asks for it."""
         self._release([owned.claim for owned in self.owned.values()])
         self.owned = {}
 

@@ -88,6 +88,7 @@ class Worker(Generic[P, R]):
             clock=ports.clock, outages=self._outages,
         )  # fmt: skip
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
+        ports.source.revoked = self._ownership.release_all
         self._cache = NearCache(limits.near_cache_bytes)
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
@@ -100,12 +101,20 @@ class Worker(Generic[P, R]):
     def run(self) -> None:
         """Turn until :meth:`stop`, then give everything back. Raises DoubleError."""
         try:
+            self._open()
             while not self._outages.stopping:
                 self.turn()
             self._ownership.release_all()
         finally:
             self._publisher.close()
             self._source.close()
+
+    def _open(self) -> None:
+        """Make the producer before joining the group: everybody waits for the last one that takes its partitions over."""
+        try:
+            self._publisher.open()
+        except StreamsError as error:
+            log.warning("Kafka is away", extra=fields(error=str(error)))  # waited out by the first take-over
 
     def turn(self) -> None:
         """Poll once, and do what came: a change of assignment, a batch, or nothing."""

@@ -8,7 +8,7 @@ by :meth:`Source.keep_alive`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,6 +95,10 @@ class Source(Protocol):
         twice and none skipped, from the offset given to :meth:`start`. May change :attr:`assignment`.
         """
         ...
+
+    revoked: Callable[[], None]
+    """Called within a call of the worker's when the group asks for the partitions back in good order: before another member
+    gets them, and between two batches. Must not call the source."""
 
     @property
     def assignment(self) -> Assignment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import confluent_kafka
@@ -16,7 +16,7 @@ from services.streams.base import Assignment, LogState, Records, StreamsError
 from services.streams.clients import COMMON, CONSUMER, PROBE_TIMEOUT_S, REQUEST_TIMEOUT_S, describe, to_records
 from services.streams.committer import SERVE_S, Committer
 
-HEARTBEAT_MS: Final = 200
+HEARTBEAT_MS: Final = 100
 HELD_MAX: Final = 5_000
 """Records that are held while a commit is waited for; beyond them the partitions are paused."""
 
@@ -59,7 +59,8 @@ class KafkaSource:
         self._positions: dict[int, int] = {}
         self._held: list[Message] = []
         self._paused = False
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+        self.revoked: Callable[[], None] = lambda: None
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.
@@ -67,7 +68,11 @@ class KafkaSource:
         self._member_generation = _generation(consumer.consumer_group_metadata())
         self._reassign(tuple(sorted(p.partition for p in partitions)), member=True)
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.revoked()
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
         consumer.unassign()
         self._member_generation = NO_GENERATION
         self._reassign((), member=False)

@@ -166,9 +166,12 @@ class MemorySource:
         self._assignment = Assignment(0, (), member=False)
         self._joined: int | None = None
         self._positions: dict[int, int] = {}
+        self.revoked: Callable[[], None] = lambda: None
 
     def _rebalance(self) -> None:
         if self._joined != self._log.generation:
+            if self.member in self._log.members:
+                self.revoked()
             self._joined = self._log.generation
             mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
             self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)

@@ -68,6 +68,12 @@ class World:
     worker_type: type[Worker[Any, Any]] = Worker
     producer_type: type[MemoryAtomicProducer] = MemoryAtomicProducer
     publisher_type: type[AtomicPublisher] = AtomicPublisher
+    source_type: type[MemorySource] = MemorySource
+    grid_type: type[MemoryGrid] = MemoryGrid
+    processor: Callable[[], Any] = WitnessProcessor
+    topic: str = TOPIC
+    everybody_owns_all: bool = False
+    """As with partitions that are assigned by hand: nobody is fenced by the group."""
 
     def __post_init__(self) -> None:
         self.clock = ManualClock(1_900_000_000_000)
@@ -94,17 +100,17 @@ class World:
         def wire(request: str, call: Callable[[], Any]) -> Any:
             return self._carry(name, request, call)
 
-        source = MemorySource(self.log, TOPIC, process, wire)
+        source = self.source_type(self.log, self.topic, process, wire)
         publisher: Any = MemoryPublisher(self.log, source, wire)
         if self.guarantee == "exactly_once":
             publisher = self.publisher_type(
                 lambda: self.producer_type(self.log, source, f"id-{name}", wire), self.clock.monotonic_s
             )
-        grid = MemoryGrid(self.grid, process, wire)
+        grid = self.grid_type(self.grid, process, wire)
         ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox())
         health, metrics = Health(self.clock), MetricsRegistry()
         limits = WorkerLimits(self.batch_records_max, 0.0, 10_000)
-        self.workers[name] = self.worker_type(WitnessProcessor(), ports, health, metrics, limits)
+        self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
         self.process_of = {**getattr(self, "process_of", {}), name: process}
         self.rebalance()
 
@@ -114,6 +120,8 @@ class World:
         given: dict[str, tuple[int, ...]] = dict.fromkeys(alive, ())
         for partition in range(self.partitions if alive else 0):
             given[alive[partition % len(alive)]] += (partition,)
+        if self.everybody_owns_all:
+            given = {process: tuple(range(self.partitions)) for process in alive}
         self.log.rebalance(given)
 
     def turn(self, name: str) -> None:
@@ -246,19 +254,21 @@ class World:
     def produce(self, records: list[tuple[bytes, bytes]]) -> None:
         """Append records to the input topic."""
         for key, value in records:
-            self.log.append(TOPIC, key, value, self.clock.now_ms(), partition_of(key, self.partitions))
+            self.log.append(self.topic, key, value, self.clock.now_ms(), partition_of(key, self.partitions))
 
     @property
     def done(self) -> bool:
         """Whether everything is committed and applied."""
         for partition in range(self.partitions):
-            end, meta = self.log.end(TOPIC, partition), self.grid.metas.get((TOPIC, partition))
-            if self.log.committed.get((TOPIC, partition), 0) != end or (meta.applied if meta else None) not in (
+            end, meta = self.log.end(self.topic, partition), self.grid.metas.get((self.topic, partition))
+            if self.log.committed.get((self.topic, partition), 0) != end or (meta.applied if meta else None) not in (
                 end,
                 None,
             ):
                 return False
-            if end and (meta is None or meta.applied is None or meta.profiles != len(self.grid.of(TOPIC, partition))):
+            if end and (
+                meta is None or meta.applied is None or meta.profiles != len(self.grid.of(self.topic, partition))
+            ):
                 return False
         return True
 
