@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost
 
 from services.core.columns import type_f64
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.policy import Thresholds
 from services.inference.base import ModelError
+from services.inference.lean_xgboost import xgboost
 
 MODEL_BYTES_MAX = 64 * 1024 * 1024
 
@@ -43,7 +43,7 @@ class Manifest:
 class XgboostModel:
     """A verified booster: the :class:`services.inference.Model` of the scorer."""
 
-    def __init__(self, booster: xgboost.Booster, manifest: Manifest) -> None:
+    def __init__(self, booster: Any, manifest: Manifest) -> None:
         self._booster = booster
         # One thread: a worker is one process a core, and a small batch is not worth waking others.
         booster.set_param({"nthread": 1})
@@ -127,9 +127,7 @@ def _check_golden(model: XgboostModel, path: Path) -> None:
         raise ModelError(f"{path}: {wrong} of {len(expected)} golden rows score differently with this XGBoost")
 
 
-def save_model(
-    folder: Path, booster: xgboost.Booster, manifest: dict[str, Any], golden_vectors: type_f64
-) -> XgboostModel:
+def save_model(folder: Path, booster: Any, manifest: dict[str, Any], golden_vectors: type_f64) -> XgboostModel:
     """Write a release: the model, its manifest with the SHA-256 filled in, and golden rows with their exact scores."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = bytes(booster.save_raw("json"))

@@ -81,8 +81,9 @@ class AtomicPublisher:
             producer.begin()
             for output in outputs:
                 producer.queue(output)
-            clean = self._quick(lambda: producer.add_offsets(offsets))
+            # First: the client would wait for the records at the end anyway, and then the end could not be timed by itself.
             producer.flush()
+            clean = self._quick(lambda: producer.add_offsets(offsets))
             clean = self._quick(producer.commit) and clean and not producer.troubled()
         except StreamsError:
             self._drop()

@@ -33,13 +33,15 @@ from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError
 
 CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
 LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", "twice"
-FREEZE, FREEZE_LONG = "freeze", "freeze-long"
+FREEZE_BRIEF, FREEZE, FREEZE_LONG = "freeze-brief", "freeze", "freeze-long"
 EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY = "empty-grid", "roll-back", "lose-profile", "away"
-WORKER_FAULTS = (CRASH_BEFORE, CRASH_AFTER, LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE, FREEZE, FREEZE_LONG)
+WORKER_FAULTS = (CRASH_BEFORE, CRASH_AFTER, LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE, FREEZE_BRIEF, FREEZE, FREEZE_LONG)
 STORE_FAULTS = (EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY)
 
 GRID_REQUESTS = {"claim", "read", "apply", "release"}
-FREEZE_S, FREEZE_LONG_S, SLOW_S = 1.0, 20.0, 3.0
+FREEZES = {FREEZE_BRIEF: (0.1, 1), FREEZE: (1.0, 12), FREEZE_LONG: (20.0, 12)}
+"""For how many seconds, and turns of the others: a brief one lets them claim, a long one outlives an open commit."""
+SLOW_S = 3.0
 
 
 class _Sandbox:
@@ -72,6 +74,7 @@ class World:
     grid_type: type[MemoryGrid] = MemoryGrid
     processor: Callable[[], Any] = WitnessProcessor
     topic: str = TOPIC
+    near_cache_bytes: int = 10_000
     everybody_owns_all: bool = False
     """As with partitions that are assigned by hand: nobody is fenced by the group."""
 
@@ -109,7 +112,7 @@ class World:
         grid = self.grid_type(self.grid, process, wire)
         ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox())
         health, metrics = Health(self.clock), MetricsRegistry()
-        limits = WorkerLimits(self.batch_records_max, 0.0, 10_000)
+        limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes)
         self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
         self.process_of = {**getattr(self, "process_of", {}), name: process}
         self.rebalance()
@@ -161,8 +164,8 @@ class World:
         return self._break_request(name, fault, call, outage)
 
     def _break_request(self, name: str, fault: str, call: Callable[[], Any], outage: type[Exception]) -> Any:
-        if fault in (FREEZE, FREEZE_LONG):
-            self._freeze(name, FREEZE_S if fault == FREEZE else FREEZE_LONG_S)
+        if fault in FREEZES:
+            self._freeze(name, *FREEZES[fault])
             return call()
         if fault == CRASH_BEFORE:
             raise CrashError
@@ -190,13 +193,13 @@ class World:
             except (StreamsError, GridUnavailableError, GridMovedError):
                 continue
 
-    def _freeze(self, name: str, seconds: float) -> None:
+    def _freeze(self, name: str, seconds: float, turns: int) -> None:
         """Stop a worker in the middle of a call; the group gives its partitions to others, who go on."""
         process = self.process_of[name]
         self.frozen.add(name)
         self.rebalance()
         self.clock.sleep(seconds)
-        self._let_others_turn(name, 12)
+        self._let_others_turn(name, turns)
         self.frozen.discard(name)
         if self.process_of.get(name) == process:
             self.rebalance()
