@@ -11,7 +11,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose lint format types train bench parity readme dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench parity readme dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,15 @@ test: setup ## Run every test but those of docker-compose.yml, on a real Kafka a
 
 test-compose: setup ## Run the tests of docker-compose.yml, in a project and on ports of their own
 	$(BIN)/python -m pytest tests/compose $(ARGS)
+
+simulation: setup ## Break models of Kafka and Redis in every way; SEED=n replays one schedule
+	$(if $(SEED),PROACT_SIMULATION_FIRST=$(SEED) PROACT_SIMULATION_SEEDS=1) $(BIN)/python -m pytest tests/simulation $(if $(SEED),-k random) $(ARGS)
+
+chaos: setup ## Break a real Kafka, a real Redis and three scorers under load, and check: some minutes; ARGS="--seed 7"
+	@$(BIN)/proact chaos $(ARGS)
+
+chaos-full: setup ## The same with every fault: three quarters of an hour
+	@$(BIN)/proact chaos --full $(ARGS)
 
 lint: setup ## Check style and layout
 	$(BIN)/ruff check .

@@ -177,7 +177,7 @@ STORES: Final = (
     ),
     (
         lines("Redis memory", "bytes", ("proact_grid_memory_bytes", "used"), ("proact_grid_memory_max_bytes", "limit")),
-        lines("Keys", "none", ("proact_grid_keys", "keys")),
+        lines("Profiles", "none", ("proact_grid_profiles", "profiles")),
         lines("Append-only file", "bytes", ("proact_grid_log_bytes", "bytes")),
     ),
     (

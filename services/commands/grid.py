@@ -218,7 +218,7 @@ def rebuild(settings: Settings, partition: int | None) -> None:
             end = state.log_start if state.committed is None else state.committed
             profiles = _fold(stores, p, (state.log_start, end), held.killers, GridWriter(stores.grid, TOPIC, claim))
             stores.grid.release(TOPIC, [claim])
-            stores.grid.resume(TOPIC, p)
+            stores.grid.resume(TOPIC, p, 0)
             click.echo(f"partition {p}: {len(profiles):,} profiles folded from [{state.log_start:,}, {end:,})")
 
 
@@ -272,7 +272,10 @@ def _stand_still(stores: _Stores, partition: int) -> tuple[int | None, dict[byte
     help="Where the group's committed offset is gone: take the grid's applied offset for it. Only when the group was idle.",
 )  # fmt: skip
 def resume(settings: Settings, partition: int | None, accept_applied: bool) -> None:
-    """Take the mark of halted partitions away, an open breaker's too, and tell the workers to look at them again."""
+    """Take the mark of halted partitions away, an open breaker's too, and tell the workers to look at them again.
+
+    What lies in the partition now is accepted as it is: bad records of it become dead letters and open no breaker again.
+    """
     with _stores(settings) as stores:
         states = stores.states(partition)
         held = dict(zip(states, stores.grid.status(TOPIC, list(states)), strict=True))
@@ -281,7 +284,7 @@ def resume(settings: Settings, partition: int | None, accept_applied: bool) -> N
             if accept_applied and state.committed is None and applied is not None:
                 stores.admin.commit(TOPIC, settings.group_id, {p: applied})
                 click.echo(f"partition {p}: committed offset set to {applied:,}")
-            stores.grid.resume(TOPIC, p)
+            stores.grid.resume(TOPIC, p, state.log_end)
         for p, state in stores.states(partition).items():
             halt = _halt(state, stores.grid.status(TOPIC, [p])[0])
             click.echo(

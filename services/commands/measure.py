@@ -40,7 +40,7 @@ ANSWER_TIMEOUT_S = 300.0
     "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are told."
 )
 def bench(settings: Settings, records: int, cards: int, rate: float, seconds: int, runs: int) -> None:
-    """Measure one scorer with Kafka and Redis on this machine: backlog throughput, and latency of an open loop."""
+    """Measure one scorer with Kafka and Redis on this machine, with either guarantee: backlog throughput, and latency of an open loop."""
     from services.measure.bench import run_bench
     from services.runtime.children import ChildError
     from services.stack.processes import StackError

@@ -81,6 +81,8 @@ class Claim:
     """What that owner was at, if it had noted that."""
     killers: frozenset[int] = frozenset()
     """Offsets of records that kill the process that decodes them."""
+    accepted: int = 0
+    """Records before this offset may be as bad as they are: somebody has seen it, and resumed the partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +203,12 @@ class Grid(Protocol):
         """
         ...
 
-    def resume(self, topic: str, partition: int) -> None:
-        """Take a halt's mark away, and tell the workers to look again. Raises GridUnavailableError."""
+    def resume(self, topic: str, partition: int, accepted: int) -> None:
+        """Take a halt's mark away, and tell the workers to look again; bad records before ``accepted`` open no breaker.
+
+        Raises:
+            GridUnavailableError: an outage.
+        """
         ...
 
     def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:

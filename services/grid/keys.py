@@ -7,7 +7,7 @@ def meta_key(topic: str, partition: int) -> bytes:
     """Return the key of the hash with what is known of a partition's profiles.
 
     Fields: topic_id, partitions, layout (whose fold it is); owner, epoch, process (who writes); applied, profiles (how far it
-    is, and how many there are); attempt, killers (what kills a process); halted, resumed (what people said).
+    is, and how many there are); attempt, killers (what kills a process); halted, resumed, accepted (what people said).
     """
     return f"{{{topic}:{partition}}}:meta".encode()
 

@@ -41,6 +41,7 @@ class _Meta:
     killers: frozenset[int] = frozenset()
     halted: str | None = None
     resumed: int = 0
+    accepted: int = 0
 
 
 @dataclass(slots=True)
@@ -89,9 +90,8 @@ class MemoryGrid:
         self.memory.claims += 1
         meta.identity, meta.owner, meta.process = identity, f"{self._process}-{self.memory.claims}", self._process
         meta.epoch += 1
-        return Claim(
-            partition, meta.owner, meta.epoch, meta.applied, died, meta.attempt if died else None, meta.killers
-        )
+        attempt = meta.attempt if died else None
+        return Claim(partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted)
 
     def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
         """See :class:`services.grid.Grid`."""
@@ -168,11 +168,11 @@ class MemoryGrid:
             meta = self.memory.metas[topic, partition] = _Meta(epoch=meta.epoch, resumed=meta.resumed)
         meta.halted, meta.owner = reason, "nobody"
 
-    def resume(self, topic: str, partition: int) -> None:
+    def resume(self, topic: str, partition: int, accepted: int) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
         meta = self.memory.meta(topic, partition)
-        meta.halted, meta.resumed = None, meta.resumed + 1
+        meta.halted, meta.resumed, meta.accepted = None, meta.resumed + 1, accepted
 
     def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:
         """See :class:`services.grid.Grid`."""

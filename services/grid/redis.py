@@ -81,11 +81,12 @@ class RedisGrid:
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
             raise RefusedClaimError(LogIdentity(rest[0].decode(), int(rest[1]), int(rest[2])), identity)
-        epoch, applied, process, attempt, killers = rest
+        epoch, applied, process, attempt, killers, accepted = rest
         died = process not in (b"", self._process.encode())
         return Claim(
             partition, owner, int(epoch), int(applied) if applied else None, died,
-            _attempt(attempt) if died else None, _offsets(killers),
+            _attempt(attempt) if died else None,
+            _offsets(killers), int(accepted),
         )  # fmt: skip
 
     def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
@@ -138,9 +139,9 @@ class RedisGrid:
         """See :class:`services.grid.Grid`."""
         self._run([(_HALT, _keys(topic, partition), [reason, int(drop)])])
 
-    def resume(self, topic: str, partition: int) -> None:
+    def resume(self, topic: str, partition: int, accepted: int) -> None:
         """See :class:`services.grid.Grid`."""
-        self._run([(_RESUME, _keys(topic, partition)[:1], [])])
+        self._run([(_RESUME, _keys(topic, partition)[:1], [accepted])])
 
     def resumed(self, topic: str, partitions: Sequence[int]) -> list[int]:
         """See :class:`services.grid.Grid`."""

@@ -124,6 +124,9 @@ def measure_latency(session: Session, traffic: Traffic, rate: float) -> dict[str
     return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "p999": round(float(p999), 1)}
 
 
+GUARANTEES: Final = ("exactly_once", "at_least_once")
+
+
 def run_bench(
     settings: Settings,
     folder: Path,
@@ -135,30 +138,43 @@ def run_bench(
     seconds: int,
     runs: int,
 ) -> dict[str, Any]:
-    """Measure everything ``runs`` times; return medians."""
+    """Measure everything ``runs`` times with either guarantee, in turn; return medians, and how the guarantees compare."""
     progress(f"simulating {records:,} transactions of {cards:,} cards")
-    traffic = traffic_of(records, cards, 5)
-    backlogs = []
+    backlog, live = traffic_of(records, cards, 5), traffic_of(int(rate * (seconds + WARM_UP_S)), cards, 6)
+    measured: dict[str, list[dict[str, Any]]] = {guarantee: [] for guarantee in GUARANTEES}
     for run in range(runs):
-        backlogs.append(measure_backlog(settings, folder, lambda _: None, traffic))
-        progress(f"backlog {run + 1} of {runs}: {backlogs[-1]['throughput_per_s']:,} a second")
-    live = traffic_of(int(rate * (seconds + WARM_UP_S)), cards, 6)
-    latencies = []
-    for run in range(runs):
-        with running_session(settings, folder, lambda _: None, keep_ids=True) as session:
-            latencies.append(measure_latency(session, live, rate))
-        progress(f"latency {run + 1} of {runs} at {rate:,.0f} a second: {latencies[-1]} ms")
+        for guarantee in GUARANTEES:
+            own = settings.with_values(guarantee=guarantee)
+            found = measure_backlog(own, folder, lambda _: None, backlog)
+            with running_session(own, folder, lambda _: None, keep_ids=True) as session:
+                found["latency_ms"] = measure_latency(session, live, rate)
+            measured[guarantee].append(found)
+            progress(f"{guarantee}, {run + 1} of {runs}: {found}")
+    medians = {guarantee: _medians(found, rate) for guarantee, found in measured.items()}
+    exact, cheap = (medians[guarantee] for guarantee in GUARANTEES)
+    latency = f"latency_ms_{rate:.0f}"
     return {
-        "guarantee": "at_least_once",
         "transactions": records,
         "cards": cards,
         "runs": runs,
-        "throughput_per_s": round(float(np.median([b["throughput_per_s"] for b in backlogs]))),
+        **medians,
+        "exactly_once_to_at_least_once": {
+            "throughput": round(exact["throughput_per_s"] / cheap["throughput_per_s"], 2),
+            **{p: round(exact[latency][p] / cheap[latency][p], 2) for p in ("p50", "p99")},
+        },
+    }
+
+
+def _medians(found: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+    """Return the median of every figure of some runs."""
+
+    def median(values: list[float]) -> float:
+        return round(float(np.median(values)), 1)
+
+    return {
+        "throughput_per_s": round(median([f["throughput_per_s"] for f in found])),
         "cpu_us_per_record": {
-            part: round(float(np.median([b["cpu_us_per_record"][part] for b in backlogs])), 1)
-            for part in ("scorer", "kafka", "redis")
+            part: median([f["cpu_us_per_record"][part] for f in found]) for part in ("scorer", "kafka", "redis")
         },
-        f"latency_ms_{rate:.0f}": {
-            p: round(float(np.median([x[p] for x in latencies])), 1) for p in ("p50", "p99", "p999")
-        },
+        f"latency_ms_{rate:.0f}": {p: median([f["latency_ms"][p] for f in found]) for p in ("p50", "p99", "p999")},
     }

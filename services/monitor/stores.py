@@ -40,7 +40,7 @@ def measure_grid(status: RedisStatus, metrics: MetricsRegistry) -> str | None:
         return str(error)
     metrics.set(m.GRID_UP, 1)
     for metric, value in (
-        (m.GRID_MEMORY, now.memory_bytes), (m.GRID_MEMORY_MAX, now.memory_max_bytes), (m.GRID_KEYS, now.keys),
+        (m.GRID_MEMORY, now.memory_bytes), (m.GRID_MEMORY_MAX, now.memory_max_bytes), (m.GRID_PROFILES, now.profiles),
         (m.GRID_CLIENTS, now.clients), (m.GRID_COMMANDS, now.commands), (m.GRID_EVICTED, now.evicted_keys),
         (m.GRID_LOG_BYTES, now.log_bytes), (m.GRID_LOG_OK, now.log_ok),
     ):  # fmt: skip

@@ -77,7 +77,9 @@ STATE: Final = Label("state", ("running", "halted"))
 HALT_CAUSE: Final = Label("cause", tuple(cause.name for cause in Cause))
 PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
 
-RECORDS_IN = Metric("proact_records_in_total", COUNTER, "records", "read from the topic, repeats of a batch included")
+RECORDS_IN = Metric(
+    "proact_records_in_total", COUNTER, "records", "worked off: decided, refused, or folded after a take-over"
+)
 DECISIONS = Metric("proact_decisions_total", COUNTER, "decisions", "sent, by action", (ACTION,))
 AMOUNT = Metric(
     "proact_billing_amount_total",
@@ -132,7 +134,7 @@ GROUP_LAG = Metric(
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
 GRID_MEMORY = Metric("proact_grid_memory_bytes", GAUGE, "bytes", "used by Redis")
 GRID_MEMORY_MAX = Metric("proact_grid_memory_max_bytes", GAUGE, "bytes", "from which Redis refuses writes; 0: no limit")
-GRID_KEYS = Metric("proact_grid_keys", GAUGE, "keys", "profiles and one meta a partition")
+GRID_PROFILES = Metric("proact_grid_profiles", GAUGE, "profiles", "of all partitions")
 GRID_CLIENTS = Metric("proact_grid_clients", GAUGE, "connections", "to Redis")
 GRID_COMMANDS = Metric("proact_grid_commands_total", COUNTER, "commands", "that Redis has run")
 GRID_EVICTED = Metric("proact_grid_evicted_keys_total", COUNTER, "keys", "that Redis dropped for room: must stay 0")
@@ -140,7 +142,7 @@ GRID_LOG_BYTES = Metric("proact_grid_log_bytes", GAUGE, "bytes", "of Redis's app
 GRID_LOG_OK = Metric("proact_grid_log_ok", GAUGE, "0 or 1", "whether Redis could write its append-only file")
 
 MONITOR_METRICS: Final = (
-    READY, KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_KEYS,
+    READY, KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_PROFILES,
     GRID_CLIENTS, GRID_COMMANDS, GRID_EVICTED, GRID_LOG_BYTES, GRID_LOG_OK,
 )  # fmt: skip
 

@@ -242,7 +242,11 @@ class Worker(Generic[P, R]):
 
     def _break(self, prepared: P, outcome: R) -> None:
         """Stop partitions whose records are mostly bad, before another batch of them becomes dead letters."""
-        tripped = self._breaker.add(prepared.records.partition, outcome.refused, self._clock.monotonic_s())
+        records, owned = prepared.records, self._ownership.owned
+        first = {p: int(records.offset[records.partition == p][0]) for p in set(outcome.refused.tolist())}
+        seen = [p for p, offset in first.items() if offset < owned[p].claim.accepted]
+        judged = records.partition[~np.isin(records.partition, seen)]
+        tripped = self._breaker.add(judged, outcome.refused, self._clock.monotonic_s())
         for partition, reason in tripped.items():
             self._ownership.halt(partition, reason)
         if tripped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ COMMON: Final[dict[str, Any]] = {
     "socket.timeout.ms": 3_000,  # bounds a commit that nobody answers, and so a shutdown; the default is 60 s
     "socket.nagle.disable": True,  # a small answer must not wait for the next one
     "reconnect.backoff.max.ms": 1_000,  # back within a second of the broker; the default is 10 s
+    "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
 CONSUMER: Final[dict[str, Any]] = {

@@ -90,12 +90,15 @@ class KafkaSource:
         """See :class:`services.streams.Source`."""
         self._resume()
         messages, self._held = self._held[:records_max], self._held[records_max:]
-        if not messages:
-            first = self._consumer.poll(timeout_s)
-            messages = [] if first is None else [first]
-        if 0 < len(messages) < records_max:
-            # consume() waits its whole timeout for the count it was given, so what is there is taken with none.
-            messages += self._consumer.consume(records_max - len(messages), 0)
+        try:
+            if not messages:
+                first = self._consumer.poll(timeout_s)
+                messages = [] if first is None else [first]
+            if 0 < len(messages) < records_max:
+                # consume() waits its whole timeout for the count it was given, so what is there is taken with none.
+                messages += self._consumer.consume(records_max - len(messages), 0)
+        except KafkaException as error:
+            raise StreamsError(describe(error)) from error
         return self._to_records(messages)
 
     def _to_records(self, messages: list[Message]) -> Records:
@@ -215,7 +218,10 @@ class KafkaSource:
         """See :class:`services.streams.Source`."""
         lags = {}
         for partition, position in self._positions.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            try:
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            except KafkaException:
+                continue  # nothing is known of it without asking
             lags[partition] = max(0, high - position) if high >= 0 else 0
         return lags
 

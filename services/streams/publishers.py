@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -50,7 +50,7 @@ class KafkaAtomicProducer:
         self._producer = Producer(COMMON | ATOMIC | settings | {"error_cb": self._on_error})
         with _doubts():
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
-        self._producer.poll(0)
+            self._producer.poll(0)
         self._trouble = False
 
     def _on_error(self, error: KafkaError) -> None:  # noqa: ARG002 - any error of a connection is one too many
@@ -75,8 +75,9 @@ class KafkaAtomicProducer:
 
     def flush(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        if self._producer.flush(FLUSH_S):
-            raise StreamsError("outputs were not acknowledged in time")
+        with _doubts():  # serving callbacks raises, too, when the client has been fenced
+            if self._producer.flush(FLUSH_S):
+                raise StreamsError("outputs were not acknowledged in time")
 
     def commit(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -85,20 +86,23 @@ class KafkaAtomicProducer:
 
     def troubled(self) -> bool:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._producer.poll(0)  # serves the errors of connections, if there were any
+        with _doubts():
+            self._producer.poll(0)  # serves the errors of connections, if there were any
         return self._trouble
 
     def close(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._producer.purge()
+        with suppress(KafkaException):
+            self._producer.purge()
 
 
 class RepeatingPublisher:
     """At least once: outputs acknowledged, then offsets committed. See :class:`services.streams.Publisher`."""
 
     def __init__(self, bootstrap_servers: str, source: KafkaSource) -> None:
-        self._producer = Producer(COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers})
+        self._settings = COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers}
         self._source = source
+        self._producer: Producer | None = None
         self._failure: str | None = None
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:  # noqa: ARG002
@@ -107,20 +111,25 @@ class RepeatingPublisher:
             self._failure = describe(error)
 
     def open(self) -> None:
-        """See :class:`services.streams.Publisher`: drops what is still queued, since it will be sent again."""
-        self._producer.purge()
-        self._producer.flush(REQUEST_TIMEOUT_S)
-        self._failure = None
+        """See :class:`services.streams.Publisher`: what is still queued is dropped with its client; it will be sent again."""
+        self.close()
+        self._producer, self._failure = Producer(self._settings), None
 
     def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Publisher`."""
-        for output in outputs:
-            queue_records(self._producer, output, self._on_delivery)
-        if self._producer.flush(FLUSH_S) or self._failure is not None:
-            raise StreamsError(f"outputs were not acknowledged: {self._failure or 'not in time'}")
+        assert self._producer is not None, "not open"
+        try:
+            for output in outputs:
+                queue_records(self._producer, output, self._on_delivery)
+            if self._producer.flush(FLUSH_S) or self._failure is not None:
+                raise StreamsError(f"outputs were not acknowledged: {self._failure or 'not in time'}")
+        except KafkaException as error:
+            raise StreamsError(f"outputs were not acknowledged: {describe(error)}") from error
         self._source.commit(offsets)
 
     def close(self) -> None:
         """See :class:`services.streams.Publisher`."""
-        self._producer.purge()
-        self._producer.flush(1.0)
+        if self._producer is not None:
+            with suppress(KafkaException):
+                self._producer.purge()
+            self._producer = None

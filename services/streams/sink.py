@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from services.streams.base import Output, StreamsError
 from services.streams.clients import COMMON, PRODUCER, describe
@@ -44,7 +44,10 @@ class KafkaSink:
         Raises:
             StreamsError: a record was given up; all that was sent since the last complete flush may be missing.
         """
-        remaining = self._producer.flush(timeout_s)
+        try:
+            remaining = self._producer.flush(timeout_s)
+        except KafkaException as error:
+            raise StreamsError(f"the producer is of no use any more: {describe(error)}") from error
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise StreamsError(f"a record could not be delivered: {failure}")

@@ -56,9 +56,7 @@ def schedules(*faults: str) -> list[Schedule]:
     return [Schedule({at: fault}, late_after=1) for fault in faults for at in EFFECTS] if faults else [Schedule()]
 
 
-LATE_ENDS = [
-    Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 13) for at in EFFECTS
-]
+LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 13) for at in EFFECTS]
 """The end of a commit comes once more while the next one is open, and then the process dies."""
 
 

@@ -246,9 +246,10 @@ def test_a_halted_partition_is_nobodys_until_it_is_resumed(grid: Grid, topic: st
     assert grid.status(topic, [0])[0].halted == "somebody looks at it"
     assert grid.claim(topic, 0, HERE, even_if_halted=True).applied == 7
     assert grid.resumed(topic, [0, 1]) == [0, 0]
-    grid.resume(topic, 0)
+    grid.resume(topic, 0, 9)
     assert grid.resumed(topic, [0, 1]) == [1, 0]
-    assert claim_of(grid, topic).applied == 7
+    again = claim_of(grid, topic)
+    assert (again.applied, again.accepted) == (7, 9)
 
 
 def test_a_halt_that_drops_forgets_whose_fold_it_was(grid: Grid, topic: str):

@@ -283,6 +283,20 @@ def test_a_commit_of_a_member_that_left_is_refused(log: Log):
     assert log.answers() == []
 
 
+def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
+    """The format of the client's metadata is its own affair: this test notices when it changes."""
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    with pytest.raises(StreamsError):
+        source.group_metadata()
+    until_assigned(source)
+
+    assert source.group_metadata().startswith(b"CGMDv2:")
+    assert source._member_generation == 1
+    source.close()
+
+
 def test_an_offset_at_a_time_is_the_first_that_is_not_before_it(log: Log):
     send(log, 20)
     until_assigned(log.source)

@@ -354,7 +354,7 @@ def test_a_halted_partition_is_left_alone_until_it_is_resumed_and_the_others_go_
     assert "somebody looks at it" in str(worker._ownership.halted[0])
     assert worker._metrics.value(m.HALTED, "MARKED") == 1
 
-    people.resume(TOPIC, 0)
+    people.resume(TOPIC, 0, 0)
     system.clock.sleep(PROBE_EVERY_S)
     system.drain(worker)
 
@@ -375,9 +375,9 @@ def test_a_burst_of_bad_records_opens_the_breaker_of_its_partition_before_it_bec
     assert len(system.records("dead-letters")) == 0
     assert {p for p, _ in system.decisions()} == {1}
 
-    patient, _ = system.worker(breaker_share=1.0)
-    MemoryGrid(system.grid, "people").resume(TOPIC, 0)
-    system.drain(patient)
+    MemoryGrid(system.grid, "people").resume(TOPIC, 0, system.log.end(TOPIC, 0))
+    system.clock.sleep(PROBE_EVERY_S)
+    system.drain(worker)
     assert len(system.records("dead-letters")) == 2 * REFUSED_MIN
 
 

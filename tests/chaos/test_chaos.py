@@ -1,0 +1,33 @@
+"""Real faults under load, on a stack of their own, judged by the checker: a selection that takes some minutes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from services.chaos.faults import FAULTS
+from services.chaos.halting import HALTING
+from services.chaos.run import ALL, QUICK
+
+PLAN = [*range(1, 17), 18, *range(20, 35), 37, *range(42, 47), 51]
+"""The numbers of the fault plan that are made."""
+
+
+def test_every_fault_of_the_plan_can_be_made():
+    assert {name for name in ALL if name.count("-") == 1} == {f"F-{number:02}" for number in PLAN}
+    assert set(QUICK) <= set(ALL)
+    assert all(fault.make.__doc__ for fault in FAULTS.values())
+    assert len(HALTING) == 4
+
+
+def test_nothing_is_lost_and_nothing_twice_whatever_happens(proact, tmp_path):
+    done = subprocess.run(
+        [*proact, "chaos", "--data-folder", str(tmp_path)], capture_output=True, text=True, check=False, timeout=1_200
+    )
+    assert done.returncode in (0, 1), done.stderr[-4_000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+
+    assert report["verdict"] == "ok", f"{report['failures']}\n{report['witnesses']}\n{done.stderr[-6_000:]}"
+    assert set(report["fired"]) == set(QUICK)
+    assert (report["lost"], report["duplicate"], report["divergent_profiles"]) == (0, 0, 0)
+    assert report["takeover_s"]["max"] <= 15
