@@ -11,6 +11,9 @@ from services.chaos.plan import Measured, fault, hit, taken_over
 from services.chaos.system import ChaosError, ChaosSystem, Victim
 from services.chaos.victim import KILLER
 
+SOME_LEFT = 3_000
+"""What may lie in the topic although everybody keeps up: a second of an even load."""
+
 
 @fault("F-32", "poison of every kind")
 def poison(system: ChaosSystem) -> Measured:
@@ -70,7 +73,7 @@ def hot_card(system: ChaosSystem) -> Measured:
     """Half of a burst belongs to one card, the other half each to a card of its own."""
     keys, values = hot_and_new(system.rng, 12_000)
     system.load.producer.send_raw(keys, values)
-    return {"records": len(values), "drained_s": system.drained_within(60)}
+    return {"records": len(values), "drained_s": system.drained_within(60, SOME_LEFT)}
 
 
 @fault("F-46", "three times as much as can be done")
@@ -79,7 +82,7 @@ def overload(system: ChaosSystem) -> Measured:
     count = int(min(60_000, 3 * system.capacity * 3))
     keys, values = hot_and_new(system.rng, count, hot=False)
     system.load.producer.send_raw(keys, values)
-    drained_s = system.drained_within(90)
+    drained_s = system.drained_within(90, SOME_LEFT)
     if drained_s is None:
         raise ChaosError("the backlog did not drain")
     return {"records": count, "drained_s": round(drained_s, 1)}

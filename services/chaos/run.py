@@ -76,47 +76,54 @@ def rounds_of(names: Sequence[str], rng: np.random.Generator) -> list[list[str]]
     return [order[at : at + ROUND_FAULTS] for at in range(0, len(order), ROUND_FAULTS)]
 
 
-def run_chaos(
-    settings: Settings, folder: Path, progress: Callable[[str], None], names: Sequence[str], seed: int
-) -> Report:
-    """Run these faults. Raises StackError, StreamsError when there is nothing to attack."""
-    rng, report = np.random.default_rng(seed), Report(seed)
-    for number, names_of_round in enumerate(rounds_of(names, rng)):
-        progress(f"round {number + 1}: {', '.join(names_of_round)}")
-        run_round(settings, folder / f"round-{number + 1}", progress, names_of_round, rng, report)
-    for halting in HALTING:
-        if halting.name in names:
-            progress(f"{halting.name}: {halting.title}")
-            try:
-                report.faults[halting.name] = run_halting(halting, settings, folder / halting.name, lambda _: None)
-            except ChaosError as error:
-                report.failures.append(f"{halting.name}: {error}")
-    return report
+@dataclass(slots=True)
+class Attack:
+    """One attack on systems of its own."""
 
+    settings: Settings
+    folder: Path
+    progress: Callable[[str], None]
+    seed: int
+    rng: np.random.Generator = field(init=False)
+    report: Report = field(init=False)
 
-def run_round(
-    settings: Settings, folder: Path, progress: Callable[[str], None], names: Sequence[str], rng: np.random.Generator,
-    report: Report,
-) -> None:  # fmt: skip
-    """Make some faults under load, one after the other, and judge."""
-    with running(settings, folder, lambda _: None) as system:
-        system.rng = rng
-        seed = int(rng.integers(0, 2**31))
-        system.capacity = system.measure_capacity(load_of(CAPACITY_RECORDS, CARDS, seed))
-        rate = min(LOAD_SHARE * system.capacity, LOAD_MAX_PER_S)
-        progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
-        system.load.start(endless_load(load_of(int(BLOCK_S * rate), CARDS, seed + 1), rng), rate)
-        time.sleep(2)
-        for name in names:
-            _make(system, name, report, progress)
-            time.sleep(float(rng.uniform(1.5, 3.0)))
-        system.load.stop()
-        drained_s = system.drained_within(DRAIN_S)
-        if drained_s is None:
-            report.failures.append(f"round of {', '.join(names)}: not drained within {DRAIN_S:.0f} s")
-        time.sleep(3)  # what the last batch applies, and what a probe finds
-        system.stop_victims()
-        _judge(system, report, progress, rate)
+    def __post_init__(self) -> None:
+        self.rng, self.report = np.random.default_rng(self.seed), Report(self.seed)
+
+    def run(self, names: Sequence[str]) -> Report:
+        """Make these faults. Raises StackError, StreamsError when there is nothing to attack."""
+        for number, names_of_round in enumerate(rounds_of(names, self.rng)):
+            self.progress(f"round {number + 1}: {', '.join(names_of_round)}")
+            self._round(self.folder / f"round-{number + 1}", names_of_round)
+        for halting in HALTING:
+            if halting.name in names:
+                self.progress(f"{halting.name}: {halting.title}")
+                try:
+                    found = run_halting(halting, self.settings, self.folder / halting.name, lambda _: None)
+                    self.report.faults[halting.name] = found
+                except ChaosError as error:
+                    self.report.failures.append(f"{halting.name}: {error}")
+        return self.report
+
+    def _round(self, folder: Path, names: Sequence[str]) -> None:
+        """Make some faults under load, one after the other, and judge."""
+        with running(self.settings, folder, lambda _: None) as system:
+            system.rng = self.rng
+            seed = int(self.rng.integers(0, 2**31))
+            system.capacity = system.measure_capacity(load_of(CAPACITY_RECORDS, CARDS, seed))
+            rate = min(LOAD_SHARE * system.capacity, LOAD_MAX_PER_S)
+            self.progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
+            system.load.start(endless_load(load_of(int(BLOCK_S * rate), CARDS, seed + 1), self.rng), rate)
+            time.sleep(2)
+            for name in names:
+                _make(system, name, self.report, self.progress)
+                time.sleep(float(self.rng.uniform(1.5, 3.0)))
+            system.load.stop()
+            if system.drained_within(DRAIN_S) is None:
+                self.report.failures.append(f"round of {', '.join(names)}: not drained within {DRAIN_S:.0f} s")
+            time.sleep(3)  # what the last batch applies, and what a probe finds
+            system.stop_victims()
+            _judge(system, self.report, self.progress, rate)
 
 
 def _make(system: ChaosSystem, name: str, report: Report, progress: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
     """
     from services.chaos.faults import FAULTS
     from services.chaos.halting import HALTING
-    from services.chaos.run import ALL, QUICK, run_chaos
+    from services.chaos.run import ALL, QUICK, Attack
     from services.checker.evidence import EvidenceError
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
@@ -43,7 +43,8 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
     try:
         with interruptible():
             chosen = faults or (ALL if full else QUICK)
-            report = run_chaos(settings, Path(settings.data_folder) / "chaos", progress, chosen, seed).as_json()
+            folder = Path(settings.data_folder) / "chaos"
+            report = Attack(settings, folder, progress, seed).run(chosen).as_json()
     except (ChildError, EvidenceError, StackError, StreamsError) as error:
         raise UserError(str(error)) from None
     click.echo(json.dumps(report))

@@ -162,7 +162,8 @@ def _fold(
 
 def _require_offset(partition: int, state: LogState, held: PartitionStatus) -> None:
     """Raise UserError when nothing says how far the partition was decided: workers would decide all of it again."""
-    if state.committed is None and held.applied is not None:
+    recreated = held.identity is not None and held.identity.topic_id != state.topic_id
+    if state.committed is None and held.applied is not None and not recreated:
         raise UserError(
             f"partition {partition} stays as it is: the group has no committed offset. Stop the scorers and "
             f"say `proact grid resume --accept-applied` first, if the group was idle at the grid's offset {held.applied}"
@@ -268,13 +269,19 @@ def _stand_still(stores: _Stores, partition: int) -> tuple[int | None, dict[byte
 @with_settings(*_CONNECTION)
 @_PARTITION
 @click.option(
-    "--accept-applied", is_flag=True,
+    "--accept-applied",
+    is_flag=True,
     help="Where the group's committed offset is gone: take the grid's applied offset for it. Only when the group was idle.",
+)
+@click.option(
+    "--accept-gap", is_flag=True,
+    help="Where the log does not hold what is committed any more: go on with what it holds; profiles begin anew.",
 )  # fmt: skip
-def resume(settings: Settings, partition: int | None, accept_applied: bool) -> None:
+def resume(settings: Settings, partition: int | None, accept_applied: bool, accept_gap: bool) -> None:
     """Take the mark of halted partitions away, an open breaker's too, and tell the workers to look at them again.
 
-    What lies in the partition now is accepted as it is: bad records of it become dead letters and open no breaker again.
+    What lies in the partition now is accepted as it is: bad records of it become dead letters and open no breaker again, and a
+    lost grid may be folded from a log that is too short. The two flags set committed offsets, for which no scorer may run.
     """
     with _stores(settings) as stores:
         states = stores.states(partition)
@@ -282,12 +289,27 @@ def resume(settings: Settings, partition: int | None, accept_applied: bool) -> N
         for p, state in states.items():
             applied = held[p].applied
             if accept_applied and state.committed is None and applied is not None:
-                stores.admin.commit(TOPIC, settings.group_id, {p: applied})
-                click.echo(f"partition {p}: committed offset set to {applied:,}")
+                _set_committed(stores, p, applied)
+            if accept_gap and state.committed is not None:
+                _accept_gap(stores, p, state, applied)
             stores.grid.resume(TOPIC, p, state.log_end)
         for p, state in stores.states(partition).items():
             halt = _halt(state, stores.grid.status(TOPIC, [p])[0])
-            click.echo(
-                f"partition {p}: "
-                + ("resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy}")
-            )
+            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy}"
+            click.echo(f"partition {p}: {said}")
+
+
+def _set_committed(stores: _Stores, partition: int, offset: int) -> None:
+    stores.admin.commit(TOPIC, stores.settings.group_id, {partition: offset})
+    click.echo(f"partition {partition}: committed offset set to {offset:,}")
+
+
+def _accept_gap(stores: _Stores, partition: int, state: LogState, applied: int | None) -> None:
+    """Bring the committed offset to what the log holds, and drop profiles that are of another stretch of it."""
+    assert state.committed is not None
+    committed = min(max(state.committed, state.log_start), state.log_end)
+    if committed != state.committed:
+        _set_committed(stores, partition, committed)
+    if applied is not None and not state.log_start <= applied <= committed:
+        stores.grid.halt(TOPIC, partition, "a gap in its log is accepted", drop=True)
+        click.echo(f"partition {partition}: profiles at offset {applied:,} dropped")

@@ -82,7 +82,8 @@ class Claim:
     killers: frozenset[int] = frozenset()
     """Offsets of records that kill the process that decodes them."""
     accepted: int = 0
-    """Records before this offset may be as bad as they are: somebody has seen it, and resumed the partition."""
+    """Somebody resumed the partition when its log ended here: however bad its records are up to here, and however short its past
+    is, is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,19 +17,22 @@ class Cause(Enum):
         "the topic is not the one that the profiles were folded from; if that was meant: proact grid rebuild"
     )
     PARTITIONS_CHANGED = (
-        "cards have moved to other partitions, away from their profiles: go back to a topic with the old number of "
-        "partitions, or copy the records to a new topic"
+        "cards have moved to other partitions, away from their profiles: copy the records to a new topic with the wanted number; "
+        "or let the moved cards begin anew: proact grid rebuild"
     )
     OFFSETS_MISSING = (
         "nothing says what was decided on: if the group was idle since the grid's offset, say proact grid resume "
         "--accept-applied; else find the last decided offset in the outputs first"
     )
-    LOG_BEHIND = "Kafka lost what it had acknowledged: find out how; then proact grid rebuild"
+    LOG_BEHIND = "Kafka lost what it had acknowledged: find out how; then stop the scorers and say proact grid resume --accept-gap"
     RETENTION = (
-        "records were deleted before they were decided on or folded: they are lost to the grid; restore them, or say "
-        "proact grid rebuild where the log still reaches back far enough"
+        "records were deleted before they were decided on or folded: restore them; or stop the scorers and say "
+        "proact grid resume --accept-gap"
     )
-    HISTORY_MISSING = "the log does not reach back far enough to fold the profiles from it: restore Redis or the log"
+    HISTORY_MISSING = (
+        "the log does not reach back far enough to fold the profiles from it: restore Redis or the log; or let the profiles begin "
+        "with the log: proact grid resume"
+    )
     MARKED = "somebody or a worker halted it, see the reason; when that is mended: proact grid resume"
 
     @property
@@ -82,7 +85,8 @@ def history_missing(source: Source, partition: int, state: LogState, horizon_ms:
         return None
     next_offset = state.log_start if state.committed is None else state.committed
     next_ms = now_ms if next_offset >= state.log_end else _timestamp_of(source, partition, next_offset, now_ms)
-    if source.offset_at(partition, next_ms - horizon_ms) > state.log_start:
+    # A time before 1970 is a code to Kafka, not a time.
+    if source.offset_at(partition, max(0, next_ms - horizon_ms)) > state.log_start:
         return None
     return Halt(
         Cause.HISTORY_MISSING,

@@ -85,7 +85,7 @@ class Ownership:
             self._leave_alone(partition, Halt(cause, str(error)))
             return
         halt = halt_of(state, claim.applied)
-        if halt is None and claim.applied is None:
+        if halt is None and claim.applied is None and claim.accepted <= state.log_start:
             now_ms = self._clock.now_ms()
             halt = self._outages.wait_out(
                 "kafka", lambda: history_missing(self._source, partition, state, HISTORY_MS, now_ms)

@@ -101,6 +101,29 @@ def test_lost_offsets_halt_until_somebody_accepts_what_the_grid_says(run, tmp_pa
     assert check_everything(stack)["decided"] == 3_500
 
 
+def test_a_gap_in_the_log_halts_until_somebody_accepts_it(run, tmp_path):
+    stack = run.stack
+    decide(stack, tmp_path, 2_000, 1)
+    produce(stack, traffic_of(2_000, seed=2))
+    admin = KafkaAdmin(stack.kafka_address)
+    end = admin.extents(TOPIC)[TOPIC, 0][1]
+    admin.delete_records(TOPIC, {0: end - 100})
+    with scorers(stack, tmp_path / "halted") as [scorer]:
+        wait_until(
+            lambda: "RETENTION" in json.dumps((scorer.health() or {}).get("halted")), 60, "one partition is halted"
+        )
+        wait_until(
+            lambda: [row["state"] for row in rows(run, code=1)] == ["halted", "current", "current"], 30, "others go on"
+        )
+
+    assert "stays as it is" in run("grid", "rebuild", "--partition", "0", code=1)
+    assert f"committed offset set to {end - 100:,}" in run("grid", "resume", "--partition", "0", "--accept-gap")
+    decide(stack, tmp_path, 1_000, 3)
+
+    assert {row["state"] for row in rows(run)} == {"current"}
+    assert run("grid", "verify").count("equal") == 3
+
+
 def test_a_resumed_partition_goes_on_without_a_restart(run, tmp_path):
     stack = run.stack
     with scorers(stack, tmp_path) as [scorer]:
@@ -135,10 +158,10 @@ def test_dead_letters_are_sent_again_once_each(run, tmp_path):
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
         wait_drained(stack)
-        counted = json.loads(run("dead-letters", "redrive", "--dry-run").splitlines()[-1])
+        counted = json.loads(run("dead-letters", "redrive", "--dry-run").splitlines()[0])
         assert counted == {"dry_run": True, "sent": {"TRAILING_BYTES": 20}, "passed_over": {"masked": 1}}
-        assert json.loads(run("dead-letters", "redrive").splitlines()[-1])["sent"] == {"TRAILING_BYTES": 20}
-        assert json.loads(run("dead-letters", "redrive").splitlines()[-1])["sent"] == {}
+        assert json.loads(run("dead-letters", "redrive").splitlines()[0])["sent"] == {"TRAILING_BYTES": 20}
+        assert json.loads(run("dead-letters", "redrive").splitlines()[0])["sent"] == {}
         wait_drained(stack)
 
     assert len(read_all(stack, "dead-letters")) == 41
