@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import confluent_kafka
 import redis
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, TopicPartition
 
 INPUTS, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
 OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS)
 STUCK_POLLS: Final = 100
+ASK_S: Final = 10.0
 POLL_S: Final = 0.2
 
 
@@ -69,43 +69,42 @@ class Evidence:
 
 
 class Log:
-    """One cluster."""
+    """One cluster, asked by consumers that never join a group: the client's admin calls do not survive every broker's death."""
 
     def __init__(self, bootstrap_servers: str, group_id: str) -> None:
-        self._servers, self._group = bootstrap_servers, group_id
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._settings = {
+            "bootstrap.servers": bootstrap_servers, "group.id": group_id, "enable.auto.commit": False,
+            "auto.offset.reset": "error", "check.crcs": True, "log_level": 0,
+        }  # fmt: skip
+        self._of_committed = Consumer(self._settings | {"isolation.level": "read_committed"})
+        self._of_all = Consumer(self._settings | {"isolation.level": "read_uncommitted"})
 
     def ends(self, topic: str, *, committed: bool) -> dict[int, int]:
         """Return the end of every partition as readers of committed, or of all, records see it."""
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        return self._offsets(topic, OffsetSpec.latest(), level)
+        return {
+            p: high for p, (_, high) in self._extents(topic, self._of_committed if committed else self._of_all).items()
+        }
 
     def starts(self, topic: str) -> dict[int, int]:
         """Return the first offset of every partition."""
-        return self._offsets(topic, OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+        return {p: low for p, (low, _) in self._extents(topic, self._of_all).items()}
 
-    def _offsets(self, topic: str, spec: OffsetSpec, level: IsolationLevel) -> dict[int, int]:
-        metadata = self._admin.list_topics(topic, timeout=10).topics[topic]
+    @staticmethod
+    def _extents(topic: str, consumer: Consumer) -> dict[int, tuple[int, int]]:
+        metadata = consumer.list_topics(topic, timeout=ASK_S).topics[topic]
         if metadata.error is not None:
             raise EvidenceError(f"there is no topic {topic}")
-        wanted = {TopicPartition(topic, p): spec for p in metadata.partitions}
-        asked = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=10)
-        return {tp.partition: future.result().offset for tp, future in asked.items()}
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), ASK_S) for p in metadata.partitions}
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the group's stable committed offsets."""
-        request = ConsumerGroupTopicPartitions(self._group, [TopicPartition(INPUTS, p) for p in partitions])
-        asked = self._admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=10)
-        found = asked[self._group].result().topic_partitions
+        found = self._of_committed.committed([TopicPartition(INPUTS, p) for p in partitions], ASK_S)
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def read(self, topic: str) -> Iterator[Seen]:
         """Yield every committed record up to the end as of now, each partition's in order."""
         ends, starts = self.ends(topic, committed=True), self.starts(topic)
-        consumer = Consumer({
-            "bootstrap.servers": self._servers, "group.id": "proact-checker", "enable.auto.commit": False,
-            "isolation.level": "read_committed", "auto.offset.reset": "error", "check.crcs": True, "log_level": 0,
-        })  # fmt: skip
+        consumer = Consumer(self._settings | {"isolation.level": "read_committed"})
         consumer.assign([TopicPartition(topic, p, starts[p]) for p in ends])
         left, quiet = {p for p in ends if starts[p] < ends[p]}, 0
         while left:

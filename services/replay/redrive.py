@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from services.codec.records import UndecodableError, decode_record
 from services.streams import Output, Publisher, Records, Source
 
@@ -54,7 +56,9 @@ class Redrive:
         return done
 
     def _batches(self) -> Iterator[Records]:
+        """Yield what is there now: a letter that is sent again and refused again is a new one."""
         generation, quiet = -1, 0
+        ends: dict[int, int] = {}
         while quiet < QUIET_POLLS:
             records = self._source.poll(self._records_max, POLL_S)
             assignment = self._source.assignment
@@ -62,8 +66,12 @@ class Redrive:
                 generation = assignment.generation
                 self._publisher.open()
                 states = self._source.log_states(assignment.partitions)
+                ends = {p: s.log_end for p, s in states.items()} | ends
                 self._source.start({p: s.log_start if s.committed is None else s.committed for p, s in states.items()})
-            elif len(records):
+                continue
+            end = np.array([ends[p] for p in records.partition.tolist()], np.int64)
+            records = records.take(records.offset < end)
+            if len(records):
                 quiet = 0
                 yield records
             elif assignment.member:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -15,11 +15,11 @@ from confluent_kafka.admin import (
     ConfigResource,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
 from services.streams.base import StreamsError
+from services.streams.clients import COMMON
 
 REQUEST_TIMEOUT_S = 10.0
 DAY_MS = 86_400_000
@@ -50,6 +50,7 @@ class KafkaAdmin:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._servers = bootstrap_servers
+        self._askers: dict[tuple[str, str], Consumer] = {}
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 3_000})
 
     def partitions(self, timeout_s: float = 5.0) -> dict[str, int]:
@@ -126,17 +127,26 @@ class KafkaAdmin:
     def extents(self, topic: str | None = None) -> dict[tuple[str, int], tuple[int, int]]:
         """Return the first and the next offset of every partition of a topic, or of all of ours. Raises StreamsError."""
         counts = {t: n for t, n in self.partitions().items() if (t == topic if topic else t[0] != "_")}
-        wanted = [TopicPartition(t, p) for t, n in counts.items() for p in range(n)]
-        if not wanted:
-            return {}
-        starts = self._offsets(wanted, OffsetSpec.earliest())
-        ends = self._offsets(wanted, OffsetSpec.latest())
-        return {key: (starts[key], ends[key]) for key in ends}
-
-    def _offsets(self, wanted: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        asker = self._asker("proact-reader", "read_uncommitted")
         with self._failures():
-            asked = self._admin.list_offsets(dict.fromkeys(wanted, spec), request_timeout=REQUEST_TIMEOUT_S)
-            return {(tp.topic, tp.partition): future.result().offset for tp, future in asked.items()}
+            return {
+                (t, p): asker.get_watermark_offsets(TopicPartition(t, p), REQUEST_TIMEOUT_S)
+                for t, n in counts.items()
+                for p in range(n)
+            }
+
+    def _asker(self, group_id: str, isolation_level: str) -> Consumer:
+        """Return a consumer that joins no group, to ask with.
+
+        Offsets are not asked for by the client's admin calls: those time out once a broker has been away, and then end the
+        process by an assertion (librdkafka 2.16).
+        """
+        known = self._askers.get((group_id, isolation_level))
+        if known is None:
+            own = {"bootstrap.servers": self._servers, "group.id": group_id, "isolation.level": isolation_level}
+            known = Consumer(COMMON | {"enable.auto.commit": False, "auto.offset.reset": "error"} | own)
+            self._askers[group_id, isolation_level] = known
+        return known
 
     def topic_id(self, topic: str) -> str:
         """Return the id that Kafka gave to a topic when it was made. Raises StreamsError."""
@@ -150,13 +160,10 @@ class KafkaAdmin:
         Raises:
             StreamsError: Kafka does not answer, or an atomic commit is still open.
         """
-        request = ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, p) for p in partitions])
+        wanted = [TopicPartition(topic, p) for p in partitions]
+        asker = self._asker(group_id, "read_committed")  # which makes the offsets that it is told stable ones
         with self._failures():
-            asked = self._admin.list_consumer_group_offsets(
-                [request], require_stable=True, request_timeout=REQUEST_TIMEOUT_S
-            )
-            found = asked[group_id].result().topic_partitions
-        return {tp.partition: tp.offset for tp in found if tp.offset is not None and tp.offset >= 0}
+            return {tp.partition: tp.offset for tp in asker.committed(wanted, REQUEST_TIMEOUT_S) if tp.offset >= 0}
 
     def commit(self, topic: str, group_id: str, offsets: Mapping[int, int]) -> None:
         """Set a group's committed offsets. Raises StreamsError, also while the group has members."""
