@@ -104,9 +104,10 @@ def test_a_hundred_thousand_transactions_are_decided_and_prometheus_counts_what_
         == 100_000
     )
     ends = {a.labels["topic"]: a.value for a in system.ask("sum by (topic) (proact_topic_end_offset)")}
-    assert (ends[TOPIC], ends["card-decisions"], ends["card-alerts"], ends["dead-letters"]) == (
-        100_003, 100_000, alerts, len(BAD),
-    )  # fmt: skip
+    assert ends[TOPIC] == 100_003
+    # The end of every atomic commit takes an offset of its own in each partition that it wrote to.
+    for topic, records in (("card-decisions", 100_000), ("card-alerts", alerts), ("dead-letters", len(BAD))):
+        assert records < ends[topic] < records + 2_000
     check_money(system, {d["transaction_id"]: d["action"] for d in decisions})
 
 
