@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from services.chaos.faults import FAULTS
 from services.chaos.halting import HALTING
 from services.chaos.run import ALL, QUICK
@@ -20,6 +22,7 @@ def test_every_fault_of_the_plan_can_be_made():
     assert len(HALTING) == 4
 
 
+@pytest.mark.timeout(1_200)
 def test_nothing_is_lost_and_nothing_twice_whatever_happens(proact, tmp_path):
     done = subprocess.run(
         [*proact, "chaos", "--data-folder", str(tmp_path)], capture_output=True, text=True, check=False, timeout=1_200
