@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,8 +131,21 @@ def build_victim(
     return build_worker(settings, processor, ports, health, metrics)
 
 
+def _end_with_parent() -> None:
+    """End when the runner is gone, however it went."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Run with settings from the environment."""
+    _end_with_parent()
     settings = resolve_settings({})
     try:
         run_scorer(settings, lambda s, h, m: build_victim(s, h, m, os.environ))
