@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -40,6 +41,26 @@ def _doubts() -> Iterator[None]:
         raise kind(f"an atomic commit is in doubt: {describe(error)}") from error
 
 
+def _bounded(call: Callable[[], None]) -> None:
+    """Run a call of the client that may never come back (it does not keep its own timeout while a coordinator is away)."""
+    outcome: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            call()
+            outcome.append(None)
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="ends a commit", daemon=True)
+    thread.start()
+    thread.join(REQUEST_TIMEOUT_S + 0.5)
+    if not outcome:
+        raise StreamsError("an atomic commit is in doubt: the client does not come back")
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
 class KafkaAtomicProducer:
     """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one source's topic."""
 
@@ -70,8 +91,9 @@ class KafkaAtomicProducer:
         """See :class:`services.streams.atomic.AtomicProducer`."""
         assert all(offset >= 0 for offset in offsets.values()), "the client drops logical offsets without a word"
         wanted = [TopicPartition(self._source.topic, p, offset) for p, offset in offsets.items()]
+        producer, metadata = self._producer, self._source.group_metadata()
         with _doubts():
-            self._producer.send_offsets_to_transaction(wanted, self._source.group_metadata(), REQUEST_TIMEOUT_S)
+            _bounded(lambda: producer.send_offsets_to_transaction(wanted, metadata, REQUEST_TIMEOUT_S))
 
     def flush(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -81,8 +103,9 @@ class KafkaAtomicProducer:
 
     def commit(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
+        producer = self._producer
         with _doubts():
-            self._producer.commit_transaction(REQUEST_TIMEOUT_S)
+            _bounded(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
 
     def troubled(self) -> bool:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -92,8 +115,9 @@ class KafkaAtomicProducer:
 
     def close(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        with suppress(KafkaException):
-            self._producer.purge()
+        # Purging and destroying a client wait for what it has under way, which may be for ever: not on the worker's thread.
+        held = [self.__dict__.pop("_producer")]
+        threading.Thread(target=held.clear, name="destroys a producer", daemon=True).start()
 
 
 class RepeatingPublisher:
