@@ -47,14 +47,10 @@ def lost_commit(system: ChaosSystem) -> Measured:
 @fault("F-06", "records that Kafka refuses within a commit")
 def refused_records(system: ChaosSystem) -> Measured:
     """Decisions are too large for a second: the commit is aborted, and done again from the same offsets."""
-    _set_topic(system, "card-decisions", "max.message.bytes", "300")
+    system.admin.configure("card-decisions", {"max.message.bytes": "300"})
     time.sleep(1.5)
-    _set_topic(system, "card-decisions", "max.message.bytes", "131072")
+    system.admin.configure("card-decisions", {"max.message.bytes": "131072"})
     return {"back_s": taken_over(system)}
-
-
-def _set_topic(system: ChaosSystem, topic: str, name: str, value: str) -> None:
-    system.admin.set_topic(topic, name, value)
 
 
 @fault("F-07", "requests of a commit that are late beyond the client's patience")

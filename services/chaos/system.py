@@ -141,8 +141,8 @@ class Load:
 class ChaosSystem:
     """Everything of one round."""
 
-    def __init__(self, settings: Settings, folder: Path, environment: dict[str, str] | None = None) -> None:
-        self.folder, self._settings, self._environment = folder, settings, environment or {}
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.folder, self._settings = folder, settings
         doors = [(free_port(), free_port()) for _ in range(WORKERS)]
         self.redis_doors = [free_port() for _ in range(WORKERS)]
         self.redis_port = free_port()
@@ -188,9 +188,7 @@ class ChaosSystem:
         folder = self.folder / f"victim-{i}"
         folder.mkdir(parents=True, exist_ok=True)
         environment = {"PROACT_CHAOS_FOLDER": str(folder.absolute()), "PROACT_TRANSACTIONAL_ID": f"victim-{i}"}
-        child = ServiceChild(
-            "services.chaos.victim", own, self.folder / f"victim-{i}.log", environment | self._environment
-        )
+        child = ServiceChild("services.chaos.victim", own, self.folder / f"victim-{i}.log", environment)
         return Victim(i, child, folder)
 
     def _supervise(self) -> None:
@@ -301,12 +299,10 @@ class ChaosSystem:
 
 
 @contextmanager
-def running(
-    settings: Settings, folder: Path, progress: Callable[[str], None], **environment: str
-) -> Iterator[ChaosSystem]:
+def running(settings: Settings, folder: Path, progress: Callable[[str], None]) -> Iterator[ChaosSystem]:
     """Run a system for the length of a with block."""
     shutil.rmtree(folder, ignore_errors=True)
-    system = ChaosSystem(settings, folder, environment)
+    system = ChaosSystem(settings, folder)
     try:
         system.up(progress)
         yield system

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -20,7 +21,7 @@ from services.streams.reader import KafkaReader
 SAMPLE_EVERY_S = 0.2
 
 
-class _Watcher:
+class _Watcher(ABC):
     """A thread that looks again and again."""
 
     def __init__(self) -> None:
@@ -32,8 +33,9 @@ class _Watcher:
         while not self._stopped.is_set():
             self._look()
 
+    @abstractmethod
     def _look(self) -> None:
-        raise NotImplementedError
+        """Look once; come back within a second."""
 
     def stop(self) -> None:
         """Look no more."""

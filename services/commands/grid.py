@@ -74,14 +74,13 @@ def _stores(settings: Settings) -> Iterator[_Stores]:
 
 def _halt(state: LogState, held: PartitionStatus) -> Halt | None:
     """Return why workers leave a partition alone, as far as it can be seen from outside."""
-    from services.runtime.halting import Cause, Halt, halt_of
+    from services.runtime.halting import Cause, Halt, halt_of, identity_halt
 
     if held.halted is not None:
         return Halt(Cause.MARKED, held.halted)
-    if held.identity is not None and held.identity.topic_id != state.topic_id:
-        return Halt(Cause.TOPIC_RECREATED, f"the grid holds the fold of topic id {held.identity.topic_id}")
-    if held.identity is not None and held.identity.partitions != state.partitions:
-        return Halt(Cause.PARTITIONS_CHANGED, f"the topic had {held.identity.partitions} partitions")
+    moved = None if held.identity is None else identity_halt(held.identity, state)
+    if moved is not None:
+        return moved
     return halt_of(state, held.applied)
 
 

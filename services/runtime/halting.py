@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from services.grid import LogIdentity
 from services.streams import LogState, Source
 
 MINUTE_MS = 60_000
@@ -69,6 +70,18 @@ def halt_of(state: LogState, applied: int | None) -> Halt | None:
     held = committed if applied is None else applied
     if held is not None and held < start:
         return Halt(Cause.RETENTION, f"the next record is that of offset {held}, but the log begins at {start}")
+    return None
+
+
+def identity_halt(held: LogIdentity, state: LogState) -> Halt | None:
+    """Say why the grid's profiles of a partition are not of this log, None where they are; another layout is no reason."""
+    if held.topic_id != state.topic_id:
+        return Halt(
+            Cause.TOPIC_RECREATED,
+            f"the grid holds the fold of topic id {held.topic_id}, the topic's is {state.topic_id}",
+        )
+    if held.partitions != state.partitions:
+        return Halt(Cause.PARTITIONS_CHANGED, f"the topic had {held.partitions} partitions, it has {state.partitions}")
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from services.core.profiles import DAY_MS, KEEP_MS
 from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
 from services.runtime.clock import Clock
-from services.runtime.halting import Cause, Halt, halt_of, history_missing
+from services.runtime.halting import Cause, Halt, halt_of, history_missing, identity_halt
 from services.runtime.logs import fields
 from services.runtime.outages import Outages
 from services.streams import LogState, Publisher, Source
@@ -80,9 +80,9 @@ class Ownership:
             self._leave_alone(partition, Halt(Cause.MARKED, str(error)))
             return
         except RefusedClaimError as error:
-            recreated = error.found.topic_id != state.topic_id
-            cause = Cause.TOPIC_RECREATED if recreated else Cause.PARTITIONS_CHANGED
-            self._leave_alone(partition, Halt(cause, str(error)))
+            refused = identity_halt(error.found, state)
+            assert refused is not None, error  # noqa: PT017 - no test: the grid refused for one of the two
+            self._leave_alone(partition, refused)
             return
         halt = halt_of(state, claim.applied)
         if halt is None and claim.applied is None and claim.accepted <= state.log_start:

@@ -79,7 +79,7 @@ class Worker(Generic[P, R]):
     def __init__(
         self, processor: Processor[P, R], ports: Ports, health: Health, metrics: MetricsRegistry, limits: WorkerLimits
     ) -> None:
-        self._processor, self._ports, self._clock, self._limits = processor, ports, ports.clock, limits
+        self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)

@@ -96,7 +96,7 @@ class KafkaAdmin:
                     f"would part cards from their profiles; say --partitions {existing[plan.name]} or use another Kafka"
                 )
             else:
-                self._configure(plan)
+                self.configure(plan.name, plan.config)
                 done[plan.name] = "unchanged, settings applied"
         return done
 
@@ -104,13 +104,14 @@ class KafkaAdmin:
         new = NewTopic(plan.name, num_partitions=plan.partitions, replication_factor=-1, config=plan.config)
         self._wait(self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[plan.name], plan.name)
 
-    def _configure(self, plan: TopicPlan) -> None:
+    def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set some settings of a topic; the others stay. Raises StreamsError."""
         entries = [
-            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in plan.config.items()
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
         ]
-        resource = ConfigResource(ResourceType.TOPIC, plan.name, incremental_configs=entries)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
         futures = self._admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
-        self._wait(futures[resource], plan.name)
+        self._wait(futures[resource], topic)
 
     def group_lag(self, topic: str, group_id: str) -> int | None:
         """Return how many records of a topic lie behind a group's committed offsets; None when Kafka does not answer."""
@@ -174,13 +175,6 @@ class KafkaAdmin:
             for tp in asked[group_id].result().topic_partitions:
                 if tp.error is not None:
                     raise StreamsError(f"partition {tp.partition}: {tp.error.str()}")
-
-    def set_topic(self, topic: str, name: str, value: str) -> None:
-        """Set one setting of a topic. Raises StreamsError."""
-        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-        futures = self._admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_S)
-        self._wait(futures[resource], topic)
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions, which parts cards from their profiles. Raises StreamsError."""
