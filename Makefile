@@ -67,7 +67,7 @@ simulation: setup ## Break models of Kafka and Redis in every way; SEED=n replay
 chaos: setup ## Break a real Kafka, a real Redis and three scorers under load, and check: some minutes; ARGS="--seed 7"
 	@$(BIN)/proact chaos $(ARGS)
 
-chaos-full: setup ## The same with every fault: three quarters of an hour
+chaos-full: setup ## The same with every fault: a quarter of an hour
 	@$(BIN)/proact chaos --full $(ARGS)
 
 lint: setup ## Check style and layout
@@ -81,7 +81,7 @@ format: setup ## Write the style
 types: setup ## Check types
 	$(BIN)/mypy
 
-train: setup ## Train models/fraud/v1 from simulated data
+train: setup ## Train models/fraud/v2 from simulated data
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput and latency; the last line is JSON

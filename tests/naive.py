@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -96,7 +97,10 @@ def naive_vector(event: Event, past: list[Event]) -> list[float]:
     vector.append(float(len({e.country for e in window(DAY_MS)})))
     vector.append(float(sum(e.terminal == event.terminal for e in month)))
     vector += naive_movement(event, month)
-    return [*vector, float(event.entry_mode), float(at.hour), float(at.weekday())]
+    vector += [float(event.entry_mode), float(at.hour), float(at.weekday())]
+    median = statistics.median(amounts[-40:]) if amounts else math.nan
+    high = [e for e in window(14 * DAY_MS) if e.amount_minor > 3 * median]
+    return [*vector, event.amount_minor / median if amounts and median > 0 else math.nan, float(len(high))]
 
 
 def naive_movement(event: Event, month: list[Event]) -> list[float]:
@@ -113,3 +117,43 @@ def naive_movement(event: Event, month: list[Event]) -> list[float]:
     km = 2 * 6371.0088 * math.asin(min(1.0, math.sqrt(h)))
     seconds = (event.event_time_ms - last.event_time_ms) / 1000
     return [km, km * 3600 / max(seconds, 1.0)]
+
+
+@dataclass
+class NaiveTerminal:
+    """What is known of one terminal: every transaction and every label, for ever."""
+
+    amounts: dict[int, int] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
+    labels: dict[int, tuple[bool, int]] = field(default_factory=dict)
+    """By transaction: whether it is a fraud, and when that became known."""
+
+    def transaction(self, identifier: int, event_time_ms: int, amount_minor: int) -> None:
+        if identifier not in self.amounts:
+            self.amounts[identifier], self.times[identifier] = amount_minor, event_time_ms
+
+    def label(self, identifier: int, known_at_ms: int, is_fraud: bool) -> None:
+        self.labels[identifier] = (is_fraud, known_at_ms)
+
+    def fraud(self, identifier: int, at_ms: int) -> bool:
+        is_fraud, known_at_ms = self.labels.get(identifier, (False, 0))
+        return is_fraud and known_at_ms <= at_ms
+
+    def features(self, at_ms: int) -> list[float]:
+        """Return the terminal's features in their declared order, each from its definition."""
+
+        def window(days: int) -> list[int]:
+            until_ms = at_ms - 7 * DAY_MS
+            return [i for i in self.amounts if until_ms - days * DAY_MS < self.times[i] <= until_ms]
+
+        inside = {days: window(days) for days in (1, 7, 30)}
+        frauds = [i for i in inside[30] if self.fraud(i, at_ms)]
+        genuine = [i for i in inside[30] if not self.fraud(i, at_ms)]
+        vector = [float(len(rows)) for rows in inside.values()]
+        vector += [
+            sum(self.amounts[i] for i in rows) / len(rows) / 100 if rows else math.nan for rows in inside.values()
+        ]
+        vector += [sum(self.fraud(i, at_ms) for i in rows) / len(rows) if rows else 0.0 for rows in inside.values()]
+        ages = [(at_ms - self.times[i]) / DAY_MS for i in frauds]
+        youngest = [(at_ms - self.times[i]) / DAY_MS for i in genuine]
+        return [*vector, max(ages, default=math.nan), min(ages, default=math.nan), min(youngest, default=math.nan)]

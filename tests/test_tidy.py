@@ -28,6 +28,8 @@ LAYERS = {
     "runtime": {"core", "streams", "grid", "inference", "codec"},
     "stack": {"grid", "streams", "paths", "topology"},
     "scorer": {"core", "codec", "streams", "grid", "inference", "runtime"},
+    "profiler": {"core", "codec", "streams", "runtime"},
+    "router": {"core", "codec", "streams", "runtime"},
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
     "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},
@@ -54,7 +56,7 @@ MANY_PARAMETERS = {
     # Kernels take bare arrays: numba compiles no self.
     "codec/reading.py:_read_doubles", "codec/reading.py:_read_rows", "codec/reading.py:_read_scalar",
     "codec/reading.py:_skip_array", "codec/writing.py:_put_field", "codec/writing.py:_write_rows",
-    "core/features.py:_fold_rows", "core/features.py:_moment_value", "core/validation.py:_equal_rows",
+    "core/card_features.py:_fold_rows", "core/card_features.py:_moment_value", "core/validation.py:_equal_rows",
     "core/windows.py:insert_entry", "core/windows.py:last_seen", "core/windows.py:window_statistics",
     # click hands every option of a command to its function.
     "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate", "commands/measure.py:bench",

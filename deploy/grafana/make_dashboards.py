@@ -17,6 +17,8 @@ DATA_SOURCE: Final = {"type": "prometheus", "uid": "proact-prometheus"}
 COLORS: Final = {"APPROVE": "green", "CHALLENGE": "yellow", "REVIEW": "orange", "BLOCK": "red"}
 """An action has one colour on every panel."""
 PER_S: Final = "[$__rate_interval]"
+OF_SCORERS: Final = 'job="scorer"'
+OF_TRANSACTIONS: Final = 'topic="card-transactions"'
 NOT_APPROVED: Final = 'action!="APPROVE"'
 AMOUNT: Final = "proact_billing_amount_total"
 
@@ -50,7 +52,9 @@ def rate(metric: str, by: str = "", where: str = "") -> str:
 
 def stage(quantile: float) -> str:
     """Return the query of a quantile of the time of a batch in each stage."""
-    return f"histogram_quantile({quantile}, sum by (stage, le) (rate(proact_stage_seconds_bucket{PER_S})))"
+    return (
+        f"histogram_quantile({quantile}, sum by (stage, le) (rate(proact_stage_seconds_bucket{{{OF_SCORERS}}}{PER_S})))"
+    )
 
 
 BUSINESS: Final = (
@@ -58,7 +62,7 @@ BUSINESS: Final = (
         one("Decisions", "ops", rate("proact_decisions_total")),
         one("Not approved", "percentunit", 'sum(proact:decisions:rate1m{action!="APPROVE"}) / sum(proact:decisions:rate1m)'),
         one("Alerts", "ops", rate("proact_alerts_total")),
-        one("Refused records", "ops", rate("proact_dead_letters_total")),
+        one("Refused records", "ops", rate("proact_dead_letters_total", where=OF_SCORERS)),
         one("Decided within 0.1 s", "percentunit", "1 - proact:slow_decisions:ratio_rate5m", "The objective is 99%."),
         one("Model", "none", "count(proact_model_info)", "How many scorers score with a verified model."),
     ),
@@ -92,26 +96,27 @@ BUSINESS: Final = (
         ),
     ),
     (
-        lines("Refused records by reason", "ops", (rate("proact_dead_letters_total", "reason"), "{{reason}}")),
+        lines("Refused records by reason", "ops", (rate("proact_dead_letters_total", "reason", OF_SCORERS), "{{reason}}")),
         lines(
             "Decisions that could not see everything, and repeats", "ops",
             (rate("proact_degraded_total", "what"), "{{what}}"),
-            (rate("proact_repeats_total"), "REPEAT"),
+            (rate("proact_repeats_total", where=OF_SCORERS), "REPEAT"),
+            (rate("proact_lookups_missed_total"), "batches without what other services know"),
         ),
     ),
 )  # fmt: skip
 
 PIPELINE: Final = (
     (
-        one("Records", "ops", rate("proact_records_in_total")),
+        one("Records", "ops", rate("proact_records_in_total", where=OF_SCORERS)),
         one("Scorers ready", "none", 'sum(proact_ready{job="scorer"})'),
-        one("Partitions running", "none", 'sum(proact_partitions{state="running"})'),
+        one("Partitions running", "none", 'sum(proact_partitions{job="scorer", state="running"})'),
         one("Partitions halted", "none", "sum(proact_halted_partitions)"),
-        one("Lag", "none", "sum(proact_group_lag_records)", "Records behind the committed offsets."),
+        one("Lag", "none", f"sum(proact_group_lag_records{{{OF_TRANSACTIONS}}})", "Records behind the committed offsets."),
         one("Alerts firing", "none", 'count(ALERTS{alertstate="firing"}) or vector(0)'),
     ),
     (
-        lines("Records by scorer", "ops", (rate("proact_records_in_total", "instance"), "{{instance}}"), stacked=True),
+        lines("Records by scorer", "ops", (rate("proact_records_in_total", "instance", OF_SCORERS), "{{instance}}"), stacked=True),
         lines(
             "Latency, from Kafka timestamp to committed decision", "s",
             *(
@@ -122,25 +127,25 @@ PIPELINE: Final = (
     ),
     (
         lines("Time of a batch in each stage, mean", "s", (
-            f"sum by (stage) (rate(proact_stage_seconds_sum{PER_S})) / sum by (stage) (rate(proact_stage_seconds_count{PER_S}))",
+            f"sum by (stage) (rate(proact_stage_seconds_sum{{{OF_SCORERS}}}{PER_S})) / sum by (stage) (rate(proact_stage_seconds_count{{{OF_SCORERS}}}{PER_S}))",
             "{{stage}}",
         ), stacked=True),
         lines("Time of a batch in each stage, p99", "s", (stage(0.99), "{{stage}}")),
     ),
     (
-        lines("Lag by partition", "none", ("sum by (partition) (proact_group_lag_records)", "{{partition}}"), stacked=True),
+        lines("Lag by partition", "none", (f"sum by (partition) (proact_group_lag_records{{{OF_TRANSACTIONS}}})", "{{partition}}"), stacked=True),
         lines("Backlog at the present rate", "s", ("proact:group_lag:seconds", "to work off")),
         lines(
             "Records of a batch", "none",
-            (f"sum(rate(proact_batch_records_sum{PER_S})) / sum(rate(proact_batch_records_count{PER_S}))", "mean"),
-            (f"histogram_quantile(0.99, sum by (le) (rate(proact_batch_records_bucket{PER_S})))", "p99"),
+            (f"sum(rate(proact_batch_records_sum{{{OF_SCORERS}}}{PER_S})) / sum(rate(proact_batch_records_count{{{OF_SCORERS}}}{PER_S}))", "mean"),
+            (f"histogram_quantile(0.99, sum by (le) (rate(proact_batch_records_bucket{{{OF_SCORERS}}}{PER_S})))", "p99"),
         ),
     ),
     (
         lines("Decisions slower than the objective", "percentunit", *(
             (f"proact:slow_decisions:ratio_rate{w}", w) for w in ("5m", "30m", "1h", "6h")
         ), about="Pages above 14.4% (5m and 1h) and 6% (30m and 6h)."),
-        lines("Batches abandoned", "ops", (rate("proact_abandoned_batches_total", "cause"), "{{cause}}")),
+        lines("Batches abandoned", "ops", (rate("proact_abandoned_batches_total", "job, cause"), "{{job}} {{cause}}")),
         lines(
             "Waiting for a store, and catching up", "none",
             (rate("proact_outage_seconds_total", "store"), "seconds waited for {{store}}"),
@@ -148,8 +153,8 @@ PIPELINE: Final = (
         ),
     ),
     (
-        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{job=~"scorer|monitor"}}{PER_S})', "{{job}} {{instance}}")),
-        lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|monitor"}', "{{job}} {{instance}}")),
+        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{job=~"scorer|profiler|router|monitor"}}{PER_S})', "{{job}} {{instance}}")),
+        lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|profiler|router|monitor"}', "{{job}} {{instance}}")),
         lines("Profiles in the near caches", "none", ("proact_profiles_cached", "{{instance}}")),
     ),
 )  # fmt: skip
@@ -173,11 +178,12 @@ STORES: Final = (
         lines("Written to each partition of the transactions", "ops", (
             f'sum by (partition) (rate(proact_topic_end_offset{{topic="card-transactions"}}{PER_S}))', "{{partition}}",
         )),
-        lines("Lag of the scorers", "none", ("sum by (topic) (proact_group_lag_records)", "{{topic}}")),
+        lines("Lag by topic", "none", ("sum by (topic) (proact_group_lag_records)", "{{topic}}")),
     ),
     (
         lines("Redis memory", "bytes", ("proact_grid_memory_bytes", "used"), ("proact_grid_memory_max_bytes", "limit")),
         lines("Profiles", "none", ("proact_grid_profiles", "profiles")),
+        lines("Events folded into sums", "ops", (rate("proact_bucketed_events_total"), "of busy terminals")),
         lines("Append-only file", "bytes", ("proact_grid_log_bytes", "bytes")),
     ),
     (

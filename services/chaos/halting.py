@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.chaos.errors import ChaosError
 from services.chaos.input import load_of
-from services.chaos.system import TOPIC, ChaosError, ChaosSystem, running
+from services.chaos.system import TOPIC, ChaosSystem, running
 from services.checker.evidence import DECISIONS
 from services.replay.producer import Pace
 from services.runtime.config import Settings

@@ -6,9 +6,10 @@ import time
 
 import psutil
 
+from services.chaos.errors import ChaosError
 from services.chaos.input import bomb_records, hot_and_new, odd_time_records, poison_records, records_of_other_schemas
 from services.chaos.plan import Measured, fault, hit, taken_over
-from services.chaos.system import ChaosError, ChaosSystem, Victim
+from services.chaos.system import ChaosSystem, Victim
 from services.chaos.victim import KILLER
 
 SOME_LEFT = 3_000

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 from services.chaos import proxy as px
-from services.chaos.plan import Measured, at_point, fault, hit, taken_over, wait_for_progress
-from services.chaos.system import ChaosError, ChaosSystem
+from services.chaos.errors import ChaosError
+from services.chaos.plan import Measured, at_point, fault, freeze, hit, taken_over, wait_for_progress
+from services.chaos.system import ChaosSystem
 
 
 @fault("F-04", "a stale end of a commit that arrives during the next one")
@@ -81,23 +82,19 @@ def broker_restart(system: ChaosSystem) -> Measured:
 @fault("F-14", "a frozen broker")
 def broker_stop(system: ChaosSystem) -> Measured:
     """For 5 s and for 20 s: beyond every timeout of the clients."""
-    pid = system.stack.kafka.pid or 0
-    for seconds in (5, 20):
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
-        wait_for_progress(system, 30)
-    return {"back_s": taken_over(system)}
+    return _frozen_for(system, (5, 20))
 
 
 @fault("F-14-long", "a broker that is frozen for 70 s")
 def broker_stop_long(system: ChaosSystem) -> Measured:
     """Beyond the sessions of all members."""
-    pid = system.stack.kafka.pid or 0
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(70)
-    os.kill(pid, signal.SIGCONT)
-    wait_for_progress(system, 30)
+    return _frozen_for(system, (70,))
+
+
+def _frozen_for(system: ChaosSystem, times_s: tuple[int, ...]) -> Measured:
+    for seconds in times_s:
+        freeze(system.stack.kafka.pid, seconds)
+        wait_for_progress(system, 30)
     return {"back_s": taken_over(system)}
 
 

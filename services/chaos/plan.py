@@ -6,12 +6,15 @@ since such a run proves nothing.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.chaos.system import ChaosError, ChaosSystem, Victim
+from services.chaos.errors import ChaosError
+from services.chaos.system import ChaosSystem, Victim
 
 Measured = dict[str, Any]
 TAKE_OVER_S: Final = 30.0
@@ -56,6 +59,15 @@ def at_point(victim: Victim, point: str, order: str, timeout_s: float = 15.0) ->
     victim.order(point, order)
     if not victim.reached(point, timeout_s):
         raise NotFiredError(f"worker {victim.number} did not come to {point}")
+
+
+def freeze(pid: int | None, seconds: float) -> None:
+    """Stop a process of ours for a while."""
+    if pid is None:
+        raise NotFiredError("what was to be frozen does not run")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGCONT)
 
 
 def hit(hits: int, what: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from services.chaos import proxy as px
-from services.chaos.plan import Measured, NotFiredError, fault, hit, taken_over, wait_for_progress
+from services.chaos.plan import Measured, NotFiredError, fault, freeze, hit, taken_over, wait_for_progress
 from services.chaos.system import TOPIC, ChaosSystem
 from services.stack.processes import free_port
 from services.stack.redis import EmbeddedRedis
@@ -116,17 +116,8 @@ def redis_full(system: ChaosSystem) -> Measured:
 @fault("F-30", "Redis is frozen, and slow")
 def redis_slow(system: ChaosSystem) -> Measured:
     """Commits do not run ahead of it by more than a batch."""
-    pid = system.stack.redis.pid or 0
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)
-    os.kill(pid, signal.SIGCONT)
-    for _ in range(6):
-        try:
-            _redis(system).execute_command("DEBUG", "SLEEP", "0.3")
-        except redis.exceptions.ResponseError:
-            os.kill(pid, signal.SIGSTOP)  # a Redis that has no DEBUG for us
-            time.sleep(0.3)
-            os.kill(pid, signal.SIGCONT)
+    for seconds in (4.0, *[0.3] * 6):
+        freeze(system.stack.redis.pid, seconds)
         time.sleep(0.2)
     return {"back_s": taken_over(system)}
 

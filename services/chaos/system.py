@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from services.chaos.errors import ChaosError
+from services.chaos.load import Load
 from services.chaos.watchers import LiveReader, Sampler
 from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ServiceChild
@@ -32,10 +34,11 @@ from services.streams.sink import KafkaSink
 TOPIC: Final = "card-transactions"
 RESTART_AFTER_S: Final = 0.5
 WORKERS: Final = 3
-
-
-class ChaosError(Exception):
-    """The attack could not be made, which proves nothing."""
+CAPACITY_FIRST_PER_S: Final = 3_000.0
+CAPACITY_STEP: Final = 1.25
+CAPACITY_LAG_S: Final = 0.3
+"""Whoever is further behind an even load does not keep up with it."""
+HELPERS: Final = ("profiler", "router")
 
 
 class ProxyProcess:
@@ -103,52 +106,20 @@ class Victim:
         return False
 
 
-@dataclass(slots=True)
-class Load:
-    """Transactions on their way, sent by a thread."""
-
-    sink: KafkaSink
-    producer: TransactionProducer
-    stopped: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
-    error: BaseException | None = None
-
-    def start(self, blocks: Iterator[Traffic], rate: float) -> None:
-        """Send block after block at an even pace, until :meth:`stop`."""
-        self.stopped.clear()
-
-        def work() -> None:
-            try:
-                for block in blocks:
-                    self.producer.send(block, Pace.at_rate(len(block), rate), stop=self.stopped.is_set, flush_s=120)
-                    if self.stopped.is_set():
-                        return
-            except Exception as error:  # noqa: BLE001 - raised by stop()
-                self.error = error
-
-        self.thread = threading.Thread(target=work, daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        """Stop sending, and wait until all that was sent is acknowledged. Raises ChaosError."""
-        self.stopped.set()
-        if self.thread is not None:
-            self.thread.join(150)
-        if self.error is not None:
-            raise ChaosError(f"the load could not be sent: {self.error}")
-
-
 class ChaosSystem:
     """Everything of one round."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.folder, self._settings = folder, settings
-        doors = [(free_port(), free_port()) for _ in range(WORKERS)]
-        self.redis_doors = [free_port() for _ in range(WORKERS)]
+        doors = [(free_port(), free_port()) for _ in range(WORKERS + len(HELPERS))]
+        self.redis_doors = [free_port() for _ in doors]
         self.redis_port = free_port()
         self.stack = EmbeddedStack(folder, free_port(), self.redis_port, doors)
         self._doors = doors
         self.victims: list[Victim] = []
+        """The scorers."""
+        self.helpers: list[Victim] = []
+        """The profiler and the router."""
         self._watch: threading.Thread | None = None
         self._ended = threading.Event()
         self.settings = settings.with_values(
@@ -168,8 +139,11 @@ class ChaosSystem:
         for i, (upstream, port) in enumerate(self._doors):
             self.proxy.order("link", name=f"kafka-{i}", port=port, upstream=upstream, kafka=True)
             self.proxy.order("link", name=f"redis-{i}", port=self.redis_doors[i], upstream=self.redis_port, kafka=False)
-            self.victims.append(self._victim(i))
-        for victim in self.victims:
+            if i < WORKERS:
+                self.victims.append(self._victim(i, "scorer"))
+            else:
+                self.helpers.append(self._victim(i, HELPERS[i - WORKERS]))
+        for victim in self.everybody:
             victim.child.start()
         self._watch = threading.Thread(target=self._supervise, daemon=True)
         self._watch.start()
@@ -180,20 +154,29 @@ class ChaosSystem:
         self.live = LiveReader(self.stack.kafka_address)
         self.sampler = Sampler(self.stack.kafka_address, self.stack.redis_url, self._settings.group_id)
 
-    def _victim(self, i: int) -> Victim:
+    @property
+    def everybody(self) -> list[Victim]:
+        """All workers of all services."""
+        return [*self.victims, *self.helpers]
+
+    def _victim(self, i: int, service: str) -> Victim:
         own = self._settings.with_values(
             kafka_bootstrap_servers=f"127.0.0.1:{self._doors[i][1]}", redis_url=f"redis://127.0.0.1:{self.redis_doors[i]}/0",
             metrics_port=free_port(), log_format="json",
         )  # fmt: skip
         folder = self.folder / f"victim-{i}"
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {"PROACT_CHAOS_FOLDER": str(folder.absolute()), "PROACT_TRANSACTIONAL_ID": f"victim-{i}"}
+        environment = {
+            "PROACT_CHAOS_FOLDER": str(folder.absolute()),
+            "PROACT_TRANSACTIONAL_ID": f"victim-{i}",
+            "PROACT_CHAOS_SERVICE": service,
+        }
         child = ServiceChild("services.chaos.victim", own, self.folder / f"victim-{i}.log", environment)
         return Victim(i, child, folder)
 
     def _supervise(self) -> None:
         while not self._ended.wait(0.05):
-            for victim in self.victims:
+            for victim in self.everybody:
                 if victim.child.process.poll() is None or not victim.wanted:
                     continue
                 now_s = time.monotonic()
@@ -209,28 +192,49 @@ class ChaosSystem:
         while time.monotonic() - begin_s < timeout_s:
             healths = [victim.child.health() or {} for victim in wanted]
             owned = [p for health in healths for p in health.get("partitions", [])]
-            if sorted(owned) == list(range(self._settings.partitions)) and all(h.get("status") == 200 for h in healths):
+            ready = [*healths, *(helper.child.health() or {} for helper in self.helpers)]
+            if sorted(owned) == list(range(self._settings.partitions)) and all(h.get("status") == 200 for h in ready):
                 return time.monotonic() - begin_s
             time.sleep(0.05)
         return None
 
-    def drained_within(self, timeout_s: float, left: int = 0) -> float | None:
+    def drained_within(self, timeout_s: float, left: int = 0, *, scorers_only: bool = False) -> float | None:
         """Wait until all is committed but for what an even load has just brought; return the seconds, None when it is not."""
-        begin_s = time.monotonic()
+        begin_s, own = time.monotonic(), self._settings
+        groups = (
+            ((TOPIC, own.group_id),)
+            if scorers_only
+            else (
+                (TOPIC, own.group_id),
+                ("fraud-labels", own.router_group_id),
+                ("terminal-events", own.profiler_group_id),
+            )
+        )
         while time.monotonic() - begin_s < timeout_s:
-            lag = self.admin.group_lag(TOPIC, self._settings.group_id)
-            if lag is not None and lag <= left:
+            lags = [self.admin.group_lag(topic, group) for topic, group in groups]
+            if all(lag is not None and lag <= left for lag in lags):
                 return time.monotonic() - begin_s
             time.sleep(0.1)
         return None
 
-    def measure_capacity(self, traffic: Traffic) -> float:
-        """Return how many transactions a second the victims work off when there are more than enough."""
-        self.load.producer.send(traffic, Pace(None))
-        begin_s, before = time.monotonic(), self.live.decided
-        if self.drained_within(180) is None:
-            raise ChaosError("the capacity could not be measured")
-        return (self.live.decided - before) / (time.monotonic() - begin_s)
+    def measure_capacity(self, load: Callable[[float], Traffic]) -> float:
+        """Return the highest of some even rates at which the victims keep up, with all who watch and break beside them.
+
+        A backlog is worked off faster, in larger batches; but what is decided while it comes is what a load is a share of.
+
+        Args:
+            load: returns transactions for one step at a rate.
+        """
+        kept, rate = 0.0, CAPACITY_FIRST_PER_S
+        while True:
+            step = load(rate)
+            self.load.producer.send(step, Pace.at_rate(len(step), rate), flush_s=120)
+            lag = self.admin.group_lag(TOPIC, self._settings.group_id)
+            if self.drained_within(60, scorers_only=True) is None:
+                raise ChaosError("the capacity could not be measured")
+            if lag is None or lag > CAPACITY_LAG_S * rate:
+                return kept or rate
+            kept, rate = rate, CAPACITY_STEP * rate
 
     def any_victim(self) -> Victim:
         """Return one of the workers."""
@@ -244,7 +248,7 @@ class ChaosSystem:
         """Lead everybody to another Redis, which is the grid from now on."""
         self.redis_port = port
         url = f"redis://127.0.0.1:{port}/0"
-        for i in range(WORKERS):
+        for i in range(len(self.everybody)):
             self.proxy.order("retarget", name=f"redis-{i}", upstream=port)
         self.settings = self.settings.with_values(redis_url=url)
         self.sampler.retarget(url)
@@ -252,7 +256,7 @@ class ChaosSystem:
 
     def heal(self) -> None:
         """End whatever a fault that failed has left behind."""
-        for i, victim in enumerate(self.victims):
+        for i, victim in enumerate(self.everybody):
             self.proxy.order("heal", name=f"kafka-{i}")
             self.proxy.order("heal", name=f"redis-{i}")
             victim.signal(signal.SIGCONT)
@@ -266,11 +270,11 @@ class ChaosSystem:
 
     def stop_victims(self) -> None:
         """Stop all workers in good order."""
-        for victim in self.victims:
+        for victim in self.everybody:
             victim.wanted = False
             victim.signal(signal.SIGCONT)
             victim.child.process.terminate()
-        for victim in self.victims:
+        for victim in self.everybody:
             victim.child.stop(15)
 
     def down(self) -> None:
@@ -279,7 +283,7 @@ class ChaosSystem:
         for watcher in (getattr(self, "live", None), getattr(self, "sampler", None)):
             if watcher is not None:
                 watcher.stop()
-        for victim in self.victims:
+        for victim in self.everybody:
             victim.wanted = False
             try:
                 victim.signal(signal.SIGCONT)

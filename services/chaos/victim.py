@@ -1,7 +1,8 @@
-"""A scorer whose ports are wrapped, so that it can be hurt between any two effects: ``python -m services.chaos.victim``.
+"""A worker whose ports are wrapped, so that it can be hurt between any two effects: ``python -m services.chaos.victim``.
 
 The runner leaves a file in the folder that ``PROACT_CHAOS_FOLDER`` names: its name is the point, its content what to do there
-(``kill``, ``stop``, ``sleep SECONDS``). The victim removes it and obeys, once. Nothing of this is in the scorer itself.
+(``kill``, ``stop``, ``sleep SECONDS``). The victim removes it and obeys, once. Nothing of this is in the workers themselves. The variable ``PROACT_CHAOS_SERVICE`` says whose worker
+it is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.profiler import wiring as profiler_wiring
+from services.profiler.processor import ProfilerProcessor
+from services.router import wiring as router_wiring
+from services.router.processor import RouterProcessor
 from services.runtime.clock import SystemClock
 from services.runtime.config import Settings, resolve_settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import Processor
+from services.runtime.service import run_service
+from services.runtime.wiring import Membership, build_ports, build_worker
 from services.runtime.worker import Ports, Worker
-from services.scorer.__main__ import run_scorer
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
-from services.scorer.wiring import build_ports, build_processor, build_worker
+from services.scorer.wiring import build_processor, membership
 from services.streams import Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.clients import ATOMIC
@@ -117,18 +124,30 @@ def _hurt_ports(ports: Ports, points: Points) -> None:
 def build_victim(
     settings: Settings, health: Health, metrics: MetricsRegistry, environment: Mapping[str, str]
 ) -> Worker[Any, Any]:
-    """Build a scorer and put points around everything that it does."""
+    """Build a service's worker and put points around everything that it does."""
     points = Points(environment["PROACT_CHAOS_FOLDER"])
     if "PROACT_CHAOS_QUEUE" in environment:
         ATOMIC["queue.buffering.max.messages"] = int(environment["PROACT_CHAOS_QUEUE"])
     clock = SkewedClock(int(environment.get("PROACT_CHAOS_SKEW_MS", "0")))
-    released = build_processor(settings, health, metrics)
-    processor = VictimProcessor(released.model)
+    processor, member = _service(environment.get("PROACT_CHAOS_SERVICE", "scorer"), settings, health, metrics)
     points.around(processor, "prepare")
     points.around(processor, "decide")
-    ports = build_ports(settings, clock, SANDBOX)
+    ports = build_ports(settings, clock, member)
     _hurt_ports(ports, points)
     return build_worker(settings, processor, ports, health, metrics)
+
+
+def _service(
+    name: str, settings: Settings, health: Health, metrics: MetricsRegistry
+) -> tuple[Processor[Any, Any], Membership]:
+    if name == "scorer":
+        released = build_processor(settings, health, metrics)
+        return VictimProcessor(released.model), membership(settings, SANDBOX)
+    for condition in ("model_verified", "kernels_compiled"):
+        health.set(condition, True)
+    if name == "profiler":
+        return ProfilerProcessor(), profiler_wiring.membership(settings)
+    return RouterProcessor(), router_wiring.membership(settings)
 
 
 def _end_with_parent() -> None:
@@ -148,7 +167,11 @@ def main() -> None:
     _end_with_parent()
     settings = resolve_settings({})
     try:
-        run_scorer(settings, lambda s, h, m: build_victim(s, h, m, os.environ))
+        run_service(
+            os.environ.get("PROACT_CHAOS_SERVICE", "scorer"),
+            settings,
+            lambda s, h, m: build_victim(s, h, m, os.environ),
+        )
     except Exception as error:  # noqa: BLE001 - the supervisor starts it again, and the run's folder keeps what it said
         sys.exit(f"victim: {type(error).__name__}: {error}")
 

@@ -10,8 +10,9 @@ import time
 import psutil
 from confluent_kafka import Consumer, Producer
 
-from services.chaos.plan import TAKE_OVER_S, Measured, at_point, fault, taken_over
-from services.chaos.system import TOPIC, ChaosError, ChaosSystem, Victim, percentile
+from services.chaos.errors import ChaosError
+from services.chaos.plan import TAKE_OVER_S, Measured, NotFiredError, at_point, fault, taken_over
+from services.chaos.system import TOPIC, ChaosSystem, Victim, percentile
 from services.chaos.victim import POINTS
 
 
@@ -23,16 +24,18 @@ def _kill_at(system: ChaosSystem, victim: Victim, point: str) -> float:
 
 @fault("F-01", "kill -9 at a point within a batch")
 def kill_at_a_point(system: ChaosSystem) -> Measured:
-    """Two points, chosen anew each time."""
+    """Two scorers and the profiler, at points that are chosen anew each time."""
     points = [p for p in POINTS if p not in ("after-claim", "after-read", "before-read")]
     chosen = system.rng.choice(points, 2, replace=False).tolist()
-    return {"points": chosen, "takeover_s": [_kill_at(system, system.any_victim(), point) for point in chosen]}
+    chosen.append(str(system.rng.choice([p for p in points if p != "after-queue"])))  # a profiler has no outputs
+    victims = [system.any_victim(), system.any_victim(), system.helpers[0]]
+    return {"points": chosen, "takeover_s": [_kill_at(system, *pair) for pair in zip(victims, chosen, strict=True)]}
 
 
 @fault("F-02", "kill -9 of all workers at once")
 def kill_all(system: ChaosSystem) -> Measured:
     """And the cold start of all of them."""
-    for victim in system.victims:
+    for victim in system.everybody:
         victim.signal(signal.SIGKILL)
     time.sleep(0.1)
     return {"takeover_s": [taken_over(system)]}
@@ -59,6 +62,8 @@ def roll(system: ChaosSystem) -> Measured:
         taken_over(system)
         time.sleep(2.0)  # as whoever rolls does: one after the other has caught up
     p99 = percentile(system.live.latencies_between(begin_s, time.monotonic()), 99)
+    if before is None or p99 is None:
+        raise NotFiredError("no decision came to measure")
     return {
         "clean_takeover_s": round(clean_s or 99.0, 2),
         "back_s": back_s,
@@ -75,7 +80,12 @@ def stop_in_commit(system: ChaosSystem) -> Measured:
 
 @fault("F-09", "a zombie between commit and apply")
 def zombie(system: ChaosSystem) -> Measured:
-    """The others take over and go on; its late write is refused by the grid."""
+    """The others take over and go on; its late write is refused by the grid. So it is with a profiler."""
+    profiler = system.helpers[0]
+    at_point(profiler, "before-apply", "stop")
+    time.sleep(12)
+    profiler.signal(signal.SIGCONT)
+    taken_over(system)
     return _stop_at(system, system.any_victim(), "before-apply", 12.0)
 
 

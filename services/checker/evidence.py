@@ -14,7 +14,8 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 
 INPUTS, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
-OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS)
+TERMINAL_EVENTS, LABELS = "terminal-events", "fraud-labels"
+OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS, TERMINAL_EVENTS)
 STUCK_POLLS: Final = 100
 ASK_S: Final = 10.0
 POLL_S: Final = 0.2
@@ -57,6 +58,11 @@ class Evidence:
     log_end: dict[int, int]
     applied: dict[int, int | None]
     profiles: dict[int, dict[bytes, bytes]]
+    labels: list[Seen] = field(default_factory=list)
+    routed: bool = False
+    """Whether labels were brought to their terminals, by a router that has committed offsets up to their end."""
+    terminal_applied: dict[int, int | None] = field(default_factory=dict)
+    terminal_profiles: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
     hanging: list[str] = field(default_factory=list)
     """Topics and partitions with an atomic commit that is still open."""
     samples: list[Sample] = field(default_factory=list)
@@ -96,9 +102,9 @@ class Log:
             raise EvidenceError(f"there is no topic {topic}")
         return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), ASK_S) for p in metadata.partitions}
 
-    def committed(self, partitions: Iterable[int]) -> dict[int, int]:
+    def committed(self, partitions: Iterable[int], topic: str = INPUTS) -> dict[int, int]:
         """Return the group's stable committed offsets."""
-        found = self._of_committed.committed([TopicPartition(INPUTS, p) for p in partitions], ASK_S)
+        found = self._of_committed.committed([TopicPartition(topic, p) for p in partitions], ASK_S)
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def read(self, topic: str) -> Iterator[Seen]:
@@ -128,14 +134,14 @@ class Profiles:
     def __init__(self, url: str) -> None:
         self._client: Any = redis.Redis.from_url(url, socket_timeout=10)
 
-    def meta(self, partition: int) -> dict[bytes, bytes]:
+    def meta(self, partition: int, topic: str = INPUTS) -> dict[bytes, bytes]:
         """Return what is known of a partition."""
-        found: dict[bytes, bytes] = self._client.hgetall(f"{{{INPUTS}:{partition}}}:meta")
+        found: dict[bytes, bytes] = self._client.hgetall(f"{{{topic}:{partition}}}:meta")
         return found
 
-    def all(self, partition: int) -> dict[bytes, bytes]:
+    def all(self, partition: int, topic: str = INPUTS) -> dict[bytes, bytes]:
         """Return all profiles of a partition."""
-        return dict(self._client.hscan_iter(f"{{{INPUTS}:{partition}}}:profiles", count=1_000))
+        return dict(self._client.hscan_iter(f"{{{topic}:{partition}}}:profiles", count=1_000))
 
 
 def applied_of(meta: dict[bytes, bytes]) -> int | None:
@@ -143,17 +149,30 @@ def applied_of(meta: dict[bytes, bytes]) -> int | None:
     return int(meta[b"applied"]) if b"applied" in meta else None
 
 
-def gather(bootstrap_servers: str, redis_url: str, group_id: str, progress: Callable[[str], None]) -> Evidence:
-    """Read everything, at rest. Raises EvidenceError."""
+def gather(
+    bootstrap_servers: str, redis_url: str, groups: tuple[str, str], progress: Callable[[str], None]
+) -> Evidence:
+    """Read everything, at rest.
+
+    Args:
+        bootstrap_servers: Kafka's.
+        redis_url: of the grid.
+        groups: of the scorers, and of the routers.
+        progress: told what is being read.
+
+    Raises:
+        EvidenceError: something does not answer.
+    """
     try:
-        return _gather(Log(bootstrap_servers, group_id), Profiles(redis_url), progress)
+        scorers, routers = (Log(bootstrap_servers, group) for group in groups)
+        return _gather(scorers, routers, Profiles(redis_url), progress)
     except confluent_kafka.KafkaException as error:
         raise EvidenceError(f"Kafka at {bootstrap_servers}: {error.args[0].str()}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise EvidenceError(f"Redis at {redis_url}: {error}") from error
 
 
-def _gather(log: Log, grid: Profiles, progress: Callable[[str], None]) -> Evidence:
+def _gather(log: Log, routers: Log, grid: Profiles, progress: Callable[[str], None]) -> Evidence:
     hanging = []
     for topic in OUTPUTS:
         visible, all_of_it = log.ends(topic, committed=True), log.ends(topic, committed=False)
@@ -164,6 +183,9 @@ def _gather(log: Log, grid: Profiles, progress: Callable[[str], None]) -> Eviden
     outputs = {topic: list(log.read(topic)) for topic in OUTPUTS}
     progress("reading the grid")
     metas = {p: grid.meta(p) for p in ends}
+    terminals = log.ends(TERMINAL_EVENTS, committed=False)
+    label_ends = log.ends(LABELS, committed=False)
+    routed = routers.committed(label_ends, LABELS)
     return Evidence(
         inputs=inputs,
         outputs=outputs,
@@ -172,5 +194,9 @@ def _gather(log: Log, grid: Profiles, progress: Callable[[str], None]) -> Eviden
         log_end=ends,
         applied={p: applied_of(meta) for p, meta in metas.items()},
         profiles={p: grid.all(p) for p in ends},
+        labels=list(log.read(LABELS)),
+        routed=all(routed.get(p) == end for p, end in label_ends.items() if end),
+        terminal_applied={p: applied_of(grid.meta(p, TERMINAL_EVENTS)) for p in terminals},
+        terminal_profiles={p: grid.all(p, TERMINAL_EVENTS) for p in terminals},
         hanging=hanging,
     )

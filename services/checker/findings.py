@@ -7,9 +7,9 @@ lost-write           a transaction below the committed offset that has no answer
 unseen               a transaction that was never taken up, though the run is at rest
 duplicate            a transaction with more than one answer
 G1a                  an answer to what is not committed, or one that a reader saw and that is not there any more
-torn-txn             an alert without its decision, or a decision without its alert
+torn-txn             an alert without its decision, or a decision without its alert or terminal event
 nonmonotonic         answers of one card that are not in the order of its transactions
-divergent-state      a profile that is not the fold of the log up to the applied offset
+divergent-state      a profile of a card or terminal that is not the fold of the log up to the applied offset
 zombie-apply         the grid's epoch went back, or its offset did under one epoch: somebody wrote who had no right to
 state-ahead          the grid ahead of the committed offset
 hung-txn             an atomic commit that is still open

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import io
 import math
+import statistics
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -196,7 +197,10 @@ def vector(card: Card, entry: tuple[Any, ...], scale: int) -> list[float]:
     values += [float(len({e[3] for e in day})), float(len({e[6] for e in day}))]
     values.append(float(sum(e[3] == entry[3] for e in past)))
     values += _movement(past, entry)
-    return [*values, float(entry[7]), float(hour), float(weekday)]
+    values += [float(entry[7]), float(hour), float(weekday)]
+    median = statistics.median([float(e[1]) for e in past[:40]]) if past else math.nan
+    high = [e for e in _since(past, now - 14 * DAY) if e[1] > 3.0 * median]
+    return [*values, amount / median if past and median > 0 else math.nan, float(len(high))]
 
 
 def _since(newest_first: list[tuple[Any, ...]], edge: int) -> list[tuple[Any, ...]]:

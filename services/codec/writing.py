@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +24,16 @@ from services.codec.program import STRING as _STRING
 from services.codec.schemas import Schema
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 
-Column = Text | type_i64 | type_f64 | type_u8 | type_bool
+
+@dataclass(frozen=True, slots=True)
+class Nullable:
+    """A column of integers of which some are null."""
+
+    values: type_i64
+    there: type_bool
+
+
+Column = Text | Nullable | type_i64 | type_f64 | type_u8 | type_bool
 
 _VARINT_BYTES_MAX = 10
 
@@ -95,7 +105,7 @@ class ColumnarWriter:
 
         A column is: integers for long, int, enum and boolean; float64 for double; :class:`Text` for string and bytes,
         and for the encoded bytes of an array; shape (n, size) uint8 for fixed; shape (n, width) float64 for an array of
-        doubles. In a nullable field NaN or an empty text is null.
+        doubles. In a nullable field NaN or an empty text is null, and integers are :class:`Nullable`.
 
         Raises:
             KeyError: a field has no column.
@@ -108,8 +118,10 @@ class ColumnarWriter:
         for f, name in enumerate(self.program.names):
             column, operation = columns[name], int(self.program.table[f, OPERATION])
             if operation == DOUBLE:
-                assert not isinstance(column, Text)
+                assert not isinstance(column, Text | Nullable)
                 doubles[f] = column
+            elif isinstance(column, Nullable):
+                ints[f], lengths[f] = column.values, column.there
             elif isinstance(column, Text):
                 ints[f], lengths[f] = column.start + buffers.place(column.buffer), column.length
                 bound += int(column.length.sum())

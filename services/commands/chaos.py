@@ -15,13 +15,14 @@ from services.runtime.config import Settings
 @with_settings("data_folder", "partitions", "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
-@click.option("--full", is_flag=True, help="All faults: about half an hour.")
+@click.option("--full", is_flag=True, help="All faults: about a quarter of an hour.")
 @click.option("--list", "listed", is_flag=True, help="Say what each fault is, and make none.")
 def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, listed: bool) -> int:
     """Break everything under load, on a Kafka and a Redis of its own, and let the checker judge.
 
     Three scorers behind proxies, load at 40 % of what they can do, faults from a seed. The last line is one JSON object; its
-    "verdict" is "ok" only if every fault came to pass, nothing is lost, nothing twice, and every profile is the fold of the log.
+    "verdict" is "ok" only if every fault came to pass, nothing is lost, nothing twice, every profile is the fold of the log, and
+    partitions were taken over in time.
     """
     from services.chaos.faults import FAULTS
     from services.chaos.halting import HALTING

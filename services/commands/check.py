@@ -27,8 +27,9 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     from services.checker.scoring import released_folders
     from services.checker.verdict import Checker
 
+    groups = (settings.group_id, settings.router_group_id)
     try:
-        evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url, settings.group_id, progress)
+        evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url, groups, progress)
     except EvidenceError as error:
         raise UserError(str(error)) from None
     repeats = settings.guarantee == "at_least_once"

@@ -16,6 +16,7 @@ from services.runtime.config import Settings
 if TYPE_CHECKING:
     from services.commands.live import LiveView
     from services.measure.session import Session
+    from services.replay.labels import LabelFeed
     from services.replay.producer import TransactionProducer
     from services.simulator.traffic import Traffic
 
@@ -80,13 +81,13 @@ class _Sender(threading.Thread):
 
 def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int) -> dict[str, Any]:
     from services.commands.live import LiveView
-    from services.replay.labels import send_labels
+    from services.replay.labels import LabelFeed, simulated_truth
     from services.replay.producer import Pace, TransactionProducer
     from services.runtime.clock import SystemClock
     from services.streams.sink import KafkaSink
 
     sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
-    producer = TransactionProducer(sink, SystemClock())
+    producer, labels = TransactionProducer(sink, SystemClock()), LabelFeed(sink, simulated_truth(month, seed))
     try:
         with LiveView() as view:
             begin_s = time.monotonic()
@@ -95,15 +96,14 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
                 view,
                 producer,
                 "a month of traffic, as fast as it goes",
-                lambda: _send_month(producer, month, stopped),
+                lambda: _send_month(producer, month, labels, stopped),
             )
             assert session.tally.last_at_s
             throughput = session.answered / (session.tally.last_at_s - begin_s)
-            send_labels(sink, month, seed)
             batches = len(session.tally.latencies_ms)
             _phase(
                 session, view, producer, f"live traffic, {rate:,.0f} a second",
-                lambda: producer.send(live, Pace.at_rate(len(live), rate), stop=stopped.is_set),
+                lambda: producer.send(live, Pace.at_rate(len(live), rate), labels=labels, stop=stopped.is_set),
             )  # fmt: skip
     finally:
         stopped.set()
@@ -111,11 +111,11 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
     return _result(session, producer.sent, (month, live), throughput, batches)
 
 
-def _send_month(producer: TransactionProducer, month: Traffic, stopped: threading.Event) -> None:
+def _send_month(producer: TransactionProducer, month: Traffic, labels: LabelFeed, stopped: threading.Event) -> None:
     from services.replay.producer import Pace
 
     producer.send_raw([b"card-%06d" % i for i in range(DAMAGED)], [bytes([i, 255, i]) * i for i in range(DAMAGED)])
-    producer.send(month, Pace(None), stop=stopped.is_set)
+    producer.send(month, Pace(None), labels=labels, stop=stopped.is_set)
 
 
 def _phase(session: Session, view: LiveView, producer: TransactionProducer, title: str, work: Any) -> None:
@@ -133,8 +133,9 @@ def _phase(session: Session, view: LiveView, producer: TransactionProducer, titl
         view.show(session.tally, Progress(title, lag, producer.sent))
         if session.answered != answered:
             quiet_since, answered = now_s, session.answered
-        if session.scorer.process.poll() is not None:
-            raise UserError("the scorer ended; its log is in the demo's folder")
+        for name, child in session.children.items():
+            if child.process.poll() is not None:
+                raise UserError(f"the {name} ended; its log is in the demo's folder")
         if now_s - quiet_since > ANSWER_TIMEOUT_S:
             raise UserError(f"{session.answered:,} of {producer.sent:,} are answered, and no more come")
     if sender.error is not None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from services.commands.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.config import Settings
-
-if TYPE_CHECKING:
-    from services.core.columns import TransactionColumns
-
-ANSWER_TIMEOUT_S = 300.0
 
 
 @click.command(epilog=example("proact bench --runs 3"))
@@ -57,67 +50,35 @@ def bench(settings: Settings, records: int, cards: int, rate: float, seconds: in
     click.echo(json.dumps(result))
 
 
-@click.command(epilog=example("proact parity ../shared/data/handbook --cards 500"))
+@click.command(epilog=example("proact parity ../shared/data/handbook --from 2018-06-15 --until 2018-08-05"))
 @with_settings("data_folder", "partitions")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--cards", default=None, type=click.IntRange(1), help="Only the first so many cards; all if left out.")
-def parity(settings: Settings, folder: Path, cards: int | None) -> None:
-    """Replay the handbook's transactions through a running scorer; compare what comes out with what was published.
+@click.option("--from", "begin", default=None, metavar="DAY", help="Only from this day on, such as 2018-06-15.")
+@click.option("--until", "end", default=None, metavar="DAY", help="Only before this day.")
+def parity(settings: Settings, folder: Path, begin: str | None, end: str | None) -> None:
+    """Replay the handbook's transactions and labels through running services; compare what comes out with what was published.
 
     FOLDER holds transactions.parquet and features.parquet. Also compares online with offline features, bit for bit.
     """
-    from services.datasets.mapping import DatasetError, load_mapping, read_dataset
+    from services.commands.traffic import first_day_ms
+    from services.datasets.mapping import DatasetError
+    from services.measure.replaying import read_recorded, run_parity
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
-    from services.trainer.history import concatenate
 
     features = folder / "features.parquet"
     if not features.is_file():
         raise UserError(f"there is no {features}: the folder must hold the handbook's two files")
+    edges = [2**62 * sign if day is None else first_day_ms(day, 0, 0) for sign, day in ((-1, begin), (1, end))]
     try:
-        columns = concatenate(list(read_dataset(folder / "transactions.parquet", load_mapping("handbook"))))
+        recorded = read_recorded(folder / "transactions.parquet", "handbook").between(edges[0], edges[1])
+        if not len(recorded.columns):
+            raise UserError("there are no transactions between these days")
         with interruptible():
-            line, holds = run_parity(settings, columns, features, cards)
+            found = run_parity(settings, recorded, features, progress)
     except (DatasetError, ChildError, StackError, StreamsError) as error:
         raise UserError(str(error)) from None
-    click.echo(line)
-    if not holds:
+    click.echo(found.line())
+    if not found.holds:
         raise SystemExit(1)
-
-
-def run_parity(settings: Settings, columns: TransactionColumns, features: Path, cards: int | None) -> tuple[str, bool]:
-    """Replay, collect and compare; return the line to print and whether parity holds."""
-    from services.datasets.mapping import Dataset
-    from services.measure.parity import VectorCollector, cards_below, compare
-    from services.measure.session import running_session
-    from services.replay.producer import Pace, TransactionProducer
-    from services.runtime.clock import SystemClock
-    from services.streams.reader import KafkaReader
-    from services.streams.sink import KafkaSink
-
-    chosen = columns if cards is None else cards_below(columns, cards)
-    with running_session(settings, Path(settings.data_folder) / "parity", progress) as session:
-        servers = session.settings.kafka_bootstrap_servers
-        reader, sink, collector = (
-            KafkaReader(servers, ["card-decisions"], from_beginning=True),
-            KafkaSink(servers),
-            VectorCollector(),
-        )
-        progress(f"replaying {len(chosen):,} transactions")
-        TransactionProducer(sink, SystemClock()).send(Dataset(chosen, None, None), Pace(None), flush_s=300.0)
-        told_s = quiet_s = time.monotonic()
-        while collector.count < len(chosen):
-            for records in reader.read(0.5):
-                collector.add(records)
-                quiet_s = time.monotonic()
-            if time.monotonic() - told_s > 5.0:
-                told_s = time.monotonic()
-                progress(f"{collector.count:,} decisions")
-            if time.monotonic() - quiet_s > ANSWER_TIMEOUT_S / 5:
-                raise UserError(f"only {collector.count:,} of {len(chosen):,} transactions were decided")
-        reader.close()
-        sink.close()
-    progress("comparing with offline and published features")
-    found = compare(chosen, features, collector, "handbook")
-    return found.line(), found.holds

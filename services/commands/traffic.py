@@ -119,7 +119,7 @@ def _write(output: Path, traffic: Traffic) -> None:
 
 
 def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -> None:
-    from services.replay.labels import send_labels
+    from services.replay.labels import LabelFeed, simulated_truth
     from services.replay.producer import NotDeliveredError, Pace, TransactionProducer
     from services.runtime.clock import SystemClock
     from services.streams import StreamsError
@@ -131,15 +131,15 @@ def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -
     pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
     begin = clock.monotonic_s()
     try:
-        sent = TransactionProducer(sink, clock).send(traffic, pace)
-        labels = send_labels(sink, traffic, seed)
+        labels = LabelFeed(sink, simulated_truth(traffic, seed))
+        sent = TransactionProducer(sink, clock).send(traffic, pace, labels=labels)
     except (NotDeliveredError, StreamsError) as error:
         raise UserError(str(error)) from None
     finally:
         sink.close()
     took = clock.monotonic_s() - begin
     click.echo(
-        f"{sent:,} transactions in {took:.1f} s, {int((traffic.scenario > 0).sum()):,} frauds, {labels:,} labels"
+        f"{sent:,} transactions in {took:.1f} s, {int((traffic.scenario > 0).sum()):,} frauds, {labels.sent:,} labels"
     )
 
 
@@ -180,8 +180,12 @@ def parse_speed(speed: str) -> float | None:
 @click.option("--speed", default="max", show_default=True, help="max, or a factor of event time such as 1x or 60x.")
 @click.option("--limit", default=None, type=click.IntRange(1), help="Send only the first so many.")
 def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int | None) -> None:
-    """Send the transactions of a Parquet or CSV file into Kafka, in the file's order."""
+    """Send the transactions of a Parquet or CSV file into Kafka, in the file's order.
+
+    Where the mapping says which of them are frauds, labels follow, a day of event time behind.
+    """
     from services.datasets.mapping import DatasetError, load_mapping, read_dataset
+    from services.replay.labels import LabelFeed, Truth, recorded_truth
     from services.replay.producer import NotDeliveredError, Pace, TransactionProducer
     from services.runtime.clock import SystemClock
     from services.streams import StreamsError
@@ -194,12 +198,15 @@ def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int 
         require_topics(KafkaAdmin(settings.kafka_bootstrap_servers))
         clock, sink = SystemClock(), KafkaSink(settings.kafka_bootstrap_servers)
         producer = TransactionProducer(sink, clock)
+        labels = LabelFeed(sink, Truth.nothing())
         for chunk in chunks:
+            if chunk.is_fraud is not None:
+                labels.add(recorded_truth(chunk.columns, chunk.is_fraud))
             pace = Pace(None) if factor is None else Pace.by_event_time(chunk.columns.event_time_ms, factor)
-            producer.send(chunk, pace)
+            producer.send(chunk, pace, labels=labels)
             last = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(chunk.columns.event_time_ms[-1]))
             progress(f"{producer.sent:,} sent, up to {last:%Y-%m-%d %H:%M}")
         sink.close()
     except (DatasetError, NotDeliveredError, StreamsError) as error:
         raise UserError(str(error)) from None
-    click.echo(f"{producer.sent:,} transactions")
+    click.echo(f"{producer.sent:,} transactions, {labels.sent:,} labels")

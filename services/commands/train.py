@@ -66,7 +66,7 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 )
 @click.option(
     "--output",
-    default=Path("models/fraud/v1"),
+    default=Path("models/fraud/v2"),
     show_default=True,
     type=click.Path(path_type=Path),
     help="NAME/vN: the release's folder.",
@@ -93,7 +93,7 @@ def train(
     )
 
 
-@click.command(epilog=example("proact evaluate models/fraud/v1 --seed 99"))
+@click.command(epilog=example("proact evaluate models/fraud/v2 --seed 99"))
 @click.argument("model", type=click.Path(path_type=Path))
 @_DATA
 @_MAPPING

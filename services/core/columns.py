@@ -51,6 +51,16 @@ class Text:
         buffer = np.frombuffer(value, np.uint8)
         return cls(buffer, np.zeros(count, np.int64), np.full(count, len(value), np.int64))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Text]) -> Self:
+        """Put columns one behind the other."""
+        at = np.cumsum([0, *(len(part.buffer) for part in parts)])
+        return cls(
+            np.concatenate([part.buffer for part in parts]),
+            np.concatenate([part.start + shift for part, shift in zip(parts, at[:-1], strict=True)]),
+            np.concatenate([part.length for part in parts]),
+        )
+
     def take(self, rows: type_i64 | type_bool) -> Text:
         """Return the given rows; the buffer is shared."""
         return Text(self.buffer, self.start[rows], self.length[rows])
@@ -63,15 +73,37 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class TransactionColumns:
+class _Batch:
+    """What is said of transactions, in columns: every array has one row for each."""
+
+    transaction_id: type_u8
+    """Shape (n, 16): the UUID's bytes."""
+
+    def __post_init__(self) -> None:
+        n = len(self.transaction_id)
+        assert self.transaction_id.shape == (n, 16)
+        assert all(len(getattr(self, field.name)) == n for field in fields(self))
+
+    def __len__(self) -> int:
+        return len(self.transaction_id)
+
+    def take(self, rows: type_i64 | type_bool) -> Self:
+        """Return the given rows, in the given order."""
+        taken: dict[str, Any] = {}
+        for field in fields(self):
+            column = getattr(self, field.name)
+            taken[field.name] = column.take(rows) if isinstance(column, Text) else column[rows]
+        return type(self)(**taken)
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionColumns(_Batch):
     """A batch of card transactions in columns; every array has one row a transaction.
 
     Codes of three letters (currencies) and two (countries) are packed big-endian into integers (:func:`pack_code`);
     a missing position is NaN in both coordinates, a missing device is an empty text.
     """
 
-    transaction_id: type_u8
-    """Shape (n, 16): the UUID's bytes."""
     card_id: Text
     customer_id: Text
     account_id: Text
@@ -89,21 +121,20 @@ class TransactionColumns:
     latitude: type_f64
     longitude: type_f64
 
-    def __post_init__(self) -> None:
-        n = len(self.transaction_id)
-        assert self.transaction_id.shape == (n, 16)
-        assert all(len(getattr(self, field.name)) == n for field in fields(self))
 
-    def __len__(self) -> int:
-        return len(self.transaction_id)
+@dataclass(frozen=True, slots=True)
+class TerminalEventColumns(_Batch):
+    """A batch of what terminals' profiles are folded from; every array has one row a transaction or label."""
 
-    def take(self, rows: type_i64 | type_bool) -> TransactionColumns:
-        """Return the given rows, in the given order."""
-        taken: dict[str, Any] = {}
-        for field in fields(self):
-            column = getattr(self, field.name)
-            taken[field.name] = column.take(rows) if isinstance(column, Text) else column[rows]
-        return TransactionColumns(**taken)
+    is_label: type_bool
+    terminal_id: Text
+    event_time_ms: type_i64
+    """Of the transaction, for its label too."""
+    amount_minor: type_i64
+    """0 for a label."""
+    is_fraud: type_bool
+    known_at_ms: type_i64
+    """0 for a transaction."""
 
 
 def pack_code(code: str) -> int:

@@ -15,62 +15,41 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from numba import njit
 
-from services.core import windows
-from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64
-from services.core.kernels import group_text, hash_text, hash_uuids
-from services.core.money import exponents_of
-from services.core.profiles import DAY_MS, ENTRY, HORIZON_MS, OpenProfiles, open_profiles
-from services.core.windows import (
-    COUNT,
-    COUNTRIES,
-    LARGEST,
-    LAST_KM,
-    LAST_SECONDS,
-    LAST_SECONDS_POSITION,
-    REPEAT,
-    SAME_TERMINAL,
-    SQUARES,
-    STATISTICS,
-    TERMINALS,
-    TOO_LATE,
-    TOTAL,
-)
+from services.core.profiles import DAY_MS, HORIZON_MS
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+MEDIAN_OF: Final = 40
+"""How many of a card's last amounts the median is taken of."""
+HIGH_TIMES: Final = 3.0
+"""An amount is high beyond so many times the median."""
 
-(
-    AMOUNT,
-    WEEKEND,
-    NIGHT,
-    COUNT_WITH_CURRENT,
-    MEAN_WITH_CURRENT,
-    PAST_COUNT,
-    PAST_SUM,
-    SECONDS_SINCE_LAST,
-    AMOUNT_TO_MEAN,
-    AMOUNT_DEVIATION,
-    AMOUNT_TO_LARGEST,
-    DISTINCT_TERMINALS,
-    DISTINCT_COUNTRIES,
-    TIMES_AT_TERMINAL,
-    KM_FROM_LAST,
-    KM_PER_HOUR,
-    ENTRY_MODE,
-    HOUR,
-    WEEKDAY,
-) = range(19)
-"""The aggregates: what the kernel knows to compute."""
-
-AGGREGATE_NAMES = (
-    "amount", "is_weekend", "is_night", "count_with_current", "mean_with_current", "count", "sum",
-    "seconds_since_last", "amount_to_mean", "amount_deviation", "amount_to_largest", "distinct_terminals",
-    "distinct_countries", "times_at_terminal", "km_from_last", "km_per_hour", "entry_mode", "hour", "weekday",
+_AGGREGATES: Final = (
+    # of the transaction itself, or of the one before
+    "amount", "is_weekend", "is_night", "entry_mode", "hour", "weekday", "seconds_since_last", "km_from_last", "km_per_hour",
+    # over a window of the card's past
+    "count_with_current", "mean_with_current", "count", "sum", "amount_to_mean", "amount_deviation", "amount_to_largest",
+    "distinct_terminals", "distinct_countries", "times_at_terminal", "amount_to_median", "high_amounts",
+    # over a window of the terminal's past that ends as long ago as the truth takes
+    "known_count", "known_mean", "known_risk",
+    # of what is known of the terminal
+    "days_since_first_fraud", "days_since_last_fraud", "days_since_last_genuine",
 )  # fmt: skip
+(
+    AMOUNT, WEEKEND, NIGHT, ENTRY_MODE, HOUR, WEEKDAY, SECONDS_SINCE_LAST, KM_FROM_LAST, KM_PER_HOUR,
+    COUNT_WITH_CURRENT, MEAN_WITH_CURRENT, PAST_COUNT, PAST_SUM, AMOUNT_TO_MEAN, AMOUNT_DEVIATION, AMOUNT_TO_LARGEST,
+    DISTINCT_TERMINALS, DISTINCT_COUNTRIES, TIMES_AT_TERMINAL, AMOUNT_TO_MEDIAN, HIGH_AMOUNTS,
+    KNOWN_COUNT, KNOWN_MEAN, KNOWN_RISK,
+    FIRST_FRAUD_DAYS, LAST_FRAUD_DAYS, LAST_GENUINE_DAYS,
+) = range(len(_AGGREGATES))  # fmt: skip
+"""The aggregates: what the kernels know to compute."""
 
-_DISTINCT = (DISTINCT_TERMINALS, DISTINCT_COUNTRIES)
+
+@njit(cache=True)
+def is_windowed(aggregate: int) -> bool:
+    """Whether an aggregate is taken over a window."""
+    return COUNT_WITH_CURRENT <= aggregate <= KNOWN_RISK
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +65,13 @@ class Feature:
     def __post_init__(self) -> None:
         if not 0 <= self.window_ms <= HORIZON_MS:
             raise ValueError(f"a window must lie within the horizon of {HORIZON_MS} ms: {self.window_ms}")
+        if bool(self.window_ms) != is_windowed(self.aggregate):
+            raise ValueError(f"{_AGGREGATES[self.aggregate]}: a window where none belongs, or none")
 
     @property
     def name(self) -> str:
         """The name, derived from the definition, such as ``card_count_10m``; it cannot disagree with it."""
-        base = f"{self.entity}_{AGGREGATE_NAMES[self.aggregate]}"
+        base = f"{self.entity}_{_AGGREGATES[self.aggregate]}"
         return base if not self.window_ms else f"{base}_{_window_name(self.window_ms)}"
 
 
@@ -101,7 +82,8 @@ def _window_name(window_ms: int) -> str:
     return f"{window_ms}ms"
 
 
-_TX = "transaction"
+_TX: Final = "transaction"
+_KNOWN: Final = "of all cards, in a window that ended 7 days before"
 FEATURES: Final[tuple[Feature, ...]] = (
     Feature(AMOUNT, 0, _TX, "major units", "the billing amount"),
     Feature(WEEKEND, 0, _TX, "0 or 1", "Saturday or Sunday, UTC"),
@@ -127,17 +109,38 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature(ENTRY_MODE, 0, _TX, "code", "index of the entry mode"),
     Feature(HOUR, 0, _TX, "h", "hour of the day, UTC"),
     Feature(WEEKDAY, 0, _TX, "d", "day of the week, Monday is 0, UTC"),
+    Feature(
+        AMOUNT_TO_MEDIAN, 30 * DAY_MS, "card", "ratio", f"amount / median of the past, of the last {MEDIAN_OF} at most"
+    ),
+    Feature(
+        HIGH_AMOUNTS,
+        14 * DAY_MS,
+        "card",
+        "transactions",
+        f"of more than {HIGH_TIMES:.0f} times that median, before this one",
+    ),
+    *(Feature(KNOWN_COUNT, days * DAY_MS, "terminal", "transactions", _KNOWN) for days in (1, 7, 30)),
+    *(Feature(KNOWN_MEAN, days * DAY_MS, "terminal", "major units", f"mean amount, {_KNOWN}") for days in (1, 7, 30)),
+    *(
+        Feature(KNOWN_RISK, days * DAY_MS, "terminal", "share", f"of frauds, {_KNOWN}; 0 where there is none")
+        for days in (1, 7, 30)
+    ),
+    Feature(FIRST_FRAUD_DAYS, 0, "terminal", "d", "since the first known fraud, of 30 days that ended 7 days before"),
+    Feature(LAST_FRAUD_DAYS, 0, "terminal", "d", "since the last known fraud, of 30 days that ended 7 days before"),
+    Feature(
+        LAST_GENUINE_DAYS,
+        0,
+        "terminal",
+        "d",
+        "since the last transaction at least 7 days ago that is not known as a fraud",
+    ),
 )
 
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
-_WINDOWS_MS: Final = np.array(sorted({f.window_ms for f in FEATURES if f.window_ms}), np.int64)
-_AGGREGATES: Final = np.array([f.aggregate for f in FEATURES], np.int64)
-_WINDOW_INDEX: Final = np.searchsorted(_WINDOWS_MS, [f.window_ms for f in FEATURES]).astype(np.int64)
-_DISTINCT_HORIZON_MS: Final = max((f.window_ms for f in FEATURES if f.aggregate in _DISTINCT), default=0)
 
 
 def _hash_features() -> str:
-    declared = [[f.name, f.entity, AGGREGATE_NAMES[f.aggregate], f.window_ms] for f in FEATURES]
+    declared = [[f.name, f.entity, _AGGREGATES[f.aggregate], f.window_ms] for f in FEATURES]
     return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:16]
 
 
@@ -145,172 +148,3 @@ FEATURE_SET_HASH: Final = _hash_features()
 """16 hexadecimal digits over names, order, entities, aggregates and windows."""
 
 assert len(set(FEATURE_NAMES)) == len(FEATURES), "two features have one name"
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """What folding a batch gives: the vectors, and what is to be said about them."""
-
-    vectors: type_f64
-    """Shape (n, len(FEATURES)), NaN where a feature has no value."""
-    flags: type_i64
-    """Shape (n,): REPEAT, LATE, TRUNCATED and TOO_LATE of :mod:`services.core.windows`."""
-
-
-@njit(cache=True)
-def _ratio(a: float, b: float) -> float:
-    return a / b if b > 0.0 else np.nan
-
-
-@njit(cache=True)
-def _past_value(aggregate: int, amount: float, scale: float, s: type_f64) -> float:
-    """Return one feature over a window's statistics ``s``; ``scale`` is the minor units in a major unit."""
-    if aggregate == COUNT_WITH_CURRENT:
-        return s[COUNT] + 1.0
-    if aggregate == MEAN_WITH_CURRENT:
-        return (s[TOTAL] + amount) / (s[COUNT] + 1.0) / scale
-    if aggregate == PAST_COUNT:
-        return s[COUNT]
-    if aggregate == PAST_SUM:
-        return s[TOTAL] / scale
-    if aggregate == DISTINCT_TERMINALS:
-        return s[TERMINALS]
-    if aggregate == DISTINCT_COUNTRIES:
-        return s[COUNTRIES]
-    if aggregate == TIMES_AT_TERMINAL:
-        return s[SAME_TERMINAL]
-    if s[COUNT] == 0.0:
-        return np.nan
-    mean = s[TOTAL] / s[COUNT]
-    if aggregate == AMOUNT_TO_MEAN:
-        return _ratio(amount, mean)
-    if aggregate == AMOUNT_TO_LARGEST:
-        return _ratio(amount, s[LARGEST])
-    if aggregate == AMOUNT_DEVIATION:
-        variance = s[SQUARES] / s[COUNT] - mean * mean
-        # Below a millionth of the mean's square a variance is the rounding error of the two terms.
-        return _ratio(amount - mean, np.sqrt(variance)) if variance > 1e-6 * mean * mean else np.nan
-    return np.nan
-
-
-@njit(cache=True)
-def _moment_value(
-    aggregate: int, amount: float, scale: float, event_time_ms: int, entry_mode: int, last: type_f64
-) -> float:
-    """Return one feature of the transaction itself or of the transaction before."""
-    hour = (event_time_ms // HOUR_MS) % 24
-    weekday = (event_time_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
-    if aggregate == AMOUNT:
-        return amount / scale
-    if aggregate == WEEKEND:
-        return 1.0 if weekday >= 5 else 0.0
-    if aggregate == NIGHT:
-        return 1.0 if hour <= 6 else 0.0
-    if aggregate == SECONDS_SINCE_LAST:
-        return last[LAST_SECONDS]
-    if aggregate == KM_FROM_LAST:
-        return last[LAST_KM]
-    if aggregate == KM_PER_HOUR:
-        # Within a second of the last one a speed says nothing that the distance does not.
-        return last[LAST_KM] * 3600.0 / max(last[LAST_SECONDS_POSITION], 1.0)
-    if aggregate == ENTRY_MODE:
-        return float(entry_mode)
-    if aggregate == HOUR:
-        return float(hour)
-    if aggregate == WEEKDAY:
-        return float(weekday)
-    return np.nan
-
-
-@njit(cache=True)
-def _fold_rows(  # type: ignore[no-untyped-def]
-    rows, slot, offset, scale, emit, entries, begin, count, last_offset, truncated_until_ms,  # noqa: ANN001
-    aggregates, window_index, windows_ms, distinct_horizon_ms, vectors, flags,  # noqa: ANN001
-) -> None:  # fmt: skip
-    statistics = np.empty((len(windows_ms), STATISTICS))
-    last = np.empty(3)
-    for i in range(len(rows)):
-        k = slot[i]
-        row = rows[i]
-        past = entries[begin[k] : begin[k] + count[k]]
-        flags[i] = windows.fold_flags(past, truncated_until_ms[k], row["event_time_ms"], row["transaction_hash"])
-        if emit[i]:
-            amount = np.float64(row["amount_minor"])
-            newest = windows.window_statistics(
-                past, row["event_time_ms"], row["transaction_hash"], row["terminal_hash"],
-                windows_ms, distinct_horizon_ms, statistics,
-            )  # fmt: skip
-            windows.last_seen(
-                past, newest, row["event_time_ms"], row["transaction_hash"],
-                np.float64(row["latitude"]), np.float64(row["longitude"]), last,
-            )  # fmt: skip
-            for j in range(len(aggregates)):
-                w = window_index[j]
-                if windowed(aggregates[j]):
-                    vectors[i, j] = _past_value(aggregates[j], amount, scale[i], statistics[w])
-                else:
-                    vectors[i, j] = _moment_value(
-                        aggregates[j], amount, scale[i], row["event_time_ms"], row["entry_mode"], last
-                    )
-        if not flags[i] & (REPEAT | TOO_LATE):
-            windows.insert_entry(entries, begin, count, truncated_until_ms, k, row)
-            last_offset[k] = offset[i]
-
-
-@njit(cache=True)
-def windowed(aggregate: int) -> bool:
-    """Whether an aggregate is taken over a window of the card's past."""
-    return COUNT_WITH_CURRENT <= aggregate <= TIMES_AT_TERMINAL and aggregate != SECONDS_SINCE_LAST
-
-
-assert all(bool(f.window_ms) == windowed.py_func(f.aggregate) for f in FEATURES), "a window where none belongs, or none"
-
-
-def _entries_of(columns: TransactionColumns) -> np.ndarray:
-    rows = np.zeros(len(columns), ENTRY)
-    rows["event_time_ms"] = columns.event_time_ms
-    rows["amount_minor"] = columns.billing_amount_minor
-    rows["transaction_hash"] = hash_uuids(columns.transaction_id)
-    rows["terminal_hash"] = hash_text(columns.terminal_id)
-    rows["latitude"] = columns.latitude
-    rows["longitude"] = columns.longitude
-    rows["country"] = columns.country
-    rows["entry_mode"] = columns.entry_mode
-    return rows
-
-
-def fold(
-    columns: TransactionColumns, slot: type_i64, offset: type_i64, emit: type_bool, profiles: OpenProfiles
-) -> Folded:
-    """Fold a batch of valid transactions into their cards' profiles, in order, and compute the vectors on the way.
-
-    Each vector is computed against the profile as it is just before its own transaction is folded.
-
-    Args:
-        columns: n transactions in the order of their logs.
-        slot: (n,) the row of ``profiles`` that belongs to each.
-        offset: (n,) the Kafka offset of each.
-        emit: (n,) False where only the fold is wanted, as in recovery; such vectors are undefined.
-        profiles: changed in place.
-    """
-    n = len(columns)
-    vectors = np.empty((n, len(FEATURES)))
-    flags = np.zeros(n, np.int64)
-    scale = 10.0 ** exponents_of(columns.billing_currency)
-    _fold_rows(
-        _entries_of(columns), slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,
-        profiles.last_offset, profiles.truncated_until_ms, _AGGREGATES, _WINDOW_INDEX, _WINDOWS_MS,
-        _DISTINCT_HORIZON_MS, vectors, flags,
-    )  # fmt: skip
-    return Folded(vectors, flags)
-
-
-def compute_offline(columns: TransactionColumns) -> Folded:
-    """Compute the vectors of a whole history, in log order, from empty profiles: what training uses.
-
-    The same fold and kernels as in the worker; bit-equal to what it computes from the same log.
-    """
-    slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
-    additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
-    profiles = open_profiles([None] * len(first), additions)
-    return fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)

@@ -56,6 +56,43 @@ def hash_uuids(ids: type_u8) -> type_u64:
 
 
 @njit(cache=True)
+def _murmur2(buffer: type_u8, start: int, length: int) -> np.uint32:
+    m = np.uint32(0x5BD1E995)
+    h = np.uint32(np.uint32(0x9747B28C) ^ np.uint32(length))
+    whole = length // 4
+    for i in range(whole):
+        k = np.uint32(0)
+        for j in range(4):
+            k |= np.uint32(np.uint32(buffer[start + 4 * i + j]) << np.uint32(8 * j))
+        k = np.uint32(k * m)
+        k = np.uint32((k ^ (k >> np.uint32(24))) * m)
+        h = np.uint32(np.uint32(h * m) ^ k)
+    rest = length - 4 * whole
+    for j in range(rest - 1, -1, -1):
+        h ^= np.uint32(np.uint32(buffer[start + 4 * whole + j]) << np.uint32(8 * j))
+    if rest:
+        h = np.uint32(h * m)
+    h = np.uint32((h ^ (h >> np.uint32(13))) * m)
+    return np.uint32(h ^ (h >> np.uint32(15)))
+
+
+@njit(cache=True)
+def _partition_rows(buffer: type_u8, start: type_i64, length: type_i64, partitions: int) -> type_i64:
+    out = np.empty(len(start), np.int64)
+    for i in range(len(start)):
+        out[i] = np.int64(_murmur2(buffer, start[i], length[i]) & np.uint32(0x7FFFFFFF)) % partitions
+    return out
+
+
+def partitions_of(keys: Text, partitions: int) -> type_i64:
+    """Return the partition that Kafka's clients put each key in, of a topic with so many.
+
+    Source: Apache Kafka, ``Utils.murmur2`` and ``toPositive``; librdkafka's partitioner ``murmur2_random`` for keys that are there.
+    """
+    return _partition_rows(keys.buffer, keys.start, keys.length, partitions)
+
+
+@njit(cache=True)
 def _pack_rows(buffer: type_u8, start: type_i64, length: type_i64, width: int) -> type_i64:
     out = np.empty(len(start), np.int64)
     for i in range(len(start)):

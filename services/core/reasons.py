@@ -15,14 +15,22 @@ from services.core.features import (
     AMOUNT_DEVIATION,
     AMOUNT_TO_LARGEST,
     AMOUNT_TO_MEAN,
+    AMOUNT_TO_MEDIAN,
     COUNT_WITH_CURRENT,
     DISTINCT_COUNTRIES,
     DISTINCT_TERMINALS,
     ENTRY_MODE,
     FEATURES,
+    FIRST_FRAUD_DAYS,
+    HIGH_AMOUNTS,
     HOUR,
     KM_FROM_LAST,
     KM_PER_HOUR,
+    KNOWN_COUNT,
+    KNOWN_MEAN,
+    KNOWN_RISK,
+    LAST_FRAUD_DAYS,
+    LAST_GENUINE_DAYS,
     MEAN_WITH_CURRENT,
     NIGHT,
     PAST_COUNT,
@@ -70,6 +78,11 @@ _UNKNOWN: Final[Mapping[int, str]] = {
     AMOUNT_TO_MEAN: "no history to compare the amount with",
     AMOUNT_TO_LARGEST: "no history to compare the amount with",
     AMOUNT_DEVIATION: "too little history to compare the amount with",
+    AMOUNT_TO_MEDIAN: "no history to compare the amount with",
+    FIRST_FRAUD_DAYS: "no known fraud at this terminal",
+    LAST_FRAUD_DAYS: "no known fraud at this terminal",
+    LAST_GENUINE_DAYS: "no known genuine transaction at this terminal",
+    KNOWN_MEAN: "no known transactions at this terminal",
     KM_FROM_LAST: "no position to measure a distance with",
     KM_PER_HOUR: "no position to measure a speed with",
 }
@@ -102,6 +115,8 @@ def _card_words(feature: Feature, value: float, amount: str) -> str:
         SECONDS_SINCE_LAST: f"{_duration(value)} after the card's last transaction",
         AMOUNT_TO_MEAN: f"{amount} is {value:.1f} times this card's average of {span}",
         AMOUNT_DEVIATION: f"{amount} is {value:.1f} standard deviations from this card's average of {span}",
+        AMOUNT_TO_MEDIAN: f"{amount} is {value:.1f} times the middle one of this card's last amounts",
+        HIGH_AMOUNTS: f"{value:.0f} amounts of more than 3 times this card's middle one in the {span} before",
         AMOUNT_TO_LARGEST: f"{amount} is {value:.1f} times this card's largest of {span}",
         DISTINCT_TERMINALS: f"{value:.0f} terminals used in the {span} before",
         DISTINCT_COUNTRIES: f"{value:.0f} countries in the {span} before",
@@ -114,10 +129,25 @@ def _card_words(feature: Feature, value: float, amount: str) -> str:
     return words[aggregate]
 
 
+def _terminal_words(feature: Feature, value: float) -> str:
+    span = f"the {_span(feature.window_ms)} until a week ago"
+    words = {
+        KNOWN_COUNT: f"{value:.0f} transactions at this terminal in {span}",
+        KNOWN_MEAN: f"{value:,.2f} on average at this terminal in {span}",
+        KNOWN_RISK: f"{value:.0%} of this terminal's transactions in {span} were frauds",
+        FIRST_FRAUD_DAYS: f"the first known fraud at this terminal was {value:.0f} days ago",
+        LAST_FRAUD_DAYS: f"the last known fraud at this terminal was {value:.0f} days ago",
+        LAST_GENUINE_DAYS: f"the last known genuine transaction at this terminal was {value:.0f} days ago",
+    }
+    return words[feature.aggregate]
+
+
 def describe(feature: Feature, value: float, amount: str) -> str:
     """Return what an analyst reads of one feature; ``amount`` is the formatted billing amount."""
     if math.isnan(value):
         return _UNKNOWN.get(feature.aggregate, "unknown")
+    if feature.entity == "terminal":
+        return _terminal_words(feature, value)
     return _transaction_words(feature, value, amount) or _card_words(feature, value, amount)
 
 

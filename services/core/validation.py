@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from services.core.columns import Text, TransactionColumns, type_bool, type_i64, type_u8
+from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_bool, type_i64, type_u8
 from services.core.money import is_country, is_currency
 from services.core.profiles import DAY_MS
 
@@ -157,6 +157,24 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
     reject(_bad_position(columns), Reject.INVALID_POSITION)
     late = columns.event_time_ms - AHEAD_MS_MAX > timestamp_ms
     reject((columns.event_time_ms < EARLIEST_MS) | late, Reject.INVALID_TIME)
+    return status
+
+
+def validate_terminal_events(columns: TerminalEventColumns, keys: Text, has_key: type_bool) -> type_i64:
+    """Return the :class:`Reject` of every terminal event or label, NONE for the valid ones.
+
+    Args:
+        columns: n decoded events.
+        keys: the terminals that the records were sent for; rows without a key are empty.
+        has_key: (n,) False where the record has no key.
+    """
+    status = identifier_status(columns.terminal_id)
+    status[(status == Reject.NONE) & ~has_key] = Reject.NULL_KEY
+    status[(status == Reject.NONE) & ~equal_text(columns.terminal_id, keys)] = Reject.KEY_MISMATCH
+    outside = _outside(columns.amount_minor, 0, AMOUNT_MINOR_MAX)
+    status[(status == Reject.NONE) & outside] = Reject.INVALID_AMOUNT
+    before = (columns.event_time_ms < EARLIEST_MS) | (columns.is_label & (columns.known_at_ms < EARLIEST_MS))
+    status[(status == Reject.NONE) & before] = Reject.INVALID_TIME
     return status
 
 

@@ -26,7 +26,17 @@ REPEAT, LATE, TRUNCATED, TOO_LATE = 1, 2, 4, 8
 card's newest, so windows may miss what was forgotten. TRUNCATED: a window reaches back to entries lost to
 ``MAX_ENTRIES``. TOO_LATE: so late that it was not remembered."""
 
-DEGRADATIONS = {"LATE": LATE, "PROFILE_TRUNCATED": TRUNCATED, "NOT_REMEMBERED": TOO_LATE}
+TERMINAL_UNKNOWN, TERMINAL_SUMMED = 16, 32
+"""Flags of what was read of others. TERMINAL_UNKNOWN: the terminal's profile could not be read, or nobody folds them.
+TERMINAL_SUMMED: a window of the terminal reaches back to what is only kept as sums."""
+
+DEGRADATIONS = {
+    "LATE": LATE,
+    "PROFILE_TRUNCATED": TRUNCATED,
+    "NOT_REMEMBERED": TOO_LATE,
+    "TERMINAL_UNKNOWN": TERMINAL_UNKNOWN,
+    "TERMINAL_SUMMED": TERMINAL_SUMMED,
+}
 """What a decision may not have seen, in the order of the Avro enum, with its flag."""
 
 EARTH_RADIUS_KM = 6371.0088
@@ -97,6 +107,53 @@ def window_statistics(  # type: ignore[no-untyped-def]
                     running[COUNTRIES] += 1.0
         i -= 1
     return newest
+
+
+@njit(cache=True)
+def median_amount(  # type: ignore[no-untyped-def]
+    entries,  # noqa: ANN001
+    event_time_ms: int,
+    transaction_hash: np.uint64,
+    amounts: type_f64,
+) -> float:
+    """Return the median of the amounts of the last entries, as many as ``amounts`` has room for.
+
+    NaN where there are none within the horizon. ``amounts`` is scratch space: it ends sorted as far as it was used.
+    """
+    count = 0
+    for i in range(len(entries) - 1, -1, -1):
+        if count == len(amounts) or event_time_ms - entries[i]["event_time_ms"] >= HORIZON_MS:
+            break
+        if entries[i]["transaction_hash"] == transaction_hash:
+            continue
+        amount = np.float64(entries[i]["amount_minor"])
+        at = count
+        while at > 0 and amounts[at - 1] > amount:  # so few that sorting them in goes as fast as selecting
+            amounts[at] = amounts[at - 1]
+            at -= 1
+        amounts[at] = amount
+        count += 1
+    if count == 0:
+        return np.nan
+    return (amounts[(count - 1) // 2] + amounts[count // 2]) / 2.0
+
+
+@njit(cache=True)
+def amounts_above(  # type: ignore[no-untyped-def]
+    entries,  # noqa: ANN001
+    event_time_ms: int,
+    transaction_hash: np.uint64,
+    window_ms: int,
+    amount: float,
+) -> float:
+    """Return how many entries of a window that ends at their last one have more than an amount; none has more than NaN."""
+    count = 0.0
+    for i in range(len(entries) - 1, -1, -1):
+        if event_time_ms - entries[i]["event_time_ms"] >= window_ms:
+            break
+        if entries[i]["transaction_hash"] != transaction_hash and entries[i]["amount_minor"] > amount:
+            count += 1.0
+    return count
 
 
 @njit(cache=True)

@@ -96,6 +96,32 @@ class GridRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """Profiles to read of a partition that another service writes: as they stand, unproved."""
+
+    topic: str
+    partition: int
+    keys: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a :class:`Lookup` found."""
+
+    profiles: Sequence[bytes | None]
+    folded_until_ms: int | None
+    """The newest event time in that partition's fold; None where nobody has folded anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridAnswer:
+    """What one round trip read: of each :class:`GridRead` its profiles, and what each :class:`Lookup` found."""
+
+    profiles: list[list[bytes | None]]
+    found: list[Found]
+
+
+@dataclass(frozen=True, slots=True)
 class GridWrite:
     """A batch's profiles of one partition, absolute values, and the offset move that goes with them."""
 
@@ -105,6 +131,8 @@ class GridWrite:
     target: int
     cards: Sequence[bytes]
     profiles: Sequence[bytes]
+    folded_until_ms: int | None = None
+    """The newest event time of the batch, where others look at how far this fold is."""
 
     def __post_init__(self) -> None:
         assert len(self.cards) == len(self.profiles)
@@ -151,12 +179,20 @@ class Grid(Protocol):
         """
         ...
 
-    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
-        """Return the stored profile of each card of each read, None where there is none.
+    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
+        """Return the stored profile of each card of each read, None where there is none, and what others' partitions hold.
 
         Raises:
             GridMovedError: the grid does not stand at the expected offset, or not all profiles are there.
             GridUnavailableError: an outage.
+        """
+        ...
+
+    def look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
+        """Return what others' partitions hold, within a deadline: for whoever goes on without it.
+
+        Raises:
+            GridUnavailableError: no answer within the deadline.
         """
         ...
 

@@ -11,7 +11,7 @@ local applied = there[4] or ''
 if applied == '' or there[3] ~= ARGV[5] or redis.call('HLEN', KEYS[2]) ~= tonumber(there[5] or -1) then
   -- Of no known offset, of another layout, or not all there: of no use, only of harm.
   applied = ''
-  redis.call('HDEL', KEYS[1], 'applied')
+  redis.call('HDEL', KEYS[1], 'applied', 'folded_until_ms')
   redis.call('HSET', KEYS[1], 'profiles', 0)
   redis.call('UNLINK', KEYS[2])
 end

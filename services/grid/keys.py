@@ -6,14 +6,14 @@ from __future__ import annotations
 def meta_key(topic: str, partition: int) -> bytes:
     """Return the key of the hash with what is known of a partition's profiles.
 
-    Fields: topic_id, partitions, layout (whose fold it is); owner, epoch, process (who writes); applied, profiles (how far it
-    is, and how many there are); attempt, killers (what kills a process); halted, resumed, accepted (what people said).
+    Fields: topic_id, partitions, layout (whose fold it is); owner, epoch, process (who writes); applied, profiles, folded_until_ms (how far it
+    is, how many there are, and their newest event time); attempt, killers (what kills a process); halted, resumed, accepted (what people said).
     """
     return f"{{{topic}:{partition}}}:meta".encode()
 
 
 def profiles_key(topic: str, partition: int) -> bytes:
-    """Return the key of the hash of a partition's profiles, by card.
+    """Return the key of the hash of a partition's profiles, by card or terminal.
 
     One hash, not a key a card: its length is known at once, so that a lost profile is noticed.
     """

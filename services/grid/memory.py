@@ -10,12 +10,15 @@ from services.grid.base import (
     Applied,
     Attempt,
     Claim,
+    Found,
+    GridAnswer,
     GridMovedError,
     GridRead,
     GridUnavailableError,
     GridWrite,
     HaltedError,
     LogIdentity,
+    Lookup,
     PartitionStatus,
     RefusedClaimError,
 )
@@ -36,6 +39,7 @@ class _Meta:
     process: str = ""
     epoch: int = 0
     applied: int | None = None
+    folded_until_ms: int | None = None
     profiles: int = 0
     attempt: Attempt | None = None
     killers: frozenset[int] = frozenset()
@@ -84,7 +88,7 @@ class MemoryGrid:
             raise RefusedClaimError(found, identity)
         profiles = self.memory.of(topic, partition)
         if meta.applied is None or found != identity or len(profiles) != meta.profiles:
-            meta.applied, meta.profiles = None, 0
+            meta.applied, meta.folded_until_ms, meta.profiles = None, None, 0
             profiles.clear()
         died = meta.process not in ("", self._process)
         self.memory.claims += 1
@@ -93,9 +97,22 @@ class MemoryGrid:
         attempt = meta.attempt if died else None
         return Claim(partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted)
 
-    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
-        return self._wire("read", lambda: self._read(topic, reads))
+        return self._wire("read", lambda: GridAnswer(self._read(topic, reads), self._look_up(lookups)))
+
+    def look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
+        """See :class:`services.grid.Grid`."""
+        return self._wire("look_up", lambda: self._look_up(lookups))
+
+    def _look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
+        self.check()
+        found = []
+        for lookup in lookups:
+            profiles = self.memory.profiles.get((lookup.topic, lookup.partition), {})
+            meta = self.memory.metas.get((lookup.topic, lookup.partition), _Meta())
+            found.append(Found([profiles.get(key) for key in lookup.keys], meta.folded_until_ms))
+        return found
 
     def _read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
         self.check()
@@ -132,6 +149,8 @@ class MemoryGrid:
             self.memory.late_applies.append(f"partition {write.claim.partition}: {write.claim.epoch} in {meta.epoch}")
         profiles.update(zip(write.cards, write.profiles, strict=True))
         meta.applied, meta.profiles = write.target, len(profiles)
+        if write.folded_until_ms is not None:
+            meta.folded_until_ms = max(write.folded_until_ms, meta.folded_until_ms or write.folded_until_ms)
         return Applied.APPLIED
 
     def release(self, topic: str, claims: Sequence[Claim]) -> None:

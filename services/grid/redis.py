@@ -17,12 +17,15 @@ from services.grid.base import (
     Applied,
     Attempt,
     Claim,
+    Found,
+    GridAnswer,
     GridMovedError,
     GridRead,
     GridUnavailableError,
     GridWrite,
     HaltedError,
     LogIdentity,
+    Lookup,
     PartitionStatus,
     RefusedClaimError,
     UnsafeGridError,
@@ -61,16 +64,9 @@ class RedisGrid:
     worker repeats what is safe to repeat.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
         self._process = uuid.uuid4().hex
-        self._client: Any = redis.Redis.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            socket_keepalive=True,
-            health_check_interval=0,
-        )
+        self._client, self._hasty = _connect(url, timeout_s), _connect(url, lookup_timeout_s)
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
@@ -89,34 +85,42 @@ class RedisGrid:
             _offsets(killers), int(accepted),
         )  # fmt: skip
 
-    def read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
         pipeline = self._client.pipeline(transaction=False)
         for read in reads:
             meta, profiles = _keys(topic, read.claim.partition)
-            for at in range(0, len(read.cards), READ_CARDS_MAX):
-                pipeline.hmget(profiles, read.cards[at : at + READ_CARDS_MAX])
+            _ask_profiles(pipeline, profiles, read.cards)
             # Asked behind the profiles on the same connection: what stands now stood when they were read.
             pipeline.hmget(meta, "owner", "applied", "profiles")
             pipeline.hlen(profiles)
+        _ask_lookups(pipeline, lookups)
         with outages():
             answers = iter(pipeline.execute())
         found = []
         for read in reads:
-            chunks = [next(answers) for _ in range(0, len(read.cards), READ_CARDS_MAX)]
+            stored = _take_profiles(answers, read.cards)
             _prove(read, next(answers), next(answers))
-            found.append([profile for chunk in chunks for profile in chunk])
-        return found
+            found.append(stored)
+        return GridAnswer(found, _take_found(answers, lookups))
+
+    def look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
+        """See :class:`services.grid.Grid`."""
+        pipeline = self._hasty.pipeline(transaction=False)
+        _ask_lookups(pipeline, lookups)
+        with outages():
+            return _take_found(iter(pipeline.execute()), lookups)
 
     def apply(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
         """See :class:`services.grid.Grid`."""
         calls = []
         for write in writes:
             expected: str | int = "" if write.expected is None else write.expected
+            newest: str | int = "" if write.folded_until_ms is None else write.folded_until_ms
             arguments: list[Any] = [None] * (2 * len(write.cards))
             arguments[::2], arguments[1::2] = write.cards, write.profiles
             keys = _keys(topic, write.claim.partition)
-            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, *arguments]))
+            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, newest, *arguments]))
         return [Applied[answer.decode()] for answer in self._run(calls)]
 
     def release(self, topic: str, claims: Sequence[Claim]) -> None:
@@ -209,6 +213,42 @@ class RedisGrid:
         for script, keys, arguments in calls:
             pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
         return pipeline.execute(raise_on_error=False)
+
+
+def _connect(url: str, timeout_s: float) -> Any:
+    return redis.Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=0,
+    )
+
+
+def _ask_profiles(pipeline: Any, key: bytes, wanted: Sequence[bytes]) -> None:
+    for at in range(0, len(wanted), READ_CARDS_MAX):
+        pipeline.hmget(key, wanted[at : at + READ_CARDS_MAX])
+
+
+def _take_profiles(answers: Iterator[Any], wanted: Sequence[bytes]) -> list[bytes | None]:
+    return [profile for _ in range(0, len(wanted), READ_CARDS_MAX) for profile in next(answers)]
+
+
+def _ask_lookups(pipeline: Any, lookups: Sequence[Lookup]) -> None:
+    for lookup in lookups:
+        meta, profiles = _keys(lookup.topic, lookup.partition)
+        # Asked before the profiles: they may be newer than it says, never older.
+        pipeline.hget(meta, "folded_until_ms")
+        _ask_profiles(pipeline, profiles, lookup.keys)
+
+
+def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found]:
+    found = []
+    for lookup in lookups:
+        until_ms = next(answers)
+        found.append(Found(_take_profiles(answers, lookup.keys), None if until_ms is None else int(until_ms)))
+    return found
 
 
 def _keys(topic: str, partition: int) -> list[bytes]:

@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 
 from services.codec.reading import ColumnarReader
 from services.codec.schemas import topics
-from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_u8
-from services.core.features import FEATURE_NAMES, compute_offline
+from services.core.columns import TransactionColumns, type_bool, type_f64, type_u8
+from services.core.features import FEATURE_NAMES
 from services.core.kernels import group_text
+from services.core.offline import compute_offline
+from services.core.terminal_features import TERMINAL_COLUMNS
+from services.core.terminals import REACH_MS, fraud_labels
 from services.core.validation import Reject
 from services.datasets.mapping import namespaced_uuid
 from services.streams import Records
@@ -28,10 +31,29 @@ PUBLISHED: Final = {
     "CUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW": "card_mean_with_current_7d",
     "CUSTOMER_ID_NB_TX_30DAY_WINDOW": "card_count_with_current_30d",
     "CUSTOMER_ID_AVG_AMOUNT_30DAY_WINDOW": "card_mean_with_current_30d",
+    "TERMINAL_ID_NB_TX_1DAY_WINDOW": "terminal_known_count_1d",
+    "TERMINAL_ID_RISK_1DAY_WINDOW": "terminal_known_risk_1d",
+    "TERMINAL_ID_NB_TX_7DAY_WINDOW": "terminal_known_count_7d",
+    "TERMINAL_ID_RISK_7DAY_WINDOW": "terminal_known_risk_7d",
+    "TERMINAL_ID_NB_TX_30DAY_WINDOW": "terminal_known_count_30d",
+    "TERMINAL_ID_RISK_30DAY_WINDOW": "terminal_known_risk_30d",
 }
 """The handbook's column of each feature that it published."""
 MEAN_TOLERANCE: Final = 1e-9
 """Published means are running float sums; ours are exact sums divided once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Recorded transactions in their order, and which of them were frauds."""
+
+    columns: TransactionColumns
+    fraud: type_bool
+
+    def between(self, begin_ms: int, end_ms: int) -> Recorded:
+        """Return those of an interval of event time; its end is excluded."""
+        rows = (self.columns.event_time_ms >= begin_ms) & (self.columns.event_time_ms < end_ms)
+        return Recorded(self.columns.take(rows), self.fraud[rows])
 
 
 @dataclass(slots=True)
@@ -74,7 +96,9 @@ class Parity:
     published_different: dict[str, int]
     """Rows that differ beyond the tolerance, by feature, twins aside."""
     offline_different: int
-    """Transactions of which any of the features, offline and online, differ in any bit."""
+    """Transactions of which any of the features, offline and online, differ in any bit; terminals that were unknown aside."""
+    unknown: int
+    """Transactions that were decided before anything was known of their terminal's partition."""
 
     @property
     def holds(self) -> bool:
@@ -86,9 +110,10 @@ class Parity:
         verdict = "PARITY HOLDS" if self.holds else "PARITY BROKEN"
         wrong = {name: count for name, count in self.published_different.items() if count}
         return (
-            f"{verdict}: {self.transactions:,} decisions; 8 published features equal on {self.published_rows - self.twins:,} of "
+            f"{verdict}: {self.transactions:,} decisions; {len(self.published_different)} published features equal on {self.published_rows - self.twins:,} of "
             f"{self.published_rows:,} rows ({self.twins} same-second twins aside), differing: {wrong or 'none'}; "
-            f"{len(FEATURE_NAMES)} features online and offline bit-equal on all but {self.offline_different:,}"
+            f"{len(FEATURE_NAMES)} features online and offline bit-equal on all but {self.offline_different:,} "
+            f"(nothing known of terminals in the first {self.unknown:,})"
         )
 
 
@@ -105,21 +130,24 @@ def bits_differ(a: type_f64, b: type_f64) -> type_bool:
     return ((a.view(np.int64) != b.view(np.int64)) & ~(np.isnan(a) & np.isnan(b))).any(axis=1)
 
 
-def compare(columns: TransactionColumns, features: Path, collected: VectorCollector, namespace: str) -> Parity:
+def compare(recorded: Recorded, features: Path, collected: VectorCollector, namespace: str) -> Parity:
     """Compare online vectors with published and with offline ones.
 
     Args:
-        columns: the transactions that were replayed, in their order.
+        recorded: what was replayed.
         features: the published features, by TRANSACTION_ID.
         collected: what came out.
         namespace: the mapping's namespace of transaction ids.
     """
+    columns = recorded.columns
     ids, online = collected.by_id()
     mine = np.ascontiguousarray(columns.transaction_id).view("V16").reshape(-1)
     at = np.searchsorted(ids, mine)
     assert np.array_equal(ids[np.minimum(at, len(ids) - 1)], mine), "a transaction has no decision"
     online = online[at]
-    offline = compute_offline(columns).vectors
+    offline = compute_offline(columns, fraud_labels(columns, recorded.fraud)).vectors
+    unknown = np.isnan(online[:, TERMINAL_COLUMNS[0]])
+    offline[np.ix_(unknown, TERMINAL_COLUMNS)] = online[np.ix_(unknown, TERMINAL_COLUMNS)]
     order = np.argsort(mine)
     table = pq.read_table(features, columns=["TRANSACTION_ID", *PUBLISHED])
     published_ids = _uuids(table.column("TRANSACTION_ID").to_pylist(), namespace)
@@ -127,23 +155,19 @@ def compare(columns: TransactionColumns, features: Path, collected: VectorCollec
     rows = order[place]
     present = mine[rows] == published_ids
     twins = same_second_twins(columns)[rows] & present
-    compared = present & ~twins
+    # Where windows reach back to before what was replayed, the publisher knew more.
+    compared = present & ~twins & (columns.event_time_ms[rows] - columns.event_time_ms.min() >= REACH_MS)
     different = {}
     for theirs, ours in PUBLISHED.items():
         gap = np.abs(online[rows, FEATURE_NAMES.index(ours)] - table.column(theirs).to_numpy())
         tolerance = MEAN_TOLERANCE if "mean" in ours else 0.0
         different[ours] = int((gap[compared] > tolerance).sum())
-    return Parity(len(ids), int(present.sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum()))
+    return Parity(
+        len(ids), int((compared | twins).sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum()),
+        int(unknown.sum()),
+    )  # fmt: skip
 
 
 def _uuids(identifiers: Sequence[object], namespace: str) -> Any:
     raw = b"".join(namespaced_uuid(namespace, identifier).bytes for identifier in identifiers)
     return np.frombuffer(raw, "V16")
-
-
-def cards_below(columns: TransactionColumns, count: int) -> TransactionColumns:
-    """Return the transactions of the first ``count`` distinct cards, in their order."""
-    slot, _ = group_text(
-        Text(columns.card_id.buffer, columns.card_id.start, columns.card_id.length), np.zeros(len(columns), np.int64)
-    )
-    return columns.take(slot < count)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from services.observer.tally import DEAD_LETTERS, DECISIONS, OUTPUTS, Tally
 from services.runtime.children import ServiceChild
@@ -16,13 +17,16 @@ from services.stack.temporary import temporary_stack
 from services.streams.admin import KafkaAdmin
 from services.streams.reader import KafkaReader
 
+SERVICES: Final = ("scorer", "profiler", "router")
+
 
 @dataclass(slots=True)
 class Session:
     """A running system and what is seen of it."""
 
     settings: Settings
-    scorer: ServiceChild
+    children: dict[str, ServiceChild]
+    """The running services by name."""
     reader: KafkaReader
     tally: Tally
     admin: KafkaAdmin
@@ -53,16 +57,20 @@ def running_session(
     """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
     with temporary_stack(folder, progress, settings.partitions) as stack:
         own = settings.with_values(
-            kafka_bootstrap_servers=stack.kafka_address,
-            redis_url=stack.redis_url,
-            metrics_port=free_port(),
-            log_format="json",
+            kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
         )
-        progress("starting the scorer: model, kernels, partitions")
-        with ServiceChild("services.scorer", own, folder / "scorer.log") as scorer:
-            scorer.wait_ready()
+        progress(f"starting {', '.join(SERVICES)}: model, kernels, partitions")
+        with ExitStack() as started:
+            children = {
+                name: started.enter_context(
+                    ServiceChild(f"services.{name}", own.with_values(metrics_port=free_port()), folder / f"{name}.log")
+                )
+                for name in SERVICES
+            }
+            for child in children.values():
+                child.wait_ready()
             reader = KafkaReader(stack.kafka_address, OUTPUTS, from_beginning=False)
             try:
-                yield Session(own, scorer, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_address))
+                yield Session(own, children, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_address))
             finally:
                 reader.close()

@@ -7,6 +7,9 @@ import signal
 import sys
 import threading
 
+from services.codec.terminal_events import LABELS
+from services.codec.terminal_events import TOPIC as EVENTS
+from services.codec.transactions import TOPIC
 from services.grid.status import RedisStatus
 from services.monitor.stores import measure_grid, measure_kafka
 from services.runtime.catalogue import MONITOR_METRICS
@@ -29,11 +32,12 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     admin, grid = KafkaAdmin(settings.kafka_bootstrap_servers), RedisStatus(settings.redis_url)
     log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
+    groups = {TOPIC: settings.group_id, EVENTS: settings.profiler_group_id, LABELS: settings.router_group_id}
     before: dict[str, str | None] = {"kafka": None, "redis": None}
     while not stop.is_set():
         health.beat()
         now = {
-            "kafka": measure_kafka(admin, settings.group_id, metrics),
+            "kafka": measure_kafka(admin, groups, metrics),
             "redis": measure_grid(grid, metrics),
         }
         for store, problem in now.items():

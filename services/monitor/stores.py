@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.codec.transactions import TOPIC
+from collections.abc import Mapping
+
 from services.grid.base import GridUnavailableError
 from services.grid.status import RedisStatus
 from services.runtime import catalogue as m
@@ -11,12 +12,18 @@ from services.streams import StreamsError
 from services.streams.admin import KafkaAdmin
 
 
-def measure_kafka(admin: KafkaAdmin, group_id: str, metrics: MetricsRegistry) -> str | None:
-    """Set Kafka's metrics; return why it could not be asked. Its offsets then stay away: old ones would look alive."""
+def measure_kafka(admin: KafkaAdmin, groups: Mapping[str, str], metrics: MetricsRegistry) -> str | None:
+    """Set Kafka's metrics; return why it could not be asked. Its offsets then stay away: old ones would look alive.
+
+    Args:
+        admin: asks.
+        groups: of each topic that is worked off, the group that does.
+        metrics: changed.
+    """
     series = (m.TOPIC_START, m.TOPIC_END, m.GROUP_LAG)
     try:
         brokers, extents = admin.brokers(), admin.extents()
-        lags = admin.group_lags(TOPIC, group_id, extents)
+        lags = {topic: admin.group_lags(topic, group, extents) for topic, group in groups.items()}
     except StreamsError as error:
         metrics.set(m.KAFKA_UP, 0)
         metrics.set(m.KAFKA_BROKERS, 0)
@@ -27,7 +34,7 @@ def measure_kafka(admin: KafkaAdmin, group_id: str, metrics: MetricsRegistry) ->
     metrics.set(m.KAFKA_BROKERS, brokers)
     metrics.replace(m.TOPIC_START, {(t, str(p)): start for (t, p), (start, _) in extents.items()})
     metrics.replace(m.TOPIC_END, {(t, str(p)): end for (t, p), (_, end) in extents.items()})
-    metrics.replace(m.GROUP_LAG, {(TOPIC, str(p)): lag for p, lag in lags.items()})
+    metrics.replace(m.GROUP_LAG, {(topic, str(p)): lag for topic, found in lags.items() for p, lag in found.items()})
     return None
 
 

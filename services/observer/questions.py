@@ -39,9 +39,11 @@ QUESTIONS: Final = (
         "histogram_quantile(0.99, sum by (le) (rate(proact_decision_latency_seconds_bucket[1m])))",
         "s",
     ),
-    Question("How many records wait?", "sum(proact_group_lag_records)", "records"),
+    Question("How many records wait?", 'sum(proact_group_lag_records{topic="card-transactions"})', "records"),
     Question(
-        "What is refused, and why?", "sum by (reason) (increase(proact_dead_letters_total[1h]))", "in the last hour"
+        "What is refused, and why?",
+        'sum by (reason) (increase(proact_dead_letters_total{job="scorer"}[1h]))',
+        "in the last hour",
     ),
     Question(
         "How much money is blocked?",
@@ -50,12 +52,12 @@ QUESTIONS: Final = (
     ),
     Question(
         "Where does the time of a batch go?",
-        "sum by (stage) (rate(proact_stage_seconds_sum[5m])) / sum by (stage) (rate(proact_stage_seconds_count[5m])) * 1000",
+        'sum by (stage) (rate(proact_stage_seconds_sum{job="scorer"}[5m])) / sum by (stage) (rate(proact_stage_seconds_count{job="scorer"}[5m])) * 1000',
         "ms",
     ),
     Question(
         "What does a record cost?",
-        'sum(rate(process_cpu_seconds_total{job="scorer"}[5m])) / sum(rate(proact_records_in_total[5m])) * 1e6',
+        'sum(rate(process_cpu_seconds_total{job="scorer"}[5m])) / sum(rate(proact_records_in_total{job="scorer"}[5m])) * 1e6',
         "microseconds of processor",
     ),
     Question("How many scorers are ready?", 'sum(proact_ready{job="scorer"})', "scorers"),

@@ -17,7 +17,7 @@ from services.core.policy import Action
 from services.core.validation import Reject
 from services.streams import Records
 
-DECISIONS, ALERTS, DEAD_LETTERS = "card-decisions", "card-alerts", "dead-letters"
+INPUT, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
 OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS)
 RECENT_ALERTS: Final = 6
 RATE_SECONDS: Final = 3.0
@@ -49,13 +49,17 @@ class Tally:
 
     def add(self, records: Records, now_ms: int, now_s: float) -> None:
         """Count a batch of one topic that arrived now."""
+        if records.topic == DEAD_LETTERS:
+            # Other services refuse records, too; here it is asked what became of transactions.
+            letters = [letter for letter in decoded(records.values) if letter["source_topic"] == INPUT]
+            self.records[DEAD_LETTERS] += len(letters)
+            self.dead_letter_reasons.update(letter["reason"] for letter in letters)
+            return
         self.records[records.topic] += len(records)
         if records.topic == DECISIONS:
             self._add_decisions(records, now_ms, now_s)
         elif records.topic == ALERTS:
             self.recent_alerts.extend(decoded(records.values[-RECENT_ALERTS:]))
-        elif records.topic == DEAD_LETTERS:
-            self.dead_letter_reasons.update(letter["reason"] for letter in decoded(records.values))
 
     def _add_decisions(self, records: Records, now_ms: int, now_s: float) -> None:
         columns = self._reader.read(records.values)

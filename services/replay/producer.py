@@ -15,6 +15,7 @@ import numpy as np
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import type_i64
 from services.datasets.mapping import Dataset
+from services.replay.labels import LabelFeed
 from services.runtime.clock import Clock
 from services.simulator.traffic import Traffic
 from services.streams.sink import KafkaSink
@@ -23,6 +24,10 @@ CHUNK: Final = 5_000
 """Transactions encoded and queued at once when the pace is as fast as it goes."""
 TICK_S: Final = 0.001
 """How often a paced producer looks for what is due."""
+
+
+_Send = Callable[[int, int, list[int] | None], None]
+"""Sends transactions [at, until), with these stamps or without."""
 
 
 class NotDeliveredError(Exception):
@@ -60,21 +65,35 @@ class TransactionProducer:
         transactions: Traffic | Dataset,
         pace: Pace,
         *,
+        labels: LabelFeed | None = None,
         stop: Callable[[], bool] = lambda: False,
         flush_s: float = 60.0,
     ) -> int:
         """Send in order, at the pace; return how many were sent, fewer only if ``stop`` said so.
+
+        Labels go out when the transactions' event time reaches what they know.
 
         Raises:
             NotDeliveredError: Kafka did not acknowledge everything within ``flush_s`` after the last one.
         """
         values = encode_transactions(transactions.columns)
         keys = transactions.columns.card_id.tolist()
-        before = self.sent
+        before, times_ms = self.sent, transactions.columns.event_time_ms
+
+        def send(at: int, until: int, stamps: list[int] | None) -> None:
+            if stamps is None:
+                self._sink.send(TOPIC, keys[at:until], values[at:until])
+            else:
+                self._sink.send_at(TOPIC, keys[at:until], values[at:until], stamps)
+            if labels is not None:
+                labels.send_until(int(times_ms[until - 1]))
+            self.sent += until - at
+            self._sink.flush(0.0)
+
         if pace.due_ms is None:
-            self._send_fast(keys, values, stop)
+            self._send_fast(len(values), send, stop)
         else:
-            self._send_paced(keys, values, pace.due_ms, stop)
+            self._send_paced(pace.due_ms, send, stop)
         deadline_s = self._clock.monotonic_s() + flush_s
         while not self._sink.flush(0.5):
             if self._clock.monotonic_s() > deadline_s:
@@ -86,23 +105,18 @@ class TransactionProducer:
         self._sink.send(TOPIC, keys, values)
         self.sent += len(values)
 
-    def _send_fast(self, keys: list[bytes], values: list[bytes], stop: Callable[[], bool]) -> None:
-        for at in range(0, len(values), CHUNK):
+    def _send_fast(self, count: int, send: _Send, stop: Callable[[], bool]) -> None:
+        for at in range(0, count, CHUNK):
             if stop():
                 return
-            self._sink.send(TOPIC, keys[at : at + CHUNK], values[at : at + CHUNK])
-            self.sent += len(values[at : at + CHUNK])
-            self._sink.flush(0.0)
+            send(at, min(at + CHUNK, count), None)
 
-    def _send_paced(self, keys: list[bytes], values: list[bytes], due_ms: type_i64, stop: Callable[[], bool]) -> None:
+    def _send_paced(self, due_ms: type_i64, send: _Send, stop: Callable[[], bool]) -> None:
         start_ms = self._clock.now_ms()
         at = 0
-        while at < len(values) and not stop():
+        while at < len(due_ms) and not stop():
             until = int(np.searchsorted(due_ms, self._clock.now_ms() - start_ms, side="right"))
             if until > at:
-                stamps = (start_ms + due_ms[at:until]).tolist()
-                self._sink.send_at(TOPIC, keys[at:until], values[at:until], stamps)
-                self.sent += until - at
+                send(at, until, (start_ms + due_ms[at:until]).tolist())
                 at = until
-                self._sink.flush(0.0)
             self._clock.sleep(TICK_S)

@@ -90,8 +90,12 @@ AMOUNT = Metric(
 )
 DEAD_LETTERS = Metric("proact_dead_letters_total", COUNTER, "records", "refused, by reason", (REASON,))
 ALERTS = Metric("proact_alerts_total", COUNTER, "alerts", "sent")
-REPEATS = Metric("proact_repeats_total", COUNTER, "decisions", "on transactions that the card's profile held already")
+REPEATS = Metric("proact_repeats_total", COUNTER, "records", "that the profile of their card or terminal held already")
 DEGRADED = Metric("proact_degraded_total", COUNTER, "decisions", "that could not see everything, by what", (WHAT,))
+LOOKUPS_MISSED = Metric("proact_lookups_missed_total", COUNTER, "batches", "decided without what other services know")
+BUCKETED = Metric(
+    "proact_bucketed_events_total", COUNTER, "records", "folded into profiles that hold sums of their oldest ones"
+)
 RECOVERED = Metric("proact_recovered_records_total", COUNTER, "records", "folded without a decision after a take-over")
 ABANDONED = Metric("proact_abandoned_batches_total", COUNTER, "batches", "given up and begun again, by cause", (CAUSE,))
 OUTAGES = Metric("proact_outage_seconds_total", COUNTER, "s", "waited for Kafka or Redis", (STORE,))
@@ -111,10 +115,15 @@ PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the wo
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
 READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
-SCORER_METRICS: Final = (
-    RECORDS_IN, DECISIONS, AMOUNT, DEAD_LETTERS, ALERTS, REPEATS, DEGRADED, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS,
-    BATCH_RECORDS, EVENT_AGE, LATENCY, SCORES, LAG, PARTITIONS, HALTED, KILLERS, PROFILES_CACHED, MODEL_INFO, READY,
+WORKER_METRICS: Final = (
+    RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, KILLERS,
+    PROFILES_CACHED, READY,
 )  # fmt: skip
+"""Of every service that works a topic off."""
+SCORER_METRICS: Final = (
+    *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
+)  # fmt: skip
+PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
 KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
@@ -128,7 +137,7 @@ GROUP_LAG = Metric(
     "proact_group_lag_records",
     GAUGE,
     "records",
-    "behind the scorers' committed offsets, scorers or not",
+    "behind the committed offsets of scorers, profilers or routers, whether they run or not",
     (TOPIC, PARTITION),
 )
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
@@ -155,5 +164,10 @@ def _table(metrics: tuple[Metric, ...]) -> str:
 
 def metrics_table() -> str:
     """Return the tables of all metrics, in Markdown, as the README holds them."""
-    of_monitor = tuple(m for m in MONITOR_METRICS if m not in SCORER_METRICS)
-    return f"Of a scorer:\n\n{_table(SCORER_METRICS)}\n\nOf the monitor, beside `{READY.name}`:\n\n{_table(of_monitor)}"
+    parts = {
+        "Of scorers, profilers and routers:": WORKER_METRICS,
+        "Of a scorer:": tuple(m for m in SCORER_METRICS if m not in WORKER_METRICS),
+        f"Of a profiler, beside `{REPEATS.name}`:": (BUCKETED,),
+        f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
+    }
+    return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())

@@ -37,7 +37,7 @@ def fold_log(
     for records in batches:
         prepared = processor.prepare(records, _at(records, killers))
         known = [profiles.get(card) for card in prepared.cards]
-        outcome = processor.decide(prepared, known, np.zeros(len(records), bool), 0)
+        outcome = processor.decide(prepared, known, {}, np.zeros(len(records), bool), 0)
         changed = {c: p for c, p in zip(prepared.cards, outcome.profiles, strict=True) if p is not None}
         profiles |= changed
         write(int(records.offset[-1]) + 1, changed)

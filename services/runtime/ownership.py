@@ -10,18 +10,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from services.core.profiles import DAY_MS, KEEP_MS
 from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
 from services.runtime.clock import Clock
 from services.runtime.halting import Cause, Halt, halt_of, history_missing, identity_halt
 from services.runtime.logs import fields
 from services.runtime.outages import Outages
+from services.runtime.processor import Processor
 from services.streams import LogState, Publisher, Source
 
 log = logging.getLogger("proact.worker")
-
-HISTORY_MS = KEEP_MS + DAY_MS
-"""How far back a log must reach to fold profiles from it: what a profile keeps, and a day that event times may be ahead."""
 
 
 @dataclass(slots=True)
@@ -41,8 +38,7 @@ class Ownership:
 
     def __init__(
         self,
-        topic: str,
-        layout: int,
+        processor: Processor[Any, Any],
         source: Source,
         publisher: Publisher,
         grid: Grid,
@@ -50,10 +46,13 @@ class Ownership:
         clock: Clock,
         outages: Outages,
     ) -> None:
-        self._topic, self._layout, self._clock = topic, layout, clock
+        self._topic, self._layout, self._history_ms = processor.topic, processor.layout, processor.history_ms
+        self._looks_up, self._clock = processor.looks_up, clock
         self._source, self._publisher, self._grid, self._outages = source, publisher, grid, outages
         self.owned: dict[int, Owned] = {}
         self.halted: dict[int, Halt] = {}
+        self.looked_up: dict[str, int] = {}
+        """How many partitions each topic has whose profiles are looked up."""
         self._resumed: dict[int, int] = {}
 
     def take_over(self) -> None:
@@ -66,6 +65,9 @@ class Ownership:
             wait_out, partitions = self._outages.wait_out, assignment.partitions
             wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
             states = wait_out("kafka", lambda: self._source.log_states(partitions))
+            self.looked_up = wait_out(
+                "kafka", lambda: {topic: self._source.partition_count(topic) for topic in self._looks_up}
+            )
             counts = wait_out("redis", lambda: self._grid.resumed(self._topic, partitions))
             self._resumed = dict(zip(partitions, counts, strict=True))
             for partition in partitions:
@@ -85,10 +87,10 @@ class Ownership:
             self._leave_alone(partition, refused)
             return
         halt = halt_of(state, claim.applied)
-        if halt is None and claim.applied is None and claim.accepted <= state.log_start:
+        if halt is None and self._history_ms and claim.applied is None and claim.accepted <= state.log_start:
             now_ms = self._clock.now_ms()
             halt = self._outages.wait_out(
-                "kafka", lambda: history_missing(self._source, partition, state, HISTORY_MS, now_ms)
+                "kafka", lambda: history_missing(self._source, partition, state, self._history_ms, now_ms)
             )
         if halt is not None:
             self._release([claim])

@@ -1,17 +1,17 @@
 """The contract between the worker loop, which talks, and a service's processor, which decides.
 
-For every batch the worker calls :meth:`Processor.prepare`, reads the profiles that it names, and calls
-:meth:`Processor.decide`. Neither does IO, keeps anything from one batch for the next, or fails for what a record holds.
+For every batch the worker calls :meth:`Processor.prepare`, reads in one round trip the profiles that it names, its own and
+those of other services, and calls :meth:`Processor.decide`. Neither does IO, keeps anything from one batch for the next, or fails for what a record holds.
 Called again with the same records and profiles, they give the same outcome but for the time stamps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from services.core.columns import type_bool, type_i64
+from services.core.columns import Text, type_bool, type_i64
 from services.runtime.metrics import MetricsRegistry
 from services.streams import Output, Records
 
@@ -23,6 +23,17 @@ class Prepared:
     records: Records
     partitions: Sequence[int]
     cards: Sequence[bytes]
+    lookups: Mapping[str, Text]
+    """The distinct keys whose profiles are to be read of other services' topics."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What was found of one topic's keys, in their order: as of now, written by somebody else."""
+
+    profiles: Sequence[bytes | None]
+    folded_until_ms: type_i64
+    """(k,) the newest event time in the fold of each key's partition; ``NEVER_MS`` where nobody has folded anything."""
 
 
 P = TypeVar("P", bound=Prepared)
@@ -44,6 +55,8 @@ class Outcome:
     """(r,) the partition of each record that became a dead letter."""
     notices: Sequence[dict[str, Any]]
     """What the log may tell of each refused record: facts and tokens, never payloads."""
+    folded_until_ms: Mapping[int, int]
+    """By partition, the newest event time that was folded: for services whose profiles others look up."""
 
 
 class Processor(Protocol[P, R]):
@@ -52,6 +65,10 @@ class Processor(Protocol[P, R]):
     topic: str
     layout: int
     """The version of the profiles that it writes."""
+    history_ms: int
+    """How far back a log must reach to fold lost profiles from it; 0 where its beginning will do, whenever that was."""
+    looks_up: Sequence[str]
+    """The topics of other services whose profiles it reads."""
 
     def prepare(self, records: Records, killers: type_bool) -> P:
         """Decode and validate a batch; say which profiles it needs.
@@ -62,12 +79,20 @@ class Processor(Protocol[P, R]):
         """
         ...
 
-    def decide(self, prepared: P, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int) -> R:
+    def decide(
+        self,
+        prepared: P,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp],
+        emit: type_bool,
+        now_ms: int,
+    ) -> R:
         """Decide on a prepared batch.
 
         Args:
             prepared: what :meth:`prepare` returned.
             profiles: the stored profile of each of its pairs.
+            found: what was looked up, by topic; a topic is missing where it could not be read in time, or nothing is emitted.
             emit: (n,) False for records that are only folded, because their outputs exist already.
             now_ms: the stamp of every output of this batch.
 

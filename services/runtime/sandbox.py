@@ -103,7 +103,7 @@ def try_records(processor: Processor[Any, Any]) -> None:
     for line in sys.stdin.buffer:
         records = load_records(line)
         prepared: Prepared = processor.prepare(records, np.zeros(len(records), bool))
-        outcome: Outcome = processor.decide(prepared, [None] * len(prepared.cards), np.ones(len(records), bool), 0)
+        outcome: Outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, np.ones(len(records), bool), 0)
         assert outcome.decided + len(outcome.refused) == len(records)
         sys.stdout.buffer.write(b"ok\n")
         sys.stdout.buffer.flush()

@@ -22,33 +22,36 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from services.core.profiles import CorruptProfileError
-from services.grid import Applied, Grid, GridMovedError, GridRead, GridWrite
+from services.grid import (
+    Applied,
+    Grid,
+    GridAnswer,
+    GridMovedError,
+    GridRead,
+    GridUnavailableError,
+    GridWrite,
+    Lookup,
+)  # fmt: skip
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
+from services.runtime.fencings import Fencings
 from services.runtime.halting import Cause
 from services.runtime.health import Health
 from services.runtime.logs import fields
+from services.runtime.lookups import LookupPlan
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
-from services.runtime.processor import Outcome, P, Prepared, Processor, R
+from services.runtime.processor import LookedUp, Outcome, P, Prepared, Processor, R
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
-from services.streams import Publisher, Records, Source, StreamsError
+from services.streams import Output, Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
-
-FENCED_MAX = 3
-FENCED_WITHIN_S = 30.0
-"""A worker that is fenced so often has a double: being taken for dead happens once."""
-
-
-class DoubleError(Exception):
-    """Another process works under this worker's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,14 @@ class Worker(Generic[P, R]):
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._ownership = Ownership(
-            processor.topic, processor.layout, ports.source, ports.publisher, ports.grid,
-            clock=ports.clock, outages=self._outages,
+            processor, ports.source, ports.publisher, ports.grid, clock=ports.clock, outages=self._outages
         )  # fmt: skip
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
         ports.source.revoked = self._ownership.release_all
         self._cache = NearCache(limits.near_cache_bytes)
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
-        self._fenced_s: list[float] = []
+        self._fencings = Fencings(ports.clock)
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand; safe to call from a signal handler."""
@@ -131,7 +133,7 @@ class Worker(Generic[P, R]):
             self._report()
         except FencedError as error:
             self._give_up("fenced", error)
-            self._look_for_a_double(error)
+            self._fencings.note(error)
         except StreamsError as error:
             self._health.set("log_reachable", False)
             self._give_up("log", error)
@@ -144,12 +146,6 @@ class Worker(Generic[P, R]):
         log.warning("begins again from the committed offsets", extra=fields(cause=cause, error=str(error)))
         self._outages.generation = -1
         self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
-
-    def _look_for_a_double(self, error: FencedError) -> None:
-        now_s = self._clock.monotonic_s()
-        self._fenced_s = [at for at in self._fenced_s if at > now_s - FENCED_WITHIN_S] + [now_s]
-        if len(self._fenced_s) >= FENCED_MAX:
-            raise DoubleError(f"another process uses this worker's transactional id: {error}") from error
 
     def _take_over(self) -> None:
         self._cache.clear()
@@ -168,11 +164,21 @@ class Worker(Generic[P, R]):
             self._prove()
         if self._ownership.resumed():
             raise AbandonedError("a halted partition was resumed")
+        if idle:
+            self._pass_marks()
 
     def _prove(self) -> None:
         """Find out, also without a record to decide on, whether the grid still holds what was written to it."""
         reads = [GridRead(owned.claim, owned.applied, []) for owned in self._ownership.owned.values()]
         self._outages.wait_out("redis", lambda: self._read_proved(reads))
+
+    def _pass_marks(self) -> None:
+        """Move offsets past what holds no record, such as the marks of atomic commits: else something would seem to wait."""
+        owned = self._ownership.owned
+        ahead = {p: at for p, at in self._source.positions().items() if p in owned and at > owned[p].committed}
+        if ahead:
+            self._commit([], ahead)
+            self._write([GridWrite(owned[p].claim, owned[p].applied, at, [], []) for p, at in ahead.items()])
 
     # -- one batch -----------------------------------------------------------------------------------------------
 
@@ -180,9 +186,9 @@ class Worker(Generic[P, R]):
         now_ms, begin_s = self._clock.now_ms(), self._clock.monotonic_s()
         killers = self._suspects.screen(records, self._ownership.owned)
         prepared = self._stage("prepare", lambda: self._processor.prepare(records, killers))
-        profiles = self._stage("read", lambda: self._read(prepared))
         emit = self._emit_mask(records)
-        outcome = self._stage("decide", lambda: self._decide(prepared, profiles, emit, now_ms))
+        profiles, found = self._stage("read", lambda: self._read(prepared, wanted=bool(emit.any())))
+        outcome = self._stage("decide", lambda: self._decide(prepared, profiles, found, emit, now_ms))
         self._break(prepared, outcome)
         self._stage("publish", lambda: self._publish(records, outcome))
         committed_ms = now_ms + round(1000 * (self._clock.monotonic_s() - begin_s))
@@ -208,8 +214,10 @@ class Worker(Generic[P, R]):
                 committed[partition] = owned.committed
         return records.offset >= committed[records.partition]
 
-    def _read(self, prepared: Prepared) -> Sequence[bytes | None]:
+    def _read(self, prepared: Prepared, *, wanted: bool) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp]]:
+        """Read the profiles that are not in the near cache and, if anything is emitted, those of others, in one round trip."""
         profiles = self._cache.get(prepared.partitions, prepared.cards)
+        plan = LookupPlan.of(prepared.lookups if wanted else {}, self._ownership.looked_up)
         missing: dict[int, list[int]] = {}
         for i, profile in enumerate(profiles):
             if profile is None:
@@ -220,21 +228,34 @@ class Worker(Generic[P, R]):
                 GridRead(owned[p].claim, owned[p].applied, [prepared.cards[i] for i in rows])
                 for p, rows in missing.items()
             ]
-            found = self._outages.wait_out("redis", lambda: self._read_proved(reads))
-            for rows, values in zip(missing.values(), found, strict=True):
+            answer = self._outages.wait_out("redis", lambda: self._read_proved(reads, plan.lookups))
+            for rows, values in zip(missing.values(), answer.profiles, strict=True):
                 for i, value in zip(rows, values, strict=True):
                     profiles[i] = value
-        return profiles
+            return profiles, plan.resolve(answer.found)
+        return profiles, self._look_up(plan)
 
-    def _read_proved(self, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+    def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp]:
+        """Return what others' profiles are, or nothing where they do not come in time: a decision does not wait for them."""
+        if not plan.lookups:
+            return {}
         try:
-            return self._grid.read(self._processor.topic, reads)
+            return plan.resolve(self._grid.look_up(plan.lookups))
+        except GridUnavailableError:
+            self._metrics.add(m.LOOKUPS_MISSED)
+            return {}
+
+    def _read_proved(self, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
+        try:
+            return self._grid.read(self._processor.topic, reads, lookups)
         except GridMovedError as error:
             raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
 
-    def _decide(self, prepared: P, profiles: Sequence[bytes | None], emit: Any, now_ms: int) -> R:
+    def _decide(
+        self, prepared: P, profiles: Sequence[bytes | None], found: Mapping[str, LookedUp], emit: Any, now_ms: int
+    ) -> R:
         try:
-            return self._processor.decide(prepared, profiles, emit, now_ms)
+            return self._processor.decide(prepared, profiles, found, emit, now_ms)
         except CorruptProfileError as error:
             for partition in {prepared.partitions[row] for row in error.rows}:
                 self._ownership.halt(partition, f"damaged profiles: {error}; remedy: proact grid rebuild")
@@ -256,13 +277,18 @@ class Worker(Generic[P, R]):
         owned = self._ownership.owned
         ahead = {p: offset for p, offset in records.next_offsets().items() if offset > owned[p].committed}
         if ahead:
-            self._publisher.publish(outcome.outputs, ahead)
+            self._commit(outcome.outputs, ahead)
         self._health.set("log_reachable", True)
-        for partition, offset in ahead.items():
-            owned[partition].committed = offset
+
+    def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+        self._publisher.publish(outputs, offsets)
+        for partition, offset in offsets.items():
+            self._ownership.owned[partition].committed = offset
 
     def _apply(self, prepared: Prepared, outcome: Outcome) -> None:
-        writes = self._grid_writes(prepared.records.next_offsets(), prepared, outcome)
+        self._write(self._grid_writes(prepared.records.next_offsets(), prepared, outcome))
+
+    def _write(self, writes: Sequence[GridWrite]) -> None:
         answers = self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes))
         for write, answer in zip(writes, answers, strict=True):
             partition = write.claim.partition
@@ -280,7 +306,8 @@ class Worker(Generic[P, R]):
                 profiles[partition].append(profile)
         owned = self._ownership.owned
         return [
-            GridWrite(owned[p].claim, owned[p].applied, target, cards[p], profiles[p]) for p, target in targets.items()
+            GridWrite(owned[p].claim, owned[p].applied, target, cards[p], profiles[p], outcome.folded_until_ms.get(p))
+            for p, target in targets.items()
         ]
 
     # -- what is shown -------------------------------------------------------------------------------------------

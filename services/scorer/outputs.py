@@ -10,24 +10,23 @@ from typing import Final
 import fastavro
 import numpy as np
 
-from services.codec.records import encode_record
 from services.codec.schemas import topics
+from services.codec.terminal_events import TOPIC as TERMINALS
+from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import code_text
-from services.codec.writing import Column, ColumnarWriter
+from services.codec.writing import Column, ColumnarWriter, Nullable
 from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64, unpack_code
 from services.core.features import FEATURE_SET_HASH
-from services.core.masking import mask_bytes
 from services.core.money import format_amount
 from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
 from services.core.reasons import Reason, heaviest_reasons
-from services.core.validation import Reject
+from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
 from services.inference import Model
+from services.runtime.dead_letters import encode_dead_letters
 from services.streams import Output, Records
 
-DECISIONS, ALERTS, DEAD_LETTERS = "card-decisions", "card-alerts", "dead-letters"
-DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
-"""How much of a refused record is kept; its length is always told."""
+DECISIONS, ALERTS = "card-decisions", "card-alerts"
 
 _IDS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
 
@@ -46,6 +45,8 @@ class Decided:
     """(a, features): of those that are not APPROVE, in order."""
     degraded: type_i64
     """(d,) one bit for each of ``DEGRADATIONS``."""
+    behind_ms: Nullable
+    """(d,) how far the terminals' profiles were behind."""
     repeat: type_bool
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class OutputEncoder:
         self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
         self._reasons_type = self._array_type(DECISIONS, "reasons")
-        # Three bits make eight lists: each encoded once.
+        # A few bits make a few lists: each encoded once.
         self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
 
     @staticmethod
@@ -92,8 +93,9 @@ class OutputEncoder:
                 alert_keys = [keys[i] for i in alerted.tolist()]
                 alerts = self._alert_columns(columns, decided, alerted, reasons)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
+            outputs.extend(_terminal_events(decided))
         if len(bad_rows):
-            outputs.append(_dead_letters(records, bad_rows, status, now_ms))
+            outputs.append(encode_dead_letters(records, bad_rows, status, now_ms))
         return outputs
 
     def _decision_columns(self, records: Records, decided: Decided, now_ms: int) -> dict[str, Column]:
@@ -111,6 +113,7 @@ class OutputEncoder:
             "feature_set_hash": Text.constant(FEATURE_SET_HASH.encode(), n),
             "features": decided.vectors,
             "degraded": self._degraded.take(decided.degraded),
+            "terminal_behind_ms": decided.behind_ms,
             "repeat": decided.repeat,
             "source_topic": Text.constant(records.topic.encode(), n),
             "source_partition": records.partition[decided.rows],
@@ -125,6 +128,7 @@ class OutputEncoder:
         taken: dict[str, Column] = {}
         for name in shared:
             column = decisions[name]
+            assert not isinstance(column, Nullable)
             taken[name] = column.take(alerted) if isinstance(column, Text) else column[alerted]
         columns = decided.columns
         return taken | {
@@ -147,6 +151,14 @@ class OutputEncoder:
         return encoded
 
 
+def _terminal_events(decided: Decided) -> list[Output]:
+    """Return what the terminals' profiles are folded from: each transaction once."""
+    columns = decided.columns if not decided.repeat.any() else decided.columns.take(~decided.repeat)
+    if not len(columns):
+        return []
+    return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]
+
+
 def _reason_record(reason: Reason) -> dict[str, object]:
     return {"code": reason.code, "weight": reason.weight, "value": reason.value, "text": reason.text}
 
@@ -157,28 +169,3 @@ def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text:
     start, length = np.zeros(count, np.int64), np.ones(count, np.int64)
     start[rows], length[rows] = text.start[1:], text.length[1:]
     return Text(text.buffer, start, length)
-
-
-def _dead_letters(records: Records, bad_rows: type_i64, status: type_i64, now_ms: int) -> Output:
-    """Encode the refused records, one by one, since they are the exception; card-number-like digits are masked."""
-    schema = topics()[DEAD_LETTERS].latest
-    keys, values = [], []
-    for i in bad_rows.tolist():
-        key, value = records.keys[i], records.values[i]
-        masked_key = None if key is None else mask_bytes(key)[:DEAD_LETTER_BYTES_MAX]
-        masked_value = None if value is None else mask_bytes(value)
-        keys.append(masked_key)
-        letter = {
-            "reason": Reject(status[i]).name,
-            "key": masked_key,
-            "value": None if masked_value is None else masked_value[:DEAD_LETTER_BYTES_MAX],
-            "value_bytes": len(value or b""),
-            "masked": masked_value != value or (key is not None and mask_bytes(key) != key),
-            "source_topic": records.topic,
-            "source_partition": int(records.partition[i]),
-            "source_offset": int(records.offset[i]),
-            "source_timestamp_ms": int(records.timestamp_ms[i]),
-            "rejected_at_ms": now_ms,
-        }
-        values.append(encode_record(schema, letter))
-    return Output(DEAD_LETTERS, keys, values)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 
+from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64, unpack_code
-from services.core.features import Folded, fold
+from services.codec.writing import Nullable
+from services.core.card_features import Folded, fold
+from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.money import exponents_of
 from services.core.policy import Action
-from services.core.profiles import LAYOUT, CorruptProfileError, OpenProfiles, open_profiles, seal_profiles
+from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS, REPEAT
 from services.inference import Model
 from services.runtime import catalogue as m
-from services.runtime.logs import transaction_token
+from services.runtime.dead_letters import count_refused, key_column, notices, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import Outcome, Prepared
+from services.runtime.processor import LookedUp, Outcome, Prepared
 from services.scorer.outputs import Decided, OutputEncoder
+from services.scorer.terminals import see_terminals
 from services.streams import Records
 
 
@@ -35,6 +37,8 @@ class PreparedTransactions(Prepared):
     """(v,) the record that each row of ``columns`` came from."""
     slot: type_i64
     """(v,) the pair of ``cards`` that each row belongs to."""
+    terminal_slot: type_i64
+    """(v,) the terminal, of those looked up, that each row belongs to."""
     status: type_i64
     """(n,) the Reject of every record."""
     refused_ids: Mapping[int, bytes]
@@ -54,7 +58,10 @@ class ScorerProcessor:
     """See :class:`services.runtime.processor.Processor` for the protocol."""
 
     topic = TOPIC
-    layout = LAYOUT
+    layout = CARD.version
+    history_ms = KEEP_MS + DAY_MS
+    """What a profile keeps, and a day that event times may be ahead."""
+    looks_up: Sequence[str] = (TERMINALS,)
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -62,12 +69,9 @@ class ScorerProcessor:
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
-        values = records.values
-        if killers.any():
-            values = [None if kills else value for kills, value in zip(killers.tolist(), values, strict=True)]
-        columns, rows, status = decode_transactions(values)
+        columns, rows, status = decode_transactions(without_killers(records.values, killers))
         status[killers] = Reject.KILLS_DECODER
-        keys, has_key = _key_column(records.keys)
+        keys, has_key = key_column(records.keys)
         status[rows] = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         valid = status[rows] == Reject.NONE
         refused_ids: dict[int, bytes] = {}
@@ -76,24 +80,33 @@ class ScorerProcessor:
             refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
         slot, first = group_text(columns.card_id, records.partition[rows])
+        terminal_slot, terminal_first = group_text(columns.terminal_id, np.zeros(len(rows), np.int64))
         return PreparedTransactions(
             records=records,
             partitions=records.partition[rows[first]].tolist(),
             cards=columns.card_id.take(first).tolist(),
+            lookups={TERMINALS: columns.terminal_id.take(terminal_first)},
             columns=columns,
             rows=rows,
             slot=slot,
+            terminal_slot=terminal_slot,
             status=status,
             refused_ids=refused_ids,
         )
 
     def decide(
-        self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool, now_ms: int
+        self,
+        prepared: PreparedTransactions,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp],
+        emit: type_bool,
+        now_ms: int,
     ) -> ScoredOutcome:
         """See :class:`services.runtime.processor.Processor`."""
         folded, sealed = self._fold(prepared, profiles, emit)
         emitted = emit[prepared.rows]
-        decided = self._score(prepared, folded, emitted)
+        behind = see_terminals(prepared.columns, prepared.terminal_slot, found.get(TERMINALS), folded)
+        decided = self._score(prepared, folded, behind, emitted)
         bad = (prepared.status != Reject.NONE) & emit
         outputs = self._encoder.encode(prepared.records, decided, np.flatnonzero(bad), prepared.status, now_ms)
         return ScoredOutcome(
@@ -102,7 +115,8 @@ class ScorerProcessor:
             decided=len(decided),
             folded_only=int((~emit).sum()),
             refused=prepared.records.partition[bad],
-            notices=_notices(prepared, bad),
+            notices=notices(prepared.records, prepared.status, bad, prepared.refused_ids),
+            folded_until_ms={},
             decided_rows=decided,
             rejected=prepared.status[bad],
         )
@@ -114,18 +128,11 @@ class ScorerProcessor:
         opened = open_profiles(list(profiles), additions)
         before = opened.last_offset.copy()
         offsets = prepared.records.offset[prepared.rows]
-        # Read and written in one place: a profile must never hold a record that is still to be folded.
-        first_offset = np.full(len(prepared.cards), 2**62, np.int64)
-        np.minimum.at(first_offset, prepared.slot, offsets)
-        ahead = np.flatnonzero(opened.last_offset >= first_offset)
-        if len(ahead):
-            raise CorruptProfileError(
-                "a profile is ahead of its log: the grid was written past its owner", ahead.tolist()
-            )
+        refuse_ahead(opened, prepared.slot, offsets)
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
-        return folded, _changed(opened, before)
+        return folded, seal_changed(opened, before)
 
-    def _score(self, prepared: PreparedTransactions, folded: Folded, emitted: type_bool) -> Decided:
+    def _score(self, prepared: PreparedTransactions, folded: Folded, behind: Nullable, emitted: type_bool) -> Decided:
         vectors, flags = folded.vectors[emitted], folded.flags[emitted]
         scores = self.model.predict(vectors)
         actions = self.model.thresholds.actions(scores)
@@ -138,6 +145,7 @@ class ScorerProcessor:
             actions=actions,
             contributions=self._explain(vectors, actions),
             degraded=_degraded(flags),
+            behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
             repeat=(flags & REPEAT) != 0,
         )
 
@@ -151,8 +159,7 @@ class ScorerProcessor:
         decided = outcome.decided_rows
         for action, count in zip(Action, np.bincount(decided.actions, minlength=len(Action)), strict=True):
             metrics.add(m.DECISIONS, count, action.name)
-        for reason in np.unique(outcome.rejected):
-            metrics.add(m.DEAD_LETTERS, int((outcome.rejected == reason).sum()), Reject(reason).name)
+        count_refused(metrics, outcome.rejected)
         metrics.add(m.ALERTS, int((decided.actions != Action.APPROVE).sum()))
         metrics.add(m.REPEATS, int(decided.repeat.sum()))
         for bit, what in enumerate(DEGRADATIONS):
@@ -165,16 +172,6 @@ class ScorerProcessor:
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
 
 
-def _notices(prepared: PreparedTransactions, bad: type_bool) -> list[dict[str, Any]]:
-    """Return what is logged of each refused record: where it is, why, and the token of its transaction if it has one."""
-    records, told = prepared.records, []
-    for i in np.flatnonzero(bad).tolist():
-        where = {"partition": int(records.partition[i]), "offset": int(records.offset[i])}
-        token = {"transaction": transaction_token(prepared.refused_ids[i])} if i in prepared.refused_ids else {}
-        told.append({"reason": Reject(prepared.status[i]).name, **where, **token})
-    return told
-
-
 def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     """Return the sum of the billing amounts, in major units, by action and currency."""
     columns = decided.columns
@@ -184,22 +181,6 @@ def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     major = minor / 10.0 ** exponents_of(pairs // len(Action))
     named = ((Action(pair % len(Action)).name, unpack_code(pair // len(Action))) for pair in pairs.tolist())
     return dict(zip(named, major.tolist(), strict=True))
-
-
-def _key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
-    """Return the record keys as a column, and which of them there are."""
-    if None not in keys:
-        return Text.of(cast("Sequence[bytes]", keys)), np.ones(len(keys), bool)
-    return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
-
-
-def _changed(opened: OpenProfiles, before: type_i64) -> list[bytes | None]:
-    """Seal the profiles; None for those into which nothing was folded."""
-    unchanged = opened.last_offset == before
-    sealed: list[bytes | None] = list(seal_profiles(opened))
-    for k in np.flatnonzero(unchanged):  # only repeats and too late ones: exceptional
-        sealed[k] = None
-    return sealed
 
 
 def _degraded(flags: type_i64) -> type_i64:

@@ -8,7 +8,10 @@ import numpy as np
 
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, TransactionColumns, pack_code
-from services.scorer.processor import ScorerProcessor
+from services.grid import Found
+from services.runtime.lookups import LookupPlan
+from services.runtime.processor import LookedUp
+from services.scorer.processor import PreparedTransactions, ScorerProcessor
 from services.streams import Records
 
 _AT_MS = 1_767_225_600_000
@@ -31,6 +34,12 @@ def _transactions(count: int) -> TransactionColumns:
     )  # fmt: skip
 
 
+def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
+    """As if everything was folded, and nothing known."""
+    plan = LookupPlan.of(prepared.lookups, dict.fromkeys(prepared.lookups, 2))
+    return plan.resolve([Found([None] * len(lookup.keys), _AT_MS) for lookup in plan.lookups])
+
+
 def warm_up(processor: ScorerProcessor) -> None:
     """Compile every kernel of the scorer, on a batch with good and bad records; what it decides is thrown away."""
     columns = _transactions(8)
@@ -40,9 +49,9 @@ def warm_up(processor: ScorerProcessor) -> None:
     zeros = np.zeros(n, np.int64)
     records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
     first = processor.prepare(records, np.zeros(n, bool))
-    outcome = processor.decide(first, [None] * len(first.cards), np.ones(n, bool), _AT_MS)
+    outcome = processor.decide(first, [None] * len(first.cards), _found(first), np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
-    processor.decide(again, outcome.profiles, np.arange(n) % 2 == 0, _AT_MS)
+    processor.decide(again, outcome.profiles, _found(again), np.arange(n) % 2 == 0, _AT_MS)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import psutil
 LOG_TAIL_LINES = 15
 STOP_TIMEOUT_S = 15.0
 FREE_PORTS = range(20_000, 32_000)
+_given: set[int] = set()
 
 
 class StackError(Exception):
@@ -101,15 +102,18 @@ def port_taken(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing uses at the moment.
+    """Return a loopback port that nothing uses at the moment, and that was not returned before.
 
     It lies below those that the kernel hands out to connections, since one of these could take it before it is used.
     """
     while True:
         port = FREE_PORTS.start + secrets.randbelow(len(FREE_PORTS))
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from services.streams.base import StreamsError
-from services.streams.clients import COMMON
+from services.streams.clients import COMMON, OUTSIDER
 
 REQUEST_TIMEOUT_S = 10.0
 DAY_MS = 86_400_000
@@ -145,7 +145,7 @@ class KafkaAdmin:
         known = self._askers.get((group_id, isolation_level))
         if known is None:
             own = {"bootstrap.servers": self._servers, "group.id": group_id, "isolation.level": isolation_level}
-            known = Consumer(COMMON | {"enable.auto.commit": False, "auto.offset.reset": "error"} | own)
+            known = Consumer(COMMON | OUTSIDER | own)
             self._askers[group_id, isolation_level] = known
         return known
 

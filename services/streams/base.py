@@ -129,8 +129,19 @@ class Source(Protocol):
         """
         ...
 
+    def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has, be it another one. Raises StreamsError, also when there is no such topic."""
+        ...
+
     def check(self) -> None:
         """Ask for a sign of life. Raises StreamsError."""
+        ...
+
+    def positions(self) -> Mapping[int, int]:
+        """Return, by started partition, the offset before which every record was returned by :meth:`poll`.
+
+        It may lie beyond the last record: the marks of atomic commits take offsets, too.
+        """
         ...
 
     def lag(self) -> Mapping[int, int]:

@@ -18,6 +18,9 @@ COMMON: Final[dict[str, Any]] = {
     "socket.timeout.ms": 3_000,  # bounds a commit that nobody answers, and so a shutdown; the default is 60 s
     "socket.nagle.disable": True,  # a small answer must not wait for the next one
     "reconnect.backoff.max.ms": 1_000,  # back within a second of the broker; the default is 10 s
+    # After an outage a client may know of no broker any more; it then begins with the bootstrap servers again. The default is 300 s,
+    # for which a worker stays out of its group.
+    "metadata.recovery.rebootstrap.trigger.ms": 10_000,
     "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
@@ -35,6 +38,14 @@ CONSUMER: Final[dict[str, Any]] = {
     "queued.min.messages": 20_000,  # two or three batches ahead; the default of 100,000 is memory for nothing
     "queued.max.messages.kbytes": 32_768,
 }
+OUTSIDER: Final[dict[str, Any]] = {
+    "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",  # every start is at an explicit offset, and a gap must not be skipped
+    "isolation.level": "read_committed",  # only what is committed exists
+    "check.crcs": True,
+}
+"""For consumers that join no group: they look, rebuild and compare."""
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,  # a retry neither doubles nor reorders

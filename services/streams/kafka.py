@@ -207,12 +207,29 @@ class KafkaSource:
             self._held += self._consumer.consume(1, 0)
             self._moment.wait(SERVE_S)
 
+    def partition_count(self, topic: str) -> int:
+        """See :class:`services.streams.Source`."""
+        try:
+            found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        except KafkaException as error:
+            raise StreamsError(describe(error)) from error
+        if found.error is not None:
+            raise StreamsError(f"there is no topic {topic}: create the topics with `proact topics apply`")
+        return len(found.partitions)
+
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
         try:
             self._consumer.list_topics(self.topic, timeout=PROBE_TIMEOUT_S)
         except KafkaException as error:
             raise StreamsError(describe(error)) from error
+
+    def positions(self) -> Mapping[int, int]:
+        """See :class:`services.streams.Source`."""
+        if self._held:
+            return {}
+        asked = self._consumer.position([TopicPartition(self.topic, p) for p in self._positions])
+        return {tp.partition: max(tp.offset, self._positions[tp.partition]) for tp in asked}
 
     def lag(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from services.core.columns import Text
+from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
 from services.streams.base import Assignment, LogState, Output, Records, StreamsError
 
@@ -241,9 +243,18 @@ class MemorySource:
         self._log.check_member(*self.group_metadata)
         self._log.committed |= {(self.topic, p): offset for p, offset in offsets.items()}
 
+    def partition_count(self, topic: str) -> int:  # noqa: ARG002 - every topic has as many
+        """See :class:`services.streams.Source`."""
+        self._log.check_available()
+        return self._log.partitions
+
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
         self._log.check_available()
+
+    def positions(self) -> Mapping[int, int]:
+        """See :class:`services.streams.Source`."""
+        return dict(self._positions)
 
     def lag(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
@@ -254,8 +265,8 @@ class MemorySource:
 
 
 def partition_of(key: bytes | None, partitions: int) -> int:
-    """Return the partition of a key: by its sum of bytes."""
-    return sum(key or b"") % partitions
+    """Return the partition of a key, as Kafka's clients choose it; 0 for a record without one."""
+    return 0 if key is None else int(partitions_of(Text.of([key]), partitions)[0])
 
 
 class MemoryAtomicProducer:

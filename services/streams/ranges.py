@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, describe, to_records
+from services.streams.clients import COMMON, OUTSIDER, describe, to_records
 
-_SETTINGS: Final[dict[str, Any]] = {
-    "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
-    "enable.auto.commit": False,
-    "auto.offset.reset": "error",  # a gap must not be skipped
-    "isolation.level": "read_committed",
-    "check.crcs": True,
-}
 POLL_S: Final = 0.2
 POLLS_MAX: Final = 150
 """Polls without a record, 30 s in all, after which the log is taken for stuck."""
@@ -33,7 +26,7 @@ def read_range(
         StreamsError: a record of the range is gone, or none came for a while.
     """
     begin, end = extent
-    consumer = Consumer(COMMON | _SETTINGS | {"bootstrap.servers": bootstrap_servers})
+    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
     consumer.assign([TopicPartition(topic, partition, begin)])
     position, quiet = begin, 0
     try:

@@ -8,17 +8,13 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, REQUEST_TIMEOUT_S, describe, to_records
+from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, describe, to_records
 
 _READER: Final = {
-    "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
-    "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
-    "isolation.level": "read_committed",  # only what is committed exists
     "fetch.wait.max.ms": 10,  # a reader that measures latency must not add to it
     "fetch.min.bytes": 1,
     "queued.max.messages.kbytes": 65_536,
-    "check.crcs": True,
 }
 
 
@@ -26,7 +22,7 @@ class KafkaReader:
     """Reads all partitions of some topics, from their beginning or from their end, as of its construction."""
 
     def __init__(self, bootstrap_servers: str, topics: Sequence[str], *, from_beginning: bool) -> None:
-        self._consumer = Consumer(COMMON | _READER | {"bootstrap.servers": bootstrap_servers})
+        self._consumer = Consumer(COMMON | OUTSIDER | _READER | {"bootstrap.servers": bootstrap_servers})
         self._topics = tuple(topics)
         try:
             partitions = [tp for topic in topics for tp in self._partitions(topic)]

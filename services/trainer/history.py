@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from services.core.columns import Text, TransactionColumns, pack_code, type_f64
+from services.core.columns import TransactionColumns, pack_code, type_f64
 from services.core.money import exponents_of
-from services.datasets.mapping import Dataset, DatasetError, load_mapping, read_dataset
+from services.core.terminals import fraud_labels, label_events
+from services.datasets.joining import concatenate
+from services.datasets.mapping import DatasetError, load_mapping, read_dataset
 from services.simulator.generate import simulate
-from services.simulator.traffic import SCENARIOS
+from services.simulator.traffic import SCENARIOS, draw_labels
 from services.simulator.world import EUR_PER_UNIT
 from services.trainer.training import History
 
@@ -34,7 +34,9 @@ def simulated_history(cards: int, days: int, seed: int, start_ms: int) -> Histor
     traffic = simulate(cards, days, seed, start_ms)
     names = np.array(SCENARIOS, object)[traffic.scenario]
     source = f"simulated: {cards} cards, {days} days, seed {seed}"
-    return History(traffic.columns, traffic.scenario > 0, names, amounts_in_eur(traffic.columns), source)
+    drawn = draw_labels(traffic, np.random.default_rng(seed))
+    labels = label_events(traffic.columns, drawn.rows, traffic.scenario[drawn.rows] > 0, drawn.known_at_ms)
+    return History(traffic.columns, traffic.scenario > 0, names, amounts_in_eur(traffic.columns), labels, source)
 
 
 def file_history(path: Path, mapping: str) -> History:
@@ -49,24 +51,7 @@ def file_history(path: Path, mapping: str) -> History:
         scenario = np.concatenate([chunk.scenario for chunk in chunks if chunk.scenario is not None])
     order = np.argsort(columns.event_time_ms, kind="stable")
     columns = columns.take(order)
+    source = f"{path.name} through mapping {mapping}"
     return History(
-        columns, fraud[order], scenario[order], amounts_in_eur(columns), f"{path.name} through mapping {mapping}"
-    )
-
-
-def concatenate(chunks: list[Dataset]) -> TransactionColumns:
-    """Return the chunks of a file as one."""
-    joined: dict[str, Any] = {}
-    for field in fields(TransactionColumns):
-        parts = [getattr(chunk.columns, field.name) for chunk in chunks]
-        joined[field.name] = _concatenate_text(parts) if isinstance(parts[0], Text) else np.concatenate(parts)
-    return TransactionColumns(**joined)
-
-
-def _concatenate_text(parts: list[Text]) -> Text:
-    at = np.cumsum([0, *(len(part.buffer) for part in parts)])
-    return Text(
-        np.concatenate([part.buffer for part in parts]),
-        np.concatenate([part.start + shift for part, shift in zip(parts, at[:-1], strict=True)]),
-        np.concatenate([part.length for part in parts]),
+        columns, fraud[order], scenario[order], amounts_in_eur(columns), fraud_labels(columns, fraud[order]), source
     )

@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import xgboost
 
-from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64
-from services.core.features import FEATURE_NAMES, compute_offline
+from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.features import FEATURE_NAMES
 from services.core.kernels import group_text
+from services.core.offline import compute_offline
 from services.core.policy import Thresholds
 from services.core.profiles import DAY_MS
 from services.inference.artifact import XgboostModel
@@ -42,6 +43,8 @@ class History:
     fraud: type_bool
     scenario: np.ndarray
     amount_eur: type_f64
+    labels: TerminalEventColumns
+    """What became known of them while they happened, and when: what the terminals' features see."""
     source: str
     """What the data are, for the manifest."""
 
@@ -114,7 +117,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
         ValueError: the history is too short, or a range holds no fraud.
     """
     progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
-    vectors = compute_offline(history.columns).vectors
+    vectors = compute_offline(history.columns, history.labels).vectors
     day = _days(history)
     split = split_for(int(day.max()) + 1, label_delay)
     rows = {
@@ -147,7 +150,7 @@ def evaluate(model: XgboostModel, history: History, warm_up_days: int = 30) -> d
     Raises:
         ValueError: there are no frauds after the warm-up.
     """
-    vectors = compute_offline(history.columns).vectors
+    vectors = compute_offline(history.columns, history.labels).vectors
     day = _days(history)
     rows = day >= warm_up_days
     if not history.fraud[rows].any():

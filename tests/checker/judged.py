@@ -57,6 +57,7 @@ def evidence_of(world: World) -> Evidence:
         log_end={p: log.end(TOPIC, p) for p in partitions},
         applied={p: meta.applied if meta else None for p, meta in metas.items()},
         profiles={p: dict(world.grid.of(TOPIC, p)) for p in partitions},
+        terminal_applied=dict.fromkeys(partitions),
         late_applies=list(world.grid.late_applies),
     )
 

@@ -16,7 +16,7 @@ import pytest
 
 from services.checker.findings import Verdict
 from services.codec.transactions import TOPIC
-from services.core.profiles import ENTRY_BYTES
+from services.core.profiles import ENTRY
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
 from services.runtime.ownership import Owned
@@ -42,7 +42,7 @@ from tests.simulation.world import (
     World,
 )
 
-EFFECTS = range(4, 40)
+EFFECTS = range(4, 60)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def schedules(*faults: str) -> list[Schedule]:
     return [Schedule({at: fault}, late_after=1) for fault in faults for at in EFFECTS] if faults else [Schedule()]
 
 
-LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 13) for at in EFFECTS]
+LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 15) for at in EFFECTS]
 """The end of a commit comes once more while the next one is open, and then the process dies."""
 
 
@@ -126,7 +126,7 @@ class DeltaWrites(MemoryGrid):  # 8
                 profiles = self.memory.of(topic, write.claim.partition)
                 for card in write.cards:
                     if card in profiles:
-                        profiles[card] += profiles[card][-ENTRY_BYTES:]
+                        profiles[card] += profiles[card][-ENTRY.itemsize :]
             return [Applied.APPLIED for _ in writes]
 
 
@@ -194,7 +194,7 @@ class Blind(MemoryGrid):  # 14
 
 
 class OtherOrder(ScorerProcessor):  # 15
-    def decide(self, prepared: Any, profiles: Any, emit: Any, now_ms: int) -> Any:
+    def decide(self, prepared: Any, profiles: Any, found: Any, emit: Any, now_ms: int) -> Any:
         fold = self._fold
 
         def reordered(*arguments: Any) -> Any:
@@ -204,7 +204,7 @@ class OtherOrder(ScorerProcessor):  # 15
             return folded, sealed
 
         self._fold = reordered  # type: ignore[method-assign]
-        return super().decide(prepared, profiles, emit, now_ms)
+        return super().decide(prepared, profiles, found, emit, now_ms)
 
 
 class SmallQueue(MemoryAtomicProducer):  # 16

@@ -125,4 +125,5 @@ def test_the_topology_names_the_scorer_on_both_sides():
         "card-decisions",
         "card-alerts",
         "dead-letters",
+        "terminal-events",
     }

@@ -71,7 +71,9 @@ def test_everything_is_healthy_within_a_minute(system):
     states = [json.loads(line) for line in system.compose("ps", "--all", "--format", "json").splitlines()]
     assert {s["Service"]: s["Health"] for s in states if s["Service"] != "topics"} | {
         "grafana": "healthy"
-    } == dict.fromkeys(("kafka", "redis", "scorer", "monitor", "prometheus", "grafana"), "healthy")
+    } == dict.fromkeys(
+        ("kafka", "redis", "scorer", "profiler", "router", "monitor", "prometheus", "grafana"), "healthy"
+    )
     assert next(s["ExitCode"] for s in states if s["Service"] == "topics") == 0
     assert all(p["URL"] == "127.0.0.1" for s in states for p in s["Publishers"] or [] if p["PublishedPort"])
 
@@ -87,7 +89,9 @@ def test_a_hundred_thousand_transactions_are_decided_and_prometheus_counts_what_
     counts = check_everything(system)
 
     assert counts == {"inputs": 100_003, "decided": 100_000, "refused": len(BAD)}
-    wait_until(lambda: system.value("sum(proact_records_in_total)") == 100_003, 30, "Prometheus has looked")
+    wait_until(
+        lambda: system.value('sum(proact_records_in_total{job="scorer"})') == 100_003, 30, "Prometheus has looked"
+    )
     decisions = [decode_record(value)[1] for _, _, _, value in read_all(system, "card-decisions")]
     by_action = Counter(decision["action"] for decision in decisions)
     assert {a.labels["action"]: a.value for a in system.ask("sum by (action) (proact_decisions_total)")} == {
@@ -184,7 +188,7 @@ def test_in_a_scorers_container_nobody_can(system, what, command):
 
 
 def test_every_container_of_ours_is_locked_down_and_limited(system):
-    for service in ("scorer", "monitor"):
+    for service in ("scorer", "profiler", "router", "monitor"):
         for container in system.containers(service):
             found = system.inspect(container)
             host = found["HostConfig"]
@@ -219,7 +223,9 @@ def test_scorers_are_killed_scaled_and_rolled_under_load_and_nothing_is_lost(sys
         victim = system.containers("scorer")[0]
         system.run("docker", "kill", victim)
         wait_until(
-            lambda: system.value("sum(proact_partitions{state='running'})") == 6, 30, "its partitions are taken over"
+            lambda: system.value("sum(proact_partitions{job='scorer', state='running'})") == 6,
+            30,
+            "its partitions are taken over",
         )
         system.run("docker", "start", victim)
         system.scale(3)
@@ -236,7 +242,7 @@ def test_scorers_are_killed_scaled_and_rolled_under_load_and_nothing_is_lost(sys
 def test_a_store_restarts_under_load_and_nothing_is_lost(system, store):
     before = check_everything(system)["decided"]
     with load(system, 20_000, seed=12 if store == "redis" else 13, rate=2_000):
-        wait_until(lambda: system.value("sum(proact_records_in_total)") > 0, 20, "Prometheus answers")
+        wait_until(lambda: system.value('sum(proact_records_in_total{job="scorer"})') > 0, 20, "Prometheus answers")
         time.sleep(2)
         system.compose("restart", "--timeout", "10", store)
     system.up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from services.grid import (
     Applied,
     Attempt,
     Claim,
+    Found,
     Grid,
     GridMovedError,
     GridRead,
@@ -20,6 +22,7 @@ from services.grid import (
     GridWrite,
     HaltedError,
     LogIdentity,
+    Lookup,
     RefusedClaimError,
     UnsafeGridError,
 )
@@ -74,7 +77,7 @@ def claim_of(grid: Grid, topic: str, partition: int = 0) -> Claim:
 
 
 def read(grid: Grid, topic: str, claim: Claim, expected: int | None) -> list[bytes | None]:
-    return grid.read(topic, [GridRead(claim, expected, CARDS)])[0]
+    return grid.read(topic, [GridRead(claim, expected, CARDS)]).profiles[0]
 
 
 def written(grid: Grid, topic: str) -> Claim:
@@ -104,7 +107,7 @@ def test_reading_of_several_partitions_keeps_them_apart_however_many_cards_there
     first, second = claim_of(grid, topic), claim_of(grid, topic, 1)
     grid.apply(topic, [GridWrite(first, None, 7, many, many), GridWrite(second, None, 3, CARDS, PROFILES)])
 
-    found = grid.read(topic, [GridRead(first, 7, many), GridRead(second, 3, CARDS)])
+    found = grid.read(topic, [GridRead(first, 7, many), GridRead(second, 3, CARDS)]).profiles
 
     assert found == [many, PROFILES]
 
@@ -329,3 +332,43 @@ def test_the_near_cache_is_bounded_and_forgets_the_oldest_first():
     cache.clear()
     assert len(cache) == 0
     assert cache._bytes == 0
+
+
+def test_others_profiles_are_read_beside_the_own_ones_with_how_far_they_are(grid: Grid, store: Store, topic: str):
+    others, other = f"{topic}-others", store.connect()
+    theirs = claim_of(other, others)
+    other.apply(others, [GridWrite(theirs, None, 7, CARDS, PROFILES, folded_until_ms=1_000)])
+    mine = written(grid, topic)
+    asked = [Lookup(others, 0, [CARDS[1], b"nobody", CARDS[0]]), Lookup(others, 1, [b"nobody"])]
+
+    answer = grid.read(topic, [GridRead(mine, 7, CARDS)], asked)
+
+    assert answer.profiles == [PROFILES]
+    assert answer.found == [Found([PROFILES[1], None, PROFILES[0]], 1_000), Found([None], None)]
+    assert grid.look_up(asked) == answer.found
+
+
+def test_how_far_a_fold_is_never_goes_back_and_is_forgotten_with_it(grid: Grid, store: Store, topic: str):
+    claim = claim_of(grid, topic)
+    asked = [Lookup(topic, 0, CARDS[:1])]
+    for expected, target, newest in ((None, 7, 1_000), (7, 8, 400), (8, 9, None)):
+        grid.apply(topic, [GridWrite(claim, expected, target, CARDS, PROFILES, newest)])
+    assert grid.look_up(asked)[0].folded_until_ms == 1_000
+
+    store.forget_profile(topic, CARDS[0])
+    claim_of(store.connect(), topic)
+
+    assert grid.look_up(asked) == [Found([None], None)]
+
+
+def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):
+    stack = own_stack()
+    grid = RedisGrid(stack.redis_url, lookup_timeout_s=0.05)
+    assert grid.look_up([Lookup(topic, 0, CARDS)])[0].profiles == [None, None]
+
+    redis.Redis.from_url(stack.redis_url).execute_command("CLIENT", "PAUSE", "400")
+
+    with pytest.raises(GridUnavailableError):
+        grid.look_up([Lookup(topic, 0, CARDS)])
+    time.sleep(0.5)
+    assert grid.look_up([Lookup(topic, 0, CARDS)])[0].profiles == [None, None]

@@ -2,131 +2,23 @@
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from services.codec.schemas import topics
-from services.streams import Output, Publisher, Records, Source, StreamsError
-from services.streams.admin import KafkaAdmin, TopicPlan
-from services.streams.atomic import AtomicPublisher
-from services.streams.clients import ATOMIC, PRODUCER
-from services.streams.committer import SERVE_S, SERVINGS_MAX
-from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource
-from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
-from services.streams.reader import KafkaReader
-from services.streams.sink import KafkaSink
-
-PARTITIONS = 2
-
-
-@dataclass
-class Log:
-    """A topic with a member of a group on it, whichever the backend."""
-
-    topic: str
-    source: Any
-    publisher: Callable[..., Publisher]
-    """Makes a publisher: of a name for atomic commits, of None for at least once."""
-    send: Callable[[int], None]
-    answers: Callable[[], list[bytes | None]]
-    """What a reader of committed records sees of the topic ``{topic}-out``."""
-    memory: MemoryLog | None = None
-
-
-def memory_log(topic: str) -> Log:
-    memory = MemoryLog(PARTITIONS)
-    source = MemorySource(memory, topic)
-    memory.rebalance({"member": tuple(range(PARTITIONS))})
-
-    def publisher(name: str | None = None, source: MemorySource = source) -> Publisher:
-        if name is None:
-            return MemoryPublisher(memory, source)
-        return AtomicPublisher(lambda: MemoryAtomicProducer(memory, source, name), time.monotonic)
-
-    def send(count: int) -> None:
-        for i in range(count):
-            key = b"key-%d" % (i % 5)
-            memory.append(topic, key, b"%d" % i, 0, sum(key) % PARTITIONS)
-
-    def answers() -> list[bytes | None]:
-        return [r.value for p in range(PARTITIONS) for r in memory.visible(f"{topic}-out", p)]
-
-    return Log(topic, source, publisher, send, answers, memory)
-
-
-def kafka_log(topic: str, address: str) -> Log:
-    KafkaAdmin(address).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
-    source, sink = KafkaSource(address, f"group-{topic}", topic), KafkaSink(address)
-
-    def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
-        if name is None:
-            return RepeatingPublisher(address, source)
-        return AtomicPublisher(lambda: KafkaAtomicProducer(address, source, name), time.monotonic)
-
-    def send(count: int) -> None:
-        sink.send(topic, [b"key-%d" % (i % 5) for i in range(count)], [b"%d" % i for i in range(count)])
-        assert sink.flush(10)
-
-    def answers() -> list[bytes | None]:
-        reader, found = KafkaReader(address, [f"{topic}-out"], from_beginning=True), []
-        quiet_at = time.monotonic() + 1.0
-        while time.monotonic() < quiet_at:
-            for records in reader.read(0.2):
-                found += records.values
-                quiet_at = time.monotonic() + 1.0
-        reader.close()
-        return found
-
-    return Log(topic, source, publisher, send, answers)
-
-
-@pytest.fixture(params=["memory", "kafka"])
-def log(request: pytest.FixtureRequest):
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    made = (
-        memory_log(topic)
-        if request.param == "memory"
-        else kafka_log(topic, request.getfixturevalue("stack").kafka_address)
-    )
-    yield made
-    made.source.close()
-
-
-def until_assigned(source: Source, count: int = PARTITIONS) -> None:
-    deadline = time.monotonic() + 15
-    while len(source.assignment.partitions) != count:
-        assert time.monotonic() < deadline, "no assignment"
-        source.poll(10, 0.2)
-
-
-def drain(source: Source, count: int) -> list[Records]:
-    batches, deadline = [], time.monotonic() + 15
-    while sum(map(len, batches)) < count:
-        assert time.monotonic() < deadline, f"{sum(map(len, batches))} of {count} records"
-        records = source.poll(7, 0.2)
-        if len(records):
-            batches.append(records)
-    return batches
-
-
-def send(log: Log, count: int) -> None:
-    log.send(count)
-
-
-def outputs(log: Log, *values: bytes) -> list[Output]:
-    return [Output(f"{log.topic}-out", [b"key"] * len(values), list(values))]
-
-
-def start_at_zero(log: Log) -> None:
-    until_assigned(log.source)
-    log.source.start(dict.fromkeys(range(PARTITIONS), 0))
+from services.core.columns import Text
+from services.core.kernels import partitions_of
+from services.streams import Records, StreamsError
+from tests.contracts.logs import (
+    PARTITIONS,
+    Log,
+    drain,
+    outputs,
+    send,
+    start_at_zero,
+    until_assigned,
+)
 
 
 def test_nothing_is_read_before_the_worker_says_from_where(log: Log):
@@ -149,7 +41,7 @@ def test_every_record_is_read_once_in_the_order_of_its_partition(log: Log):
     assert all(len(b) <= 7 for b in batches)
 
 
-def test_the_same_key_is_always_in_the_same_partition(log: Log):
+def test_a_key_is_in_the_partition_that_its_hash_says(log: Log):
     start_at_zero(log)
     send(log, 40)
 
@@ -158,7 +50,7 @@ def test_the_same_key_is_always_in_the_same_partition(log: Log):
         for key, partition in zip(batch.keys, batch.partition.tolist(), strict=True):
             home.setdefault(key, set()).add(partition)
 
-    assert all(len(partitions) == 1 for partitions in home.values())
+    assert home == {key: {int(partitions_of(Text.of([key or b""]), PARTITIONS)[0])} for key in home}
 
 
 def test_starting_again_rewinds(log: Log):
@@ -283,20 +175,6 @@ def test_a_commit_of_a_member_that_left_is_refused(log: Log):
     assert log.answers() == []
 
 
-def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
-    """The format of the client's metadata is its own affair: this test notices when it changes."""
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
-    with pytest.raises(StreamsError):
-        source.group_metadata()
-    until_assigned(source)
-
-    assert source.group_metadata().startswith(b"CGMDv2:")
-    assert source._member_generation == 1
-    source.close()
-
-
 def test_an_offset_at_a_time_is_the_first_that_is_not_before_it(log: Log):
     send(log, 20)
     until_assigned(log.source)
@@ -342,141 +220,3 @@ def test_next_offsets_are_behind_the_last_record_of_each_partition():
     records = Records("t", np.array([0, 1, 0]), np.array([4, 9, 5]), np.zeros(3, np.int64), [None] * 3, [b""] * 3)
 
     assert records.next_offsets() == {0: 6, 1: 10}
-
-
-def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    first, second = (KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2))
-    deadline = time.monotonic() + 20
-    while not (len(first.assignment.partitions) == len(second.assignment.partitions) == 1):
-        assert time.monotonic() < deadline
-        first.poll(1, 0.1)
-        second.poll(1, 0.1)
-
-    assert set(first.assignment.partitions) | set(second.assignment.partitions) == {0, 1}
-    first.close()
-    while len(second.assignment.partitions) < 2:
-        assert time.monotonic() < deadline
-        second.poll(1, 0.1)
-    second.close()
-
-
-def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 1, 1, 131_072)])
-    members = [KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2)]
-    assert not any(member.assignment.member for member in members)
-
-    deadline = time.monotonic() + 20
-    while not all(member.assignment.member for member in members):
-        assert time.monotonic() < deadline
-        for member in members:
-            member.poll(1, 0.1)
-
-    assert sorted(len(member.assignment.partitions) for member in members) == [0, 1]
-    for member in members:
-        member.close()
-
-
-def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
-    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
-    admin.apply([TopicPlan(topic, 2, 1, 131_072)])
-    source, sink = KafkaSource(stack.kafka_address, f"group-{topic}", topic), KafkaSink(stack.kafka_address)
-    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
-    assert sink.flush(10)
-    until_assigned(source, 2)
-    source.start({0: 0, 1: 0})
-    drain(source, 30)
-    extents = admin.extents()
-    ends = {p: extents[topic, p][1] for p in range(2)}
-
-    assert sum(ends.values()) == 30
-    assert admin.group_lags(topic, f"group-{topic}", extents) == ends
-    source.commit({0: ends[0]})
-    source.check()
-    assert admin.group_lags(topic, f"group-{topic}", extents) == {0: 0, 1: ends[1]}
-    assert admin.group_lag(topic, f"group-{topic}") == ends[1]
-    assert admin.group_lag("no-such-topic", "group") is None
-    assert admin.brokers() == 1
-    source.close()
-
-
-def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
-    stack, topic = own_stack(), "card-transactions"
-    source, sink = KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address)
-    until_assigned(source, 3)
-    source.start(dict.fromkeys(range(3), 0))
-    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
-    assert sink.flush(10)
-    drain(source, 30)
-    source.commit({0: 1})
-    stack.kafka.down()
-    begin = time.monotonic()
-    for offset in (2, 3):
-        with pytest.raises(StreamsError):
-            source.commit({0: offset})
-    with pytest.raises(StreamsError):
-        source.log_states([0])
-    assert time.monotonic() - begin < 6 * SERVINGS_MAX * SERVE_S
-
-    stack.kafka.up(lambda _: None)
-    deadline, states = time.monotonic() + 30, None
-    while states is None:
-        assert time.monotonic() < deadline
-        try:
-            states = source.log_states([0])
-        except StreamsError:
-            source.keep_alive(0.1)
-    source.close()
-
-    assert states[0].committed in (1, 2), (
-        "the commit that was given up may have happened; the one behind it was never sent"
-    )
-
-
-def test_closing_does_not_wait_for_a_commit_that_nobody_answers(own_stack):
-    stack, topic = own_stack(), "card-transactions"
-    source = KafkaSource(stack.kafka_address, "group", topic)
-    until_assigned(source, 3)
-    source.start(dict.fromkeys(range(3), 0))
-    source.commit({0: 0})
-    stack.kafka.down()
-    with pytest.raises(StreamsError):
-        source.commit({0: 0})
-
-    begin = time.monotonic()
-    source.close()
-
-    assert time.monotonic() - begin < 1.0
-
-
-def test_the_reader_sees_every_record_without_a_group(stack):
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    sink = KafkaSink(stack.kafka_address)
-    sink.send(topic, [b"%d" % i for i in range(100)], [b"v"] * 100)
-    assert sink.flush(10)
-
-    reader, seen, deadline = KafkaReader(stack.kafka_address, [topic], from_beginning=True), 0, time.monotonic() + 10
-    while seen < 100:
-        assert time.monotonic() < deadline
-        seen += sum(map(len, reader.read(0.2)))
-    reader.close()
-
-    assert seen == 100
-
-
-def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
-    topic = f"topic-{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdmin(stack.kafka_address)
-    assert "created" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
-    assert "unchanged" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
-
-    with pytest.raises(Exception, match="has 2 partitions, not 3"):
-        admin.apply([TopicPlan(topic, 3, 1, 131_072)])
-
-
-def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
-    for settings in (PRODUCER, ATOMIC):
-        assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())

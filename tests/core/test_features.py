@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES, PAST_COUNT, Feature, compute_offline, fold
+from services.core.card_features import fold
+from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES, HOUR, PAST_COUNT, Feature
 from services.core.kernels import group_text
+from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS, open_profiles, seal_profiles
 from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
 from tests.generators import random_events, to_columns
 from tests.naive import Event, NaiveCard
 
+OWN = [name for name in FEATURE_NAMES if not name.startswith("terminal_")]
 FLAGS = {"REPEAT": REPEAT, "LATE": LATE, "TRUNCATED": TRUNCATED, "TOO_LATE": TOO_LATE}
 
 
@@ -30,7 +33,7 @@ def naive(events: list[Event], *, bounded: bool = True) -> tuple[np.ndarray, np.
 
 
 def assert_same_vectors(expected: np.ndarray, actual: np.ndarray) -> None:
-    for j, name in enumerate(FEATURE_NAMES):
+    for j, name in enumerate(OWN):
         np.testing.assert_allclose(actual[:, j], expected[:, j], rtol=1e-6, atol=1e-6, equal_nan=True, err_msg=name)
 
 
@@ -113,10 +116,17 @@ def test_the_transaction_at_hand_is_never_in_its_own_past():
 
 def test_names_are_derived_and_distinct_and_the_hash_is_of_this_very_set():
     assert Feature(PAST_COUNT, 10 * 60_000).name == "card_count_10m"
-    assert len(set(FEATURE_NAMES)) == len(FEATURES) == 24
+    assert len(set(FEATURE_NAMES)) == len(FEATURES) == 38
     assert len(FEATURE_SET_HASH) == 16
 
 
 def test_a_window_beyond_the_horizon_is_refused():
     with pytest.raises(ValueError, match="horizon"):
         Feature(PAST_COUNT, 31 * DAY_MS)
+
+
+def test_a_window_where_none_belongs_and_none_where_one_does_are_refused():
+    with pytest.raises(ValueError, match="window"):
+        Feature(PAST_COUNT)
+    with pytest.raises(ValueError, match="window"):
+        Feature(HOUR, DAY_MS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.columns import Text, pack_code
-from services.core.kernels import group_text, hash_text, pack_text
+from services.core.kernels import group_text, hash_text, pack_text, partitions_of
 from services.core.validation import equal_text
 
 MASK = 2**64 - 1
@@ -52,3 +53,20 @@ def test_rows_are_equal_when_their_bytes_are(pairs: list[tuple[bytes, bytes]]):
 
     assert equal_text(a, b).tolist() == [x == y for x, y in pairs]
     assert equal_text(a, a).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "murmur2"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_a_key_is_in_the_partition_that_kafkas_clients_choose(key: bytes, murmur2: int):
+    # The hashes are those that Apache Kafka's own tests expect.
+    for partitions in (1, 6, 12, 1_000_003):
+        assert partitions_of(Text.of([b"other", key]), partitions)[1] == (murmur2 & 0x7FFFFFFF) % partitions

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.core.features import fold
+from services.core.card_features import fold
 from services.core.kernels import group_text
 from services.core.profiles import (
-    ENTRY_BYTES,
+    ENTRY,
     HEADER_BYTES,
     MAX_ENTRIES,
     CorruptProfileError,
@@ -37,11 +37,13 @@ def test_opening_and_sealing_changes_nothing():
 
 def test_a_profile_is_as_long_as_what_it_remembers_and_never_longer_than_the_bound():
     for blob in sealed_profiles(2, 2_000):
-        entries = (len(blob) - HEADER_BYTES) / ENTRY_BYTES
+        entries = (len(blob) - HEADER_BYTES) / ENTRY.itemsize
         assert entries == int(entries) <= MAX_ENTRIES
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"\x09" + b[1:], lambda b: b + b"\x00" * ENTRY_BYTES])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b"\x09" + b[1:], lambda b: b + b"\x00" * ENTRY.itemsize]
+)
 def test_a_damaged_profile_is_refused(damage):
     blob = sealed_profiles(3, 50)[0]
 

@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import redis
 
+from services.checker.evidence import gather
+from services.checker.scoring import released_folders
+from services.checker.verdict import Checker
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.features import compute_offline
+from services.core.offline import compute_offline
 from services.core.profiles import open_profiles
+from services.core.terminal_features import TERMINAL_COLUMNS
+from services.replay.labels import LabelFeed, Truth, simulated_truth
 from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ServiceChild
 from services.runtime.clock import SystemClock
@@ -41,9 +46,16 @@ def settings_for(stack: EmbeddedStack, **changes: Any) -> Settings:
 @contextmanager
 def scorers(stack: EmbeddedStack, folder: Path, count: int = 1, **changes: Any):
     """Run scorer processes; the caller waits until they are ready."""
+    with services(stack, folder, ["scorer"] * count, **changes) as children:
+        yield children
+
+
+@contextmanager
+def services(stack: EmbeddedStack, folder: Path, names: Iterable[str], **changes: Any):
+    """Run a process of each named service; the caller waits until they are ready."""
     children = [
-        ServiceChild("services.scorer", settings_for(stack, **changes), folder / f"scorer-{i}.log")
-        for i in range(count)
+        ServiceChild(f"services.{name}", settings_for(stack, **changes), folder / f"{name}-{i}.log")
+        for i, name in enumerate(names)
     ]
     try:
         for child in children:
@@ -60,16 +72,21 @@ def traffic_of(count: int, cards: int = 300, seed: int = 5) -> Traffic:
     return traffic.take(np.arange(count))
 
 
-def produce(stack: EmbeddedStack, traffic: Traffic, rate: float | None = None) -> None:
+def produce(stack: EmbeddedStack, traffic: Traffic, rate: float | None = None, *, labelled: bool = False) -> int:
+    """Send transactions, and what becomes known of them meanwhile; return how many labels there were."""
     sink = KafkaSink(stack.kafka_address)
     pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
-    TransactionProducer(sink, SystemClock()).send(traffic, pace, flush_s=60)
+    labels = LabelFeed(sink, simulated_truth(traffic, 5) if labelled else Truth.nothing())
+    TransactionProducer(sink, SystemClock()).send(traffic, pace, labels=labels, flush_s=60)
     sink.close()
+    return labels.sent
 
 
-def wait_drained(stack: EmbeddedStack, timeout_s: float = 60.0, group: str = "proact-scorer") -> None:
+def wait_drained(
+    stack: EmbeddedStack, timeout_s: float = 60.0, group: str = "proact-scorer", topic: str = TOPIC
+) -> None:
     admin, deadline = KafkaAdmin(stack.kafka_address), time.monotonic() + timeout_s
-    while (lag := admin.group_lag(TOPIC, group)) != 0:
+    while (lag := admin.group_lag(topic, group)) != 0:
         assert time.monotonic() < deadline, f"lag {lag} after {timeout_s} s"
         time.sleep(0.2)
 
@@ -125,6 +142,14 @@ def check_everything(stack: EmbeddedStack) -> dict[str, int]:
     return {"inputs": len(inputs), "decided": len(decisions), "refused": len(refused)}
 
 
+def judged(stack: EmbeddedStack) -> dict[str, Any]:
+    """Return the checker's verdict on everything that is there."""
+    own = settings_for(stack)
+    groups = (own.group_id, own.router_group_id)
+    evidence = gather(stack.kafka_address, stack.redis_url, groups, lambda _: None)
+    return Checker(evidence, released_folders(), repeats=False).judge(lambda _: None).as_json()
+
+
 def _decoded(records: Iterable[tuple[int, int, bytes | None, bytes | None]]) -> list[dict[str, Any]]:
     return [decode_record(value or b"")[1] for _, _, _, value in records]
 
@@ -138,6 +163,7 @@ def _check_fold(stack: EmbeddedStack, inputs: list, vectors: dict[tuple[int, int
         assert len(rows) == len(mine)
         offline = compute_offline(columns).vectors
         online = np.array([vectors[r[:2]] for r in mine])
+        online[:, TERMINAL_COLUMNS] = np.nan  # read of others: recorded, not to be had again
         np.testing.assert_array_equal(online.view(np.int64), offline.view(np.int64))
         last = max(o for p, o, _, _ in inputs if p == partition)
         tag = f"{{{TOPIC}:{partition}}}"

@@ -140,7 +140,9 @@ def test_simulated_files_are_replayed_and_their_decisions_are_shown(proact, own_
     assert made.returncode == 0, made.stderr
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
-        assert run(proact, "replay", file, "--limit", "1500", **where).stdout == "1,500 transactions\n"
+        said = run(proact, "replay", file, "--limit", "1500", **where).stdout
+        assert said.startswith("1,500 transactions, "), said
+        assert said.endswith(" labels\n"), said
         assert run(proact, "replay", file, "--limit", "20", "--speed", "100000x", **where).returncode == 0
         live = run(proact, "simulate", "--cards", "500", "--days", "2", "--rate", "200", "--seconds", "2", **where)
         assert live.stdout.startswith("400 transactions"), live.stderr

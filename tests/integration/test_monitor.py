@@ -23,7 +23,11 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
     metrics, admin = MetricsRegistry(m.MONITOR_METRICS), KafkaAdmin(stack.kafka_address)
 
     # A new Kafka takes a moment until it knows of groups; the monitor asks again every two seconds.
-    wait_until(lambda: measure_kafka(admin, "proact-scorer", metrics) is None, 20, "Kafka tells everything")
+    wait_until(
+        lambda: measure_kafka(admin, {"card-transactions": "proact-scorer"}, metrics) is None,
+        20,
+        "Kafka tells everything",
+    )
     assert measure_grid(RedisStatus(stack.redis_url), metrics) is None
 
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.KAFKA_BROKERS) == metrics.value(m.GRID_UP) == 1
@@ -34,7 +38,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
     assert metrics.value(m.GRID_LOG_OK) == 1
     stack.redis.down()
     stack.kafka.down()
-    assert measure_kafka(admin, "proact-scorer", metrics)
+    assert measure_kafka(admin, {"card-transactions": "proact-scorer"}, metrics)
     assert measure_grid(RedisStatus(stack.redis_url), metrics)
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.GRID_UP) == 0
     assert metrics.value(m.TOPIC_END, "card-transactions", "0") == 0, "an offset of yesterday is none of today"

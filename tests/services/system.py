@@ -12,7 +12,7 @@ import numpy as np
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns
-from services.core.features import compute_offline
+from services.core.offline import compute_offline
 from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import XgboostModel, load_model
 from services.inference.released import newest_model
@@ -23,8 +23,10 @@ from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams import Publisher
 from services.streams.atomic import AtomicPublisher
-from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, direct
+from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, direct, partition_of
+from tests.generators import random_events, to_columns
 
+EVENTS = 90
 KAFKA_TIMESTAMP_MS = 1_900_000_000_000
 VOLATILE = ("decided_at_ms",)
 """What two equal decisions may differ in."""
@@ -78,7 +80,7 @@ class MemorySystem:
 
     def produce(self, columns: TransactionColumns) -> None:
         for key, value in zip(columns.card_id.tolist(), encode_transactions(columns), strict=True):
-            self.log.append(TOPIC, key, value, KAFKA_TIMESTAMP_MS, sum(key) % self.partitions)
+            self.log.append(TOPIC, key, value, KAFKA_TIMESTAMP_MS, partition_of(key, self.partitions))
 
     def worker(
         self, wire: Any = direct, *, guarantee: str = "exactly_once", breaker_share: float = 0.5
@@ -130,7 +132,28 @@ def expected_vectors(columns: TransactionColumns, partitions: int) -> dict[tuple
     """Return the vector of each transaction by its position, computed offline."""
     vectors, ends, found = compute_offline(columns).vectors, [0] * partitions, {}
     for key, vector in zip(columns.card_id.tolist(), vectors, strict=True):
-        partition = sum(key) % partitions
+        partition = partition_of(key, partitions)
         found[partition, ends[partition]] = vector
         ends[partition] += 1
     return found
+
+
+def reference(seed: int = 1) -> MemorySystem:
+    """A run without any fault."""
+    system = MemorySystem()
+    system.produce(to_columns(random_events(seed, EVENTS, cards=6)))
+    worker, _ = system.worker()
+    system.drain(worker)
+    return system
+
+
+def assert_same_end(expected: MemorySystem, actual: MemorySystem) -> None:
+    """Every transaction has its one decision, that of a run without faults; so are the profiles."""
+    wanted, found = expected.decisions(), actual.decisions()
+    assert found.keys() == wanted.keys()
+    for position, decisions in found.items():
+        assert decisions == wanted[position], position
+    assert actual.grid.profiles == expected.grid.profiles
+    assert {k: v.applied for k, v in actual.grid.metas.items()} == {
+        k: v.applied for k, v in expected.grid.metas.items()
+    }

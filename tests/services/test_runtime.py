@@ -22,6 +22,7 @@ from services.runtime.health import CONDITIONS, LIVE_WITHIN_S, Health, serve_hea
 from services.runtime.logs import _Formatter, fields, set_up_logging, transaction_token
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import LINES_MAX, Notices
+from services.stack.processes import free_port
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -140,7 +141,7 @@ def test_replacing_a_gauge_drops_the_series_that_are_gone():
 
 
 def test_every_metric_is_named_after_prometheus_customs():
-    for metric in m.SCORER_METRICS + m.MONITOR_METRICS:
+    for metric in {*m.SCORER_METRICS, *m.PROFILER_METRICS, *m.MONITOR_METRICS}:
         assert metric.name.startswith("proact_")
         assert metric.name.endswith("_total") == (metric.kind == m.COUNTER)
         assert metric.meaning
@@ -233,3 +234,9 @@ def test_the_system_clock_is_in_milliseconds_and_never_goes_back():
 
     assert 1_700_000_000_000 < clock.now_ms() < 4_000_000_000_000
     assert clock.monotonic_s() <= clock.monotonic_s()
+
+
+def test_a_free_port_is_given_to_one_only():
+    ports = [free_port() for _ in range(400)]
+
+    assert len(set(ports)) == len(ports)

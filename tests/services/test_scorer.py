@@ -34,7 +34,7 @@ def decide(keys, values, emit=None):
     processor = ScorerProcessor(released_model())
     prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), bool))
     emitted = np.ones(len(values), bool) if emit is None else emit
-    outcome = processor.decide(prepared, [None] * len(prepared.cards), emitted, NOW_MS)
+    outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, emitted, NOW_MS)
     return prepared, outcome, {o.topic: [decode_record(v)[1] for v in o.values] for o in outcome.outputs}
 
 
@@ -174,7 +174,7 @@ def test_metrics_count_what_was_decided():
     minor_of = {t["transaction_id"]: t["billing_amount_minor"] for t in (decode_record(v)[1] for v in values)}
     records = records_of([*keys, keys[0], b"x"], [*values, values[0], b""])
     prepared = processor.prepare(records, np.zeros(len(records), bool))
-    outcome = processor.decide(prepared, [None] * len(prepared.cards), np.ones(22, bool), NOW_MS)
+    outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, np.ones(22, bool), NOW_MS)
 
     processor.measure(metrics, prepared, outcome, NOW_MS)
 

@@ -6,6 +6,7 @@ A schedule that fails is printed; ``make simulation SEED=n`` runs it again.
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_without_faults_everything_is_answered_once():
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_every_single_fault_at_every_effect(guarantee: str):
+def test_every_single_fault_at_every_effect(guarantee: str, schedules: Counter[str]):
     fired = 0
     for at in range(1, effects_of_a_clean_run() + 1):
         for fault in (*WORKER_FAULTS, *STORE_FAULTS):
@@ -52,11 +53,12 @@ def test_every_single_fault_at_every_effect(guarantee: str):
                 fired += len(run(schedule, guarantee).schedule.fired)
             except AssertionError as error:
                 raise AssertionError(f"{guarantee}, {fault} at effect {at}: {error}") from error
+            schedules["of one fault"] += 1
     assert fired > 200
 
 
 @pytest.mark.parametrize("first", WORKER_FAULTS)
-def test_every_two_faults_at_every_two_effects_of_a_batch(first: str):
+def test_every_two_faults_at_every_two_effects_of_a_batch(first: str, schedules: Counter[str]):
     count = min(effects_of_a_clean_run(), 18)
     fired = runs = 0
     for at in range(1, count + 1):
@@ -68,6 +70,7 @@ def test_every_two_faults_at_every_two_effects_of_a_batch(first: str):
                 except AssertionError as error:
                     raise AssertionError(f"{first} at effect {at}, then {second} at {then}: {error}") from error
                 runs += 1
+    schedules["of two faults"] += runs
     assert fired > 0.8 * runs
 
 
@@ -111,13 +114,14 @@ def run_seed(seed: int, **types) -> World:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_random_schedules(chunk: int):
+def test_random_schedules(chunk: int, schedules: Counter[str]):
     fired = 0
     for seed in range(FIRST + chunk * SEEDS // CHUNKS, FIRST + (chunk + 1) * SEEDS // CHUNKS):
         try:
             fired += len(run_seed(seed).schedule.fired)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
+        schedules["from seeds"] += 1
     assert fired > SEEDS // CHUNKS or SEEDS < 100
 
 

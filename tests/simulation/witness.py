@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from services.core.profiles import DAY_MS, KEEP_MS
 from services.runtime.processor import Outcome, Prepared
 from services.streams import Output, Records
 
@@ -36,7 +37,8 @@ def offsets_of(profile: bytes | None) -> list[int]:
 class WitnessProcessor:
     """See :class:`services.runtime.processor.Processor`. An answer names its record and what was folded before it."""
 
-    topic, layout = TOPIC, 1
+    topic, layout, history_ms = TOPIC, 1, KEEP_MS + DAY_MS
+    looks_up: Sequence[str] = ()
 
     def prepare(self, records: Records, killers: Any) -> WitnessPrepared:
         pairs: dict[tuple[int, bytes], int] = {}
@@ -48,9 +50,16 @@ class WitnessProcessor:
                 raise CrashError
             bad = value == BAD or killers[i]
             slots.append(-1 if bad else pairs.setdefault((partition, key or b""), len(pairs)))
-        return WitnessPrepared(records, [p for p, _ in pairs], [c for _, c in pairs], slots)
+        return WitnessPrepared(records, [p for p, _ in pairs], [c for _, c in pairs], {}, slots)
 
-    def decide(self, prepared: WitnessPrepared, profiles: Sequence[bytes | None], emit: Any, now_ms: int) -> Outcome:  # noqa: ARG002
+    def decide(
+        self,
+        prepared: WitnessPrepared,
+        profiles: Sequence[bytes | None],
+        found: Any,  # noqa: ARG002
+        emit: Any,
+        now_ms: int,  # noqa: ARG002
+    ) -> Outcome:
         records = prepared.records
         folded = [offsets_of(profile) for profile in profiles]
         out: dict[str, list[tuple[bytes | None, bytes]]] = defaultdict(list)
@@ -72,6 +81,7 @@ class WitnessProcessor:
             folded_only=int((~emit).sum()),
             refused=np.array(refused, np.int64),
             notices=[],
+            folded_until_ms={},
         )
 
     def measure(self, metrics: Any, prepared: Any, outcome: Any, committed_ms: int) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime.clock import ManualClock
+from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import PROBE_EVERY_S
-from services.runtime.worker import DoubleError, Ports, Worker, WorkerLimits
+from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.memory import (
@@ -38,7 +39,7 @@ EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY = "empty-grid", "roll-back", "lose-pro
 WORKER_FAULTS = (CRASH_BEFORE, CRASH_AFTER, LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE, FREEZE_BRIEF, FREEZE, FREEZE_LONG)
 STORE_FAULTS = (EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY)
 
-GRID_REQUESTS = {"claim", "read", "apply", "release"}
+GRID_REQUESTS = {"claim", "read", "look_up", "apply", "release"}
 FREEZES = {FREEZE_BRIEF: (0.1, 1), FREEZE: (1.0, 12), FREEZE_LONG: (20.0, 12)}
 """For how many seconds, and turns of the others: a brief one lets them claim, a long one outlives an open commit."""
 SLOW_S = 3.0

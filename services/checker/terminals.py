@@ -1,0 +1,156 @@
+"""What the terminals' log and profiles must be, in plain Python, one record at a time, written from the definitions."""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
+from services.checker.findings import Verdict
+from services.checker.reference import DAY, HOUR, NEVER, Schemas, hash64, token_ok
+
+KEEP: Final = 45 * DAY
+BUCKET: Final = 6 * HOUR
+ROWS_MAX: Final = 448
+ABSENT: Final = -1
+LAYOUT: Final = 0x101
+ROW, HEADER = struct.Struct("<qQqiI"), struct.Struct("<HHIqq")
+EARLIEST: Final = 946_684_800_000
+
+Event = tuple[str, bytes, str, int, int, bool, int]
+"""Kind, transaction, terminal, event time, amount, whether it is a fraud, when that was known."""
+
+
+def event_of(record: dict[str, Any]) -> Event:
+    """Return a record of the terminals' log, or a label with its kind and amount filled in, as a tuple."""
+    return (
+        record["kind"], record["transaction_id"], record["terminal_id"], record["event_time_ms"],
+        record["amount_minor"], record["is_fraud"], record["known_at_ms"],
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Terminal:
+    """What one terminal's profile remembers: rows of time, hash (0 for a bucket), amount, label and count, oldest first."""
+
+    rows: list[list[int]] = field(default_factory=list)
+    last_offset: int = -1
+    summed_until: int = NEVER
+
+    def packed(self) -> bytes:
+        """Return the profile's bytes."""
+        head = HEADER.pack(LAYOUT, 0, len(self.rows), self.last_offset, self.summed_until)
+        return head + b"".join(ROW.pack(*row) for row in self.rows)
+
+    def fold(self, offset: int, event: Event) -> None:
+        """Remember a transaction or a label."""
+        kind, transaction, _, time, amount, fraud, known = event
+        row = [time, hash64(transaction) or 1, ABSENT if kind == "LABEL" else amount, 0, 0]
+        if kind == "LABEL":
+            seconds = min(max(-((time - known) // 1000), 1), 2**31 - 1)
+            row[3] = seconds if fraud else -seconds
+        if self.rows and self.rows[-1][0] - time >= KEEP:
+            return
+        there = next((one for one in reversed(self.rows) if one[1] == row[1]), None)
+        if there is not None and kind != "LABEL" and there[2] != ABSENT:
+            return
+        if there is None:
+            self._insert(row)
+        elif kind == "LABEL":
+            there[3] = row[3]
+        else:
+            there[2] = row[2]
+        self.last_offset = offset
+
+    def _insert(self, row: list[int]) -> None:
+        self.rows.insert(bisect.bisect_right([one[0] for one in self.rows], row[0]), row)
+        edge = self.rows[-1][0] - KEEP
+        self.rows = [one for one in self.rows if one[0] > edge]
+        while len(self.rows) > ROWS_MAX:
+            self._sum_oldest_up()
+        if self.summed_until <= edge:
+            self.summed_until = NEVER
+
+    def _sum_oldest_up(self) -> None:
+        at = next(i for i, one in enumerate(self.rows) if one[1])
+        time, _, amount, label, _ = self.rows[at]
+        self.summed_until = max(self.summed_until, time)
+        there = amount != ABSENT
+        added = [amount if there else 0, int(label > 0), int(there)]
+        begin = time // BUCKET * BUCKET
+        if at and self.rows[at - 1][0] == begin:
+            bucket = self.rows[at - 1]
+            bucket[2:] = [a + b for a, b in zip(bucket[2:], added, strict=True)]
+            del self.rows[at]
+        else:
+            self.rows[at] = [begin, 0, *added]
+
+
+def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdict, *, repeats: bool) -> None:
+    """Blame what is missing or too much on the terminals' log, and profiles that are not its fold.
+
+    Args:
+        evidence: the run.
+        expected: what the decisions must have put there; labels that a router was to route are added here.
+        verdict: takes the findings.
+        repeats: whether an event may be there more than once.
+    """
+    schemas, events = Schemas(TERMINAL_EVENTS), []
+    for seen in evidence.outputs[TERMINAL_EVENTS]:
+        record = schemas.decode(seen.value)
+        where = f"{TERMINAL_EVENTS} {seen.partition}/{seen.offset}"
+        if record is None or seen.key != record["terminal_id"].encode():
+            verdict.blame("torn-txn", f"{where} is not a terminal event")
+            continue
+        events.append((seen, event_of(record)))
+    if evidence.routed:
+        expected = expected + Counter(_labels(evidence.labels))
+    _compare_events(Counter(event for _, event in events), expected, verdict, repeats=repeats, routed=evidence.routed)
+    _compare_profiles(evidence, events, verdict)
+
+
+def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
+    schemas = Schemas("fraud-labels")
+    for seen in labels:
+        record = schemas.decode(seen.value)
+        if record is None or seen.key is None or not token_ok(record["terminal_id"]):
+            continue
+        if min(record["event_time_ms"], record["known_at_ms"]) >= EARLIEST:
+            yield event_of(record | {"kind": "LABEL", "amount_minor": 0})
+
+
+def _compare_events(
+    found: Counter[Event], expected: Counter[Event], verdict: Verdict, *, repeats: bool, routed: bool
+) -> None:
+    for event in found.keys() | expected.keys():
+        if event[0] == "LABEL" and not routed:
+            continue
+        surplus = found[event] - expected[event]
+        if surplus < 0:
+            what = "lost-write" if event[0] == "LABEL" else "torn-txn"
+            verdict.blame(what, f"{TERMINAL_EVENTS}: {event[0]} of {event[1].hex()} is missing")
+        if surplus > 0 and not (repeats and expected[event]):
+            verdict.blame("duplicate", f"{TERMINAL_EVENTS}: {event[0]} of {event[1].hex()}: {surplus} too many")
+
+
+def _compare_profiles(evidence: Evidence, events: list[tuple[Seen, Event]], verdict: Verdict) -> None:
+    ends = {seen.partition: seen.offset + 1 for seen, _ in events}
+    folded: dict[int, dict[bytes, Terminal]] = {p: {} for p in evidence.terminal_applied}
+    for seen, event in events:
+        until = evidence.terminal_applied.get(seen.partition)
+        if until is not None and seen.offset < until:
+            folded[seen.partition].setdefault(event[2].encode(), Terminal()).fold(seen.offset, event)
+    for p, until in evidence.terminal_applied.items():
+        if until is None:
+            continue
+        if until < ends.get(p, 0):
+            verdict.blame("stuck", f"terminals' partition {p}: applied {until}, end {ends[p]}")
+        wanted, held = {k: one.packed() for k, one in folded[p].items()}, evidence.terminal_profiles[p]
+        for terminal in sorted(wanted.keys() | held.keys()):
+            if wanted.get(terminal) != held.get(terminal):
+                what = "missing" if terminal not in held else "too much" if terminal not in wanted else "another"
+                verdict.blame("divergent-state", f"terminals' partition {p}: the profile of a terminal is {what}")

@@ -1,0 +1,117 @@
+"""What the grid's commands ask: Kafka and Redis, of the partitions whose profiles one service folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from services.commands.options import UserError
+from services.runtime.config import Settings
+
+if TYPE_CHECKING:
+    from services.grid import PartitionStatus
+    from services.grid.redis import RedisGrid
+    from services.runtime.halting import Halt
+    from services.runtime.processor import Processor
+    from services.streams import LogState
+    from services.streams.admin import KafkaAdmin
+
+CONNECTION: Final = ("kafka_bootstrap_servers", "redis_url", "group_id", "profiler_group_id", "grid_timeout_ms")
+PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
+SERVICE = click.option(
+    "--service",
+    default="scorer",
+    show_default=True,
+    type=click.Choice(("scorer", "profiler")),
+    help="Whose profiles: the scorer's are of cards, the profiler's of terminals.",
+)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Kafka and Redis, and whose profiles are meant."""
+
+    settings: Settings
+    service: str
+    admin: KafkaAdmin
+    grid: RedisGrid
+
+    @property
+    def topic(self) -> str:
+        """The topic whose fold the profiles are."""
+        return "card-transactions" if self.service == "scorer" else "terminal-events"
+
+    @property
+    def group_id(self) -> str:
+        """The group that folds it."""
+        return str(self.settings.group_id if self.service == "scorer" else self.settings.profiler_group_id)
+
+    @cached_property
+    def processor(self) -> Processor[Any, Any]:
+        """What folds it, made once: a scorer's loads and verifies its model. Raises ModelError."""
+        if self.service == "profiler":
+            from services.profiler.processor import ProfilerProcessor
+
+            return ProfilerProcessor()
+        from services.scorer.processor import ScorerProcessor
+        from services.scorer.wiring import released_model
+
+        return ScorerProcessor(released_model(self.settings))
+
+    def states(self, partition: int | None) -> dict[int, LogState]:
+        """Return what Kafka knows of the partitions. Raises UserError when there is no such partition."""
+        from services.streams import LogState
+
+        topic = self.topic
+        extents = {p: extent for (_, p), extent in self.admin.extents(topic).items()}
+        if not extents:
+            raise UserError(f"there is no topic {topic}: create the topics with `proact topics apply`")
+        if partition is not None and partition not in extents:
+            raise UserError(f"{topic} has no partition {partition}, it has {len(extents)}")
+        committed = self.admin.committed(topic, self.group_id, extents)
+        topic_id = self.admin.topic_id(topic)
+        return {
+            p: LogState(committed.get(p), start, end, topic_id, len(extents))
+            for p, (start, end) in sorted(extents.items())
+            if partition in (None, p)
+        }
+
+
+@contextmanager
+def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
+    """Connect; what the stores refuse becomes a UserError."""
+    from services.grid import GridUnavailableError
+    from services.grid.redis import RedisGrid
+    from services.inference import ModelError
+    from services.runtime.folding import FoldError
+    from services.streams import StreamsError
+    from services.streams.admin import KafkaAdmin
+
+    try:
+        yield Stores(
+            settings,
+            service,
+            KafkaAdmin(settings.kafka_bootstrap_servers),
+            RedisGrid(settings.redis_url, settings.grid_timeout_ms / 1000),
+        )
+    except GridUnavailableError as error:
+        raise UserError(f"Redis at {settings.redis_url} does not answer: {error}") from None
+    except (StreamsError, FoldError, ModelError) as error:
+        raise UserError(str(error)) from None
+
+
+def halt_seen(state: LogState, held: PartitionStatus) -> Halt | None:
+    """Return why workers leave a partition alone, as far as it can be seen from outside."""
+    from services.runtime.halting import Cause, Halt, halt_of, identity_halt
+
+    if held.halted is not None:
+        return Halt(Cause.MARKED, held.halted)
+    moved = None if held.identity is None else identity_halt(held.identity, state)
+    if moved is not None:
+        return moved
+    return halt_of(state, held.applied)

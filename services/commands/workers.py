@@ -1,0 +1,60 @@
+"""``proact scorer``, ``proact profiler`` and ``proact router``: a service, in one process or several under a supervisor."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from services.commands.options import UserError, example, with_settings
+from services.runtime.config import ConfigError, Settings
+
+_COMMON = (
+    "kafka_bootstrap_servers", "redis_url", "workers", "batch_records_max", "poll_timeout_ms", "guarantee",
+    "transactional_id", "breaker_share", "session_timeout_ms", "near_cache_mb", "grid_timeout_ms", "metrics_host",
+    "metrics_port", "log_format",
+)  # fmt: skip
+
+
+def _run(name: str, settings: Settings) -> None:
+    from services.inference import ModelError
+    from services.runtime.fencings import DoubleError
+    from services.runtime.service import run_service
+    from services.runtime.supervisor import supervise
+
+    try:
+        if settings.workers == 1:
+            run_service(name, settings, importlib.import_module(f"services.{name}.wiring").build)
+        else:
+            supervise(f"services.{name}", settings)
+    except (ConfigError, ModelError, DoubleError) as error:
+        raise UserError(str(error)) from None
+
+
+@click.command(epilog=example("proact scorer --workers 2 --metrics-port 9108"))
+@with_settings(*_COMMON, "group_id", "lookup_timeout_ms", "model_path")
+def scorer(settings: Settings) -> None:
+    """Run scorers until SIGTERM or Ctrl-C: one process each, under one supervisor that starts a dead one again."""
+    from services.inference import ModelError
+    from services.inference.artifact import load_manifest
+    from services.inference.released import newest_model
+
+    try:
+        load_manifest(newest_model()) if not settings.model_path else None
+    except ModelError as error:
+        raise UserError(str(error)) from None
+    _run("scorer", settings)
+
+
+@click.command(epilog=example("proact profiler --metrics-port 9118"))
+@with_settings(*_COMMON, "profiler_group_id")
+def profiler(settings: Settings) -> None:
+    """Run profilers until SIGTERM or Ctrl-C: they fold transactions and labels into what is known of each terminal."""
+    _run("profiler", settings)
+
+
+@click.command(epilog=example("proact router --metrics-port 9128"))
+@with_settings(*_COMMON, "router_group_id")
+def router(settings: Settings) -> None:
+    """Run routers until SIGTERM or Ctrl-C: they put fraud labels into the log of their terminals."""
+    _run("router", settings)

@@ -1,0 +1,61 @@
+"""The vectors of a whole history, by the same folds and kernels as in the workers: what training uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from services.core.card_features import Folded, fold
+from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
+from services.core.kernels import group_text
+from services.core.money import exponents_of
+from services.core.profiles import open_profiles
+from services.core.terminal_features import fill_terminal_row, looking_at
+from services.core.terminals import TERMINAL, entries_of, fold_row, terminal_events
+
+
+def compute_offline(columns: TransactionColumns, labels: TerminalEventColumns | None = None) -> Folded:
+    """Compute the vectors of a whole history, in log order, from empty profiles.
+
+    Bit-equal to what the workers compute from the same log, as long as the terminals' log is folded in time: then a label
+    that becomes known between two transactions counts for the second and not for the first.
+
+    Args:
+        columns: n transactions in the order of their log.
+        labels: what became known of them, in any order; without it no terminal has a history, and its columns are NaN.
+    """
+    slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
+    additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
+    profiles = open_profiles([None] * len(first), additions)
+    folded = fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
+    if labels is not None and len(columns):
+        _fill_terminals(columns, labels, folded)
+    return folded
+
+
+def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, folded: Folded) -> None:
+    n = len(columns)
+    events = np.concatenate([entries_of(terminal_events(columns)), entries_of(labels)])
+    # A label is folded before the first transaction of the log that is not before it.
+    clock_ms = np.maximum.accumulate(columns.event_time_ms)
+    at = np.concatenate([np.arange(n), np.searchsorted(clock_ms, labels.known_at_ms)])
+    order = np.lexsort((np.arange(n + len(labels)) < n, at))
+    terminals = Text.joined([columns.terminal_id, labels.terminal_id])
+    slot, first = group_text(terminals, np.zeros(len(terminals), np.int64))
+    additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
+    profiles = open_profiles([None] * len(first), additions, TERMINAL)
+    scale = 10.0 ** exponents_of(columns.currency)
+    times_ms = np.concatenate([columns.event_time_ms, labels.known_at_ms])
+    _fold_all((order, slot, events, times_ms), scale, profiles.arrays, folded.vectors)
+
+
+@njit(cache=True)
+def _fold_all(log: Any, scale: type_f64, profiles: Any, vectors: type_f64) -> None:
+    order, slot, events, times_ms = log
+    looking = looking_at(profiles)
+    for i in order:
+        if i < len(vectors):
+            fill_terminal_row(looking, slot[i], times_ms[i], scale[i], vectors[i])
+        fold_row(profiles, slot[i], events[i])

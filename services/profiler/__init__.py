@@ -1,0 +1,1 @@
+"""The profiler: folds terminal events into profiles of terminals."""

@@ -1,0 +1,125 @@
+"""What the profiler folds: terminal events and profiles in, new profiles and dead letters out. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.codec.terminal_events import TOPIC, decode_terminal_events
+from services.core.columns import TerminalEventColumns, type_bool, type_i64
+from services.core.kernels import group_text
+from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, refuse_ahead, seal_changed
+from services.core.terminals import BUCKETED, REPEATED, TERMINAL, TERMINAL_KEEP_MS, entries_of, fold_terminals
+from services.core.validation import Reject, validate_terminal_events
+from services.runtime import catalogue as m
+from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.streams import Records
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEvents(Prepared):
+    """A batch of terminal events: the valid ones in columns, the others with their reason."""
+
+    columns: TerminalEventColumns
+    rows: type_i64
+    """(v,) the record that each row of ``columns`` came from."""
+    slot: type_i64
+    """(v,) the pair of ``cards`` that each row belongs to: here they are terminals."""
+    status: type_i64
+    """(n,) the Reject of every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalOutcome(Outcome):
+    """The outcome with what is measured of it."""
+
+    flags: type_i64
+    rejected: type_i64
+
+
+class ProfilerProcessor:
+    """See :class:`services.runtime.processor.Processor` for the protocol."""
+
+    topic = TOPIC
+    layout = TERMINAL.version
+    history_ms = TERMINAL_KEEP_MS + DAY_MS
+    looks_up: Sequence[str] = ()
+
+    def prepare(self, records: Records, killers: type_bool) -> PreparedEvents:
+        """See :class:`services.runtime.processor.Processor`."""
+        columns, rows, status = decode_terminal_events(without_killers(records.values, killers))
+        status[killers] = Reject.KILLS_DECODER
+        keys, has_key = key_column(records.keys)
+        status[rows] = validate_terminal_events(columns, keys.take(rows), has_key[rows])
+        valid = status[rows] == Reject.NONE
+        if not valid.all():
+            columns, rows = columns.take(valid), rows[valid]
+        slot, first = group_text(columns.terminal_id, records.partition[rows])
+        return PreparedEvents(
+            records=records,
+            partitions=records.partition[rows[first]].tolist(),
+            cards=columns.terminal_id.take(first).tolist(),
+            lookups={},
+            columns=columns,
+            rows=rows,
+            slot=slot,
+            status=status,
+        )
+
+    def decide(
+        self,
+        prepared: PreparedEvents,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
+        emit: type_bool,
+        now_ms: int,
+    ) -> TerminalOutcome:
+        """See :class:`services.runtime.processor.Processor`."""
+        records = prepared.records
+        opened, flags = self._fold(prepared, profiles)
+        bad = (prepared.status != Reject.NONE) & emit
+        outputs = [encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms)] if bad.any() else []
+        return TerminalOutcome(
+            outputs=outputs,
+            profiles=opened,
+            decided=int(emit.sum() - bad.sum()),
+            folded_only=int((~emit).sum()),
+            refused=records.partition[bad],
+            notices=notices(records, prepared.status, bad, {}),
+            folded_until_ms=_folded_until(prepared),
+            flags=flags,
+            rejected=prepared.status[bad],
+        )
+
+    def _fold(self, prepared: PreparedEvents, profiles: Sequence[bytes | None]) -> tuple[list[bytes | None], type_i64]:
+        additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
+        opened: OpenProfiles = open_profiles(list(profiles), additions, TERMINAL)
+        before, offsets = opened.last_offset.copy(), prepared.records.offset[prepared.rows]
+        refuse_ahead(opened, prepared.slot, offsets)
+        flags = fold_terminals(entries_of(prepared.columns), prepared.slot, offsets, opened)
+        return seal_changed(opened, before), flags
+
+    def measure(
+        self,
+        metrics: MetricsRegistry,
+        prepared: PreparedEvents,  # noqa: ARG002
+        outcome: TerminalOutcome,
+        committed_ms: int,  # noqa: ARG002
+    ) -> None:
+        """See :class:`services.runtime.processor.Processor`."""
+        count_refused(metrics, outcome.rejected)
+        metrics.add(m.REPEATS, int((outcome.flags & REPEATED != 0).sum()))
+        metrics.add(m.BUCKETED, int((outcome.flags & BUCKETED != 0).sum()))
+
+
+def _folded_until(prepared: PreparedEvents) -> dict[int, int]:
+    """Return, by partition, the newest event time of a transaction: a label tells of the past."""
+    told = ~prepared.columns.is_label
+    partitions = prepared.records.partition[prepared.rows][told]
+    newest = np.full(int(partitions.max(initial=-1)) + 1, -1, np.int64)
+    np.maximum.at(newest, partitions, prepared.columns.event_time_ms[told])
+    return {p: int(newest[p]) for p in np.unique(partitions).tolist()}

@@ -1,0 +1,1 @@
+"""The router: puts fraud labels into the log of their terminals."""

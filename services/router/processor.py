@@ -1,0 +1,93 @@
+"""What the router does: labels in, the same labels under the key of their terminal out. It keeps no profiles. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
+from services.core.columns import TerminalEventColumns, type_bool, type_i64
+from services.core.validation import Reject, validate_terminal_events
+from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.streams import Output, Records
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedLabels(Prepared):
+    """A batch of labels: the valid ones in columns, the others with their reason."""
+
+    columns: TerminalEventColumns
+    rows: type_i64
+    """(v,) the record that each row of ``columns`` came from."""
+    status: type_i64
+    """(n,) the Reject of every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedOutcome(Outcome):
+    """The outcome with what is measured of it."""
+
+    rejected: type_i64
+
+
+class RouterProcessor:
+    """See :class:`services.runtime.processor.Processor` for the protocol."""
+
+    topic = LABELS
+    layout = 0x201
+    history_ms = 0
+    looks_up: Sequence[str] = ()
+
+    def prepare(self, records: Records, killers: type_bool) -> PreparedLabels:
+        """See :class:`services.runtime.processor.Processor`."""
+        columns, rows, status = decode_labels(without_killers(records.values, killers))
+        status[killers] = Reject.KILLS_DECODER
+        _, has_key = key_column(records.keys)
+        # The key of a label is its transaction's id, which nothing here depends on; a label without its terminal goes nowhere.
+        status[rows] = validate_terminal_events(columns, columns.terminal_id, has_key[rows])
+        valid = status[rows] == Reject.NONE
+        if not valid.all():
+            columns, rows = columns.take(valid), rows[valid]
+        return PreparedLabels(records, [], [], {}, columns=columns, rows=rows, status=status)
+
+    def decide(
+        self,
+        prepared: PreparedLabels,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
+        emit: type_bool,
+        now_ms: int,
+    ) -> RoutedOutcome:
+        """See :class:`services.runtime.processor.Processor`."""
+        records, chosen = prepared.records, emit[prepared.rows]
+        bad = (prepared.status != Reject.NONE) & emit
+        routed = prepared.columns.take(chosen)
+        outputs = []
+        if len(routed):
+            outputs.append(Output(TOPIC, routed.terminal_id.tolist(), encode_terminal_events(routed)))
+        if bad.any():
+            outputs.append(encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms))
+        return RoutedOutcome(
+            outputs=outputs,
+            profiles=profiles,
+            decided=len(routed),
+            folded_only=int((~emit).sum()),
+            refused=records.partition[bad],
+            notices=notices(records, prepared.status, bad, {}),
+            folded_until_ms={},
+            rejected=prepared.status[bad],
+        )
+
+    def measure(
+        self,
+        metrics: MetricsRegistry,
+        prepared: PreparedLabels,  # noqa: ARG002
+        outcome: RoutedOutcome,
+        committed_ms: int,  # noqa: ARG002
+    ) -> None:
+        """See :class:`services.runtime.processor.Processor`."""
+        count_refused(metrics, outcome.rejected)

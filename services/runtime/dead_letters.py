@@ -1,0 +1,79 @@
+"""What every service does with the keys of its records, and with records that it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import numpy as np
+
+from services.codec.records import encode_record
+from services.codec.schemas import topics
+from services.core.columns import Text, type_bool, type_i64
+from services.core.masking import mask_bytes
+from services.core.validation import Reject
+from services.runtime import catalogue as m
+from services.runtime.logs import transaction_token
+from services.runtime.metrics import MetricsRegistry
+from services.streams import Output, Records
+
+DEAD_LETTERS: Final = "dead-letters"
+DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
+"""How much of a refused record is kept; its length is always told."""
+
+
+def key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
+    """Return record keys as a column, and which of them there are."""
+    if None not in keys:
+        return Text.of(cast("Sequence[bytes]", keys)), np.ones(len(keys), bool)
+    return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
+
+
+def without_killers(values: Sequence[bytes | None], killers: type_bool) -> Sequence[bytes | None]:
+    """Return values of which those that kill whoever decodes them are taken out."""
+    if not killers.any():
+        return values
+    return [None if kills else value for kills, value in zip(killers.tolist(), values, strict=True)]
+
+
+def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, now_ms: int) -> Output:
+    """Encode the refused records, one by one, since they are the exception; card-number-like digits are masked."""
+    schema = topics()[DEAD_LETTERS].latest
+    keys, values = [], []
+    for i in bad_rows.tolist():
+        key, value = records.keys[i], records.values[i]
+        masked_key = None if key is None else mask_bytes(key)[:DEAD_LETTER_BYTES_MAX]
+        masked_value = None if value is None else mask_bytes(value)
+        keys.append(masked_key)
+        letter = {
+            "reason": Reject(status[i]).name,
+            "key": masked_key,
+            "value": None if masked_value is None else masked_value[:DEAD_LETTER_BYTES_MAX],
+            "value_bytes": len(value or b""),
+            "masked": masked_value != value or (key is not None and mask_bytes(key) != key),
+            "source_topic": records.topic,
+            "source_partition": int(records.partition[i]),
+            "source_offset": int(records.offset[i]),
+            "source_timestamp_ms": int(records.timestamp_ms[i]),
+            "rejected_at_ms": now_ms,
+        }
+        values.append(encode_record(schema, letter))
+    return Output(DEAD_LETTERS, keys, values)
+
+
+def count_refused(metrics: MetricsRegistry, rejected: type_i64) -> None:
+    """Count dead letters by reason; ``rejected`` is the Reject of each."""
+    for reason in np.unique(rejected):
+        metrics.add(m.DEAD_LETTERS, int((rejected == reason).sum()), Reject(reason).name)
+
+
+def notices(
+    records: Records, status: type_i64, bad: type_bool, refused_ids: Mapping[int, bytes]
+) -> list[dict[str, Any]]:
+    """Return what is logged of each refused record: where it is, why, and the token of its transaction if it has one."""
+    told = []
+    for i in np.flatnonzero(bad).tolist():
+        where = {"partition": int(records.partition[i]), "offset": int(records.offset[i])}
+        token = {"transaction": transaction_token(refused_ids[i])} if i in refused_ids else {}
+        told.append({"reason": Reject(status[i]).name, **where, **token})
+    return told

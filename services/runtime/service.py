@@ -1,0 +1,59 @@
+"""The life of a service's process: set up, run one worker until it is told to stop, say why it could not."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from services.runtime.catalogue import PROFILER_METRICS, SCORER_METRICS, WORKER_METRICS
+from services.runtime.clock import SystemClock
+from services.runtime.config import ConfigError, Settings, resolve_settings
+from services.runtime.fencings import DoubleError
+from services.runtime.health import Health, serve_health
+from services.runtime.logs import fields, set_up_logging
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.worker import Worker
+
+Build = Callable[[Settings, Health, MetricsRegistry], Worker[Any, Any]]
+"""Builds a service's worker. May raise ConfigError."""
+
+
+METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS}
+"""What each service counts; the others count what every worker does."""
+
+
+def run_service(name: str, settings: Settings, build: Build) -> None:
+    """Run one worker until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: before it begins.
+        DoubleError: another process works under its name.
+    """
+    log = logging.getLogger(f"proact.{name}")
+    set_up_logging(settings.log_format)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A container's first process ignores signals that it has no handler for; nothing is under way yet.
+        signal.signal(number, lambda *_: sys.exit(0))
+    health, metrics = Health(SystemClock()), MetricsRegistry(METRICS.get(name, WORKER_METRICS))
+    server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
+    worker = build(settings, health, metrics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    log.info("%s runs", name, extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
+    worker.run()
+    server.shutdown()
+    log.info("%s stopped", name)
+
+
+def service_main(name: str, build: Build, more: tuple[type[Exception], ...] = ()) -> None:
+    """Run with settings from the environment and ``proact.toml``; the given errors too are said in one line."""
+    if not __debug__:
+        sys.exit("proact: assertions must stay on; do not run Python with -O")
+    mistakes: tuple[type[Exception], ...] = (ConfigError, DoubleError, *more)
+    try:
+        run_service(name, resolve_settings({}), build)
+    except mistakes as error:
+        sys.exit(f"proact: {error}")

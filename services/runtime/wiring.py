@@ -1,0 +1,69 @@
+"""A worker of any service, wired to Kafka and Redis by its settings."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from services.grid import UnsafeGridError
+from services.grid.base import GridUnavailableError
+from services.grid.redis import RedisGrid
+from services.runtime.clock import Clock
+from services.runtime.config import ConfigError, Settings
+from services.runtime.health import Health
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import P, Processor, R
+from services.runtime.sandbox import ProcessSandbox, sandbox_command
+from services.runtime.worker import Ports, Worker, WorkerLimits
+from services.streams import Publisher
+from services.streams.atomic import AtomicPublisher
+from services.streams.kafka import KafkaSource
+from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a service reads, as which group, and the module of the sandbox that its suspects are tried in."""
+
+    topic: str
+    group_id: str
+    sandbox: str
+
+
+def transactional_id(settings: Settings, group_id: str) -> str:
+    """Return the name of this worker's producers: the same when it is started again, so that it fences its old self."""
+    return settings.transactional_id or f"{group_id}-{socket.gethostname()}-{settings.metrics_port}"
+
+
+def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
+    """Connect to Kafka and Redis. Raises ConfigError when Redis is not set up as it must be."""
+    grid = RedisGrid(settings.redis_url, settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
+    try:
+        grid.check()
+    except UnsafeGridError as error:
+        raise ConfigError(str(error)) from None
+    except GridUnavailableError:
+        pass  # waited out by the worker
+    servers = settings.kafka_bootstrap_servers
+    source = KafkaSource(servers, member.group_id, member.topic, settings.session_timeout_ms)
+    publisher: Publisher
+    if settings.guarantee == "exactly_once":
+        name = transactional_id(settings, member.group_id)
+        publisher = AtomicPublisher(lambda: KafkaAtomicProducer(servers, source, name), clock.monotonic_s)
+    else:
+        publisher = RepeatingPublisher(servers, source)
+    command = sandbox_command(member.sandbox)
+    return Ports(source, publisher, grid, clock, lambda outages: ProcessSandbox(command, outages.stay))
+
+
+def build_worker(
+    settings: Settings, processor: Processor[P, R], ports: Ports, health: Health, metrics: MetricsRegistry
+) -> Worker[P, R]:
+    """Wire a worker."""
+    limits = WorkerLimits(
+        batch_records_max=settings.batch_records_max,
+        poll_timeout_s=settings.poll_timeout_ms / 1000,
+        near_cache_bytes=settings.near_cache_mb * 1024 * 1024,
+        breaker_share=settings.breaker_share,
+    )
+    return Worker(processor, ports, health, metrics, limits)

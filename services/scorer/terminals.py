@@ -1,0 +1,55 @@
+"""What the scorer sees of terminals: other workers' profiles, as they stand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.codec.writing import Nullable
+from services.core.card_features import Folded
+from services.core.columns import TransactionColumns, type_bool, type_i64
+from services.core.money import exponents_of
+from services.core.profiles import NEVER_MS, CorruptProfileError, OpenProfiles, open_profiles
+from services.core.terminal_features import fill_terminal_features
+from services.core.terminals import REACH_MS, TERMINAL
+from services.core.windows import TERMINAL_SUMMED, TERMINAL_UNKNOWN
+from services.runtime.processor import LookedUp
+
+
+def see_terminals(columns: TransactionColumns, slot: type_i64, found: LookedUp | None, folded: Folded) -> Nullable:
+    """Fill the terminals' columns of the vectors, and mark what could not be seen.
+
+    Args:
+        columns: n transactions.
+        slot: (n,) the terminal, of those looked up, that each belongs to.
+        found: what was found of them; None where it did not come in time.
+        folded: its vectors and flags are changed in place.
+
+    Returns:
+        (n,) how far the profiles of each terminal's partition were behind the transaction, in ms of event time.
+    """
+    n = len(columns)
+    if found is None:
+        folded.flags[:] |= TERMINAL_UNKNOWN
+        return Nullable(np.zeros(n, np.int64), np.zeros(n, bool))
+    opened, readable = _open(found)
+    known = readable & (found.folded_until_ms != NEVER_MS)
+    scale = 10.0 ** exponents_of(columns.currency)
+    seen = np.where(known[slot], slot, -1)
+    fill_terminal_features(folded.vectors, columns.event_time_ms, scale, seen, opened)
+    folded.flags[~known[slot]] |= TERMINAL_UNKNOWN
+    summed = known[slot] & (opened.truncated_until_ms[slot] > columns.event_time_ms - REACH_MS)
+    folded.flags[summed] |= TERMINAL_SUMMED
+    return Nullable(np.maximum(0, columns.event_time_ms - found.folded_until_ms[slot]), known[slot])
+
+
+def _open(found: LookedUp) -> tuple[OpenProfiles, type_bool]:
+    """Open what was read, and say which of it could be: damage there is found and mended by whoever folds it."""
+    nothing = np.zeros(len(found.profiles), np.int64)
+    readable = np.ones(len(found.profiles), bool)
+    blobs = list(found.profiles)
+    while True:
+        try:
+            return open_profiles(blobs, nothing, TERMINAL), readable
+        except CorruptProfileError as error:
+            for row in error.rows:
+                blobs[row], readable[row] = None, False

@@ -1,0 +1,110 @@
+"""A topic with a member of a group on it, in memory or in Kafka, for the contract of logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from services.streams import Output, Publisher, Records, Source
+from services.streams.admin import KafkaAdmin, TopicPlan
+from services.streams.atomic import AtomicPublisher
+from services.streams.kafka import KafkaSource
+from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, partition_of
+from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
+from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
+
+PARTITIONS = 2
+
+
+@dataclass
+class Log:
+    """A topic with a member of a group on it, whichever the backend."""
+
+    topic: str
+    source: Any
+    publisher: Callable[..., Publisher]
+    """Makes a publisher: of a name for atomic commits, of None for at least once."""
+    send: Callable[[int], None]
+    answers: Callable[[], list[bytes | None]]
+    """What a reader of committed records sees of the topic ``{topic}-out``."""
+    memory: MemoryLog | None = None
+
+
+def memory_log(topic: str) -> Log:
+    memory = MemoryLog(PARTITIONS)
+    source = MemorySource(memory, topic)
+    memory.rebalance({"member": tuple(range(PARTITIONS))})
+
+    def publisher(name: str | None = None, source: MemorySource = source) -> Publisher:
+        if name is None:
+            return MemoryPublisher(memory, source)
+        return AtomicPublisher(lambda: MemoryAtomicProducer(memory, source, name), time.monotonic)
+
+    def send(count: int) -> None:
+        for i in range(count):
+            key = b"key-%d" % (i % 5)
+            memory.append(topic, key, b"%d" % i, 0, partition_of(key, PARTITIONS))
+
+    def answers() -> list[bytes | None]:
+        return [r.value for p in range(PARTITIONS) for r in memory.visible(f"{topic}-out", p)]
+
+    return Log(topic, source, publisher, send, answers, memory)
+
+
+def kafka_log(topic: str, address: str) -> Log:
+    KafkaAdmin(address).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
+    source, sink = KafkaSource(address, f"group-{topic}", topic), KafkaSink(address)
+
+    def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
+        if name is None:
+            return RepeatingPublisher(address, source)
+        return AtomicPublisher(lambda: KafkaAtomicProducer(address, source, name), time.monotonic)
+
+    def send(count: int) -> None:
+        sink.send(topic, [b"key-%d" % (i % 5) for i in range(count)], [b"%d" % i for i in range(count)])
+        assert sink.flush(10)
+
+    def answers() -> list[bytes | None]:
+        reader, found = KafkaReader(address, [f"{topic}-out"], from_beginning=True), []
+        quiet_at = time.monotonic() + 1.0
+        while time.monotonic() < quiet_at:
+            for records in reader.read(0.2):
+                found += records.values
+                quiet_at = time.monotonic() + 1.0
+        reader.close()
+        return found
+
+    return Log(topic, source, publisher, send, answers)
+
+
+def until_assigned(source: Source, count: int = PARTITIONS) -> None:
+    deadline = time.monotonic() + 15
+    while len(source.assignment.partitions) != count:
+        assert time.monotonic() < deadline, "no assignment"
+        source.poll(10, 0.2)
+
+
+def drain(source: Source, count: int) -> list[Records]:
+    batches, deadline = [], time.monotonic() + 15
+    while sum(map(len, batches)) < count:
+        assert time.monotonic() < deadline, f"{sum(map(len, batches))} of {count} records"
+        records = source.poll(7, 0.2)
+        if len(records):
+            batches.append(records)
+    return batches
+
+
+def send(log: Log, count: int) -> None:
+    log.send(count)
+
+
+def outputs(log: Log, *values: bytes) -> list[Output]:
+    return [Output(f"{log.topic}-out", [b"key"] * len(values), list(values))]
+
+
+def start_at_zero(log: Log) -> None:
+    until_assigned(log.source)
+    log.source.start(dict.fromkeys(range(PARTITIONS), 0))

@@ -1,0 +1,173 @@
+"""What only Kafka does: other members, brokers that go away, and settings."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from services.codec.schemas import topics
+from services.streams import StreamsError
+from services.streams.admin import KafkaAdmin, TopicPlan
+from services.streams.clients import ATOMIC, PRODUCER
+from services.streams.committer import SERVE_S, SERVINGS_MAX
+from services.streams.kafka import KafkaSource
+from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
+from tests.contracts.logs import (
+    drain,
+    until_assigned,
+)
+
+
+def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
+    """The format of the client's metadata is its own affair: this test notices when it changes."""
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    with pytest.raises(StreamsError):
+        source.group_metadata()
+    until_assigned(source)
+
+    assert source.group_metadata().startswith(b"CGMDv2:")
+    assert source._member_generation == 1
+    source.close()
+
+
+def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    first, second = (KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2))
+    deadline = time.monotonic() + 20
+    while not (len(first.assignment.partitions) == len(second.assignment.partitions) == 1):
+        assert time.monotonic() < deadline
+        first.poll(1, 0.1)
+        second.poll(1, 0.1)
+
+    assert set(first.assignment.partitions) | set(second.assignment.partitions) == {0, 1}
+    first.close()
+    while len(second.assignment.partitions) < 2:
+        assert time.monotonic() < deadline
+        second.poll(1, 0.1)
+    second.close()
+
+
+def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 1, 1, 131_072)])
+    members = [KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2)]
+    assert not any(member.assignment.member for member in members)
+
+    deadline = time.monotonic() + 20
+    while not all(member.assignment.member for member in members):
+        assert time.monotonic() < deadline
+        for member in members:
+            member.poll(1, 0.1)
+
+    assert sorted(len(member.assignment.partitions) for member in members) == [0, 1]
+    for member in members:
+        member.close()
+
+
+def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
+    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
+    admin.apply([TopicPlan(topic, 2, 1, 131_072)])
+    source, sink = KafkaSource(stack.kafka_address, f"group-{topic}", topic), KafkaSink(stack.kafka_address)
+    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
+    assert sink.flush(10)
+    until_assigned(source, 2)
+    source.start({0: 0, 1: 0})
+    drain(source, 30)
+    extents = admin.extents()
+    ends = {p: extents[topic, p][1] for p in range(2)}
+
+    assert sum(ends.values()) == 30
+    assert admin.group_lags(topic, f"group-{topic}", extents) == ends
+    source.commit({0: ends[0]})
+    source.check()
+    assert admin.group_lags(topic, f"group-{topic}", extents) == {0: 0, 1: ends[1]}
+    assert admin.group_lag(topic, f"group-{topic}") == ends[1]
+    assert admin.group_lag("no-such-topic", "group") is None
+    assert admin.brokers() == 1
+    source.close()
+
+
+def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
+    stack, topic = own_stack(), "card-transactions"
+    source, sink = KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address)
+    until_assigned(source, 3)
+    source.start(dict.fromkeys(range(3), 0))
+    sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
+    assert sink.flush(10)
+    drain(source, 30)
+    source.commit({0: 1})
+    stack.kafka.down()
+    begin = time.monotonic()
+    for offset in (2, 3):
+        with pytest.raises(StreamsError):
+            source.commit({0: offset})
+    with pytest.raises(StreamsError):
+        source.log_states([0])
+    assert time.monotonic() - begin < 6 * SERVINGS_MAX * SERVE_S
+
+    stack.kafka.up(lambda _: None)
+    deadline, states = time.monotonic() + 30, None
+    while states is None:
+        assert time.monotonic() < deadline
+        try:
+            states = source.log_states([0])
+        except StreamsError:
+            source.keep_alive(0.1)
+    source.close()
+
+    assert states[0].committed in (1, 2), (
+        "the commit that was given up may have happened; the one behind it was never sent"
+    )
+
+
+def test_closing_does_not_wait_for_a_commit_that_nobody_answers(own_stack):
+    stack, topic = own_stack(), "card-transactions"
+    source = KafkaSource(stack.kafka_address, "group", topic)
+    until_assigned(source, 3)
+    source.start(dict.fromkeys(range(3), 0))
+    source.commit({0: 0})
+    stack.kafka.down()
+    with pytest.raises(StreamsError):
+        source.commit({0: 0})
+
+    begin = time.monotonic()
+    source.close()
+
+    assert time.monotonic() - begin < 1.0
+
+
+def test_the_reader_sees_every_record_without_a_group(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    sink = KafkaSink(stack.kafka_address)
+    sink.send(topic, [b"%d" % i for i in range(100)], [b"v"] * 100)
+    assert sink.flush(10)
+
+    reader, seen, deadline = KafkaReader(stack.kafka_address, [topic], from_beginning=True), 0, time.monotonic() + 10
+    while seen < 100:
+        assert time.monotonic() < deadline
+        seen += sum(map(len, reader.read(0.2)))
+    reader.close()
+
+    assert seen == 100
+
+
+def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdmin(stack.kafka_address)
+    assert "created" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
+    assert "unchanged" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
+
+    with pytest.raises(Exception, match="has 2 partitions, not 3"):
+        admin.apply([TopicPlan(topic, 3, 1, 131_072)])
+
+
+def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
+    for settings in (PRODUCER, ATOMIC):
+        assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())
