@@ -36,6 +36,8 @@ RESTART_AFTER_S: Final = 0.5
 WORKERS: Final = 3
 CAPACITY_FIRST_PER_S: Final = 3_000.0
 CAPACITY_STEP: Final = 1.25
+CAPACITY_WARM_UP: Final = 2
+CAPACITY_LEAST_PER_S: Final = 100.0
 CAPACITY_LAG_S: Final = 0.3
 """Whoever is further behind an even load does not keep up with it."""
 HELPERS: Final = ("profiler", "router")
@@ -198,17 +200,13 @@ class ChaosSystem:
             time.sleep(0.05)
         return None
 
-    def drained_within(self, timeout_s: float, left: int = 0, *, scorers_only: bool = False) -> float | None:
+    def drained_within(self, timeout_s: float, left: int = 0) -> float | None:
         """Wait until all is committed but for what an even load has just brought; return the seconds, None when it is not."""
         begin_s, own = time.monotonic(), self._settings
         groups = (
-            ((TOPIC, own.group_id),)
-            if scorers_only
-            else (
-                (TOPIC, own.group_id),
-                ("fraud-labels", own.router_group_id),
-                ("terminal-events", own.profiler_group_id),
-            )
+            (TOPIC, own.group_id),
+            ("fraud-labels", own.router_group_id),
+            ("terminal-events", own.profiler_group_id),
         )
         while time.monotonic() - begin_s < timeout_s:
             lags = [self.admin.group_lag(topic, group) for topic, group in groups]
@@ -221,20 +219,29 @@ class ChaosSystem:
         """Return the highest of some even rates at which the victims keep up, with all who watch and break beside them.
 
         A backlog is worked off faster, in larger batches; but what is decided while it comes is what a load is a share of.
+        The first steps are not judged: what is cold is slow, and would be taken for what the machine can do.
 
         Args:
             load: returns transactions for one step at a rate.
         """
-        kept, rate = 0.0, CAPACITY_FIRST_PER_S
-        while True:
-            step = load(rate)
-            self.load.producer.send(step, Pace.at_rate(len(step), rate), flush_s=120)
-            lag = self.admin.group_lag(TOPIC, self._settings.group_id)
-            if self.drained_within(60, scorers_only=True) is None:
-                raise ChaosError("the capacity could not be measured")
-            if lag is None or lag > CAPACITY_LAG_S * rate:
-                return kept or rate
-            kept, rate = rate, CAPACITY_STEP * rate
+        rate = CAPACITY_FIRST_PER_S
+        for _ in range(CAPACITY_WARM_UP):
+            self._keeps_up(load(rate), rate)
+        higher = self._keeps_up(load(rate), rate)
+        while rate > CAPACITY_LEAST_PER_S:
+            following = rate * CAPACITY_STEP if higher else rate / CAPACITY_STEP
+            if self._keeps_up(load(following), following) != higher:
+                return min(rate, following)
+            rate = following
+        raise ChaosError(f"the workers do not keep up with {rate:.0f} transactions a second")
+
+    def _keeps_up(self, step: Traffic, rate: float) -> bool:
+        """Send transactions at an even rate, and return whether the scorers are not behind at their end. Raises ChaosError."""
+        self.load.producer.send(step, Pace.at_rate(len(step), rate), flush_s=120)
+        lag = self.admin.group_lag(TOPIC, self._settings.group_id)
+        if self.drained_within(60) is None:
+            raise ChaosError("the capacity could not be measured")
+        return lag is not None and lag <= CAPACITY_LAG_S * rate
 
     def any_victim(self) -> Victim:
         """Return one of the workers."""
