@@ -203,21 +203,25 @@ class ChaosSystem:
 
     def drained_within(self, timeout_s: float, left: int = 0) -> float | None:
         """Wait until all is committed but for what an even load has just brought; return the seconds, None when it is not."""
-        begin_s, own = time.monotonic(), self._settings
+        begin_s = time.monotonic()
+        while time.monotonic() - begin_s < timeout_s:
+            if all(lag is not None and lag <= left for lag in self._lags()):
+                return time.monotonic() - begin_s
+            time.sleep(0.1)
+        return None
+
+    def _lags(self) -> list[int | None]:
+        """Return how many records wait for each service; None where Kafka does not tell."""
+        own = self._settings
         groups = (
             (TOPIC, own.group_id),
             ("fraud-labels", own.router_group_id),
             ("terminal-events", own.profiler_group_id),
         )
-        while time.monotonic() - begin_s < timeout_s:
-            lags = [self.admin.group_lag(topic, group) for topic, group in groups]
-            if all(lag is not None and lag <= left for lag in lags):
-                return time.monotonic() - begin_s
-            time.sleep(0.1)
-        return None
+        return [self.admin.group_lag(topic, group) for topic, group in groups]
 
     def measure_capacity(self, load: Callable[[float], Traffic]) -> float:
-        """Return the highest of some even rates at which the victims keep up, with all who watch and break beside them.
+        """Return the highest of some even rates at which all services keep up, with all who watch and break beside them.
 
         A backlog is worked off faster, in larger batches; but what is decided while it comes is what a load is a share of.
         The first steps are not judged: what is cold is slow, and would be taken for what the machine can do.
@@ -237,15 +241,15 @@ class ChaosSystem:
         raise ChaosError(f"the workers do not keep up with {rate:.0f} transactions a second")
 
     def _keeps_up(self, step: Traffic, rate: float) -> bool:
-        """Send transactions at an even rate, and return whether the scorers are not behind at their end. Raises ChaosError."""
+        """Send transactions at an even rate, and return whether nobody is behind at their end. Raises ChaosError."""
         self.load.producer.send(step, Pace.at_rate(len(step), rate), flush_s=120)
-        lag = self.admin.group_lag(TOPIC, self._settings.group_id)
+        lags = self._lags()
         if self.drained_within(60) is None:
             raise ChaosError("the capacity could not be measured")
-        return lag is not None and lag <= CAPACITY_LAG_S * rate
+        return all(lag is not None and lag <= CAPACITY_LAG_S * rate for lag in lags)
 
     def _keeps_up_of(self, load: Callable[[float], Traffic], rate: float) -> bool:
-        """Return whether the scorers keep up in any of some tries: another user of the machine spoils one."""
+        """Return whether all keep up in any of some tries: another user of the machine spoils one."""
         return any(self._keeps_up(load(rate), rate) for _ in range(CAPACITY_TRIES))
 
     def any_victim(self) -> Victim:
