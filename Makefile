@@ -11,7 +11,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench parity readme dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench parity benchmark-quality readme dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench: setup ## Measure throughput and latency; the last line is JSON
 
 parity: setup ## Compare features with the Fraud Detection Handbook's, on all of its transactions
 	$(BIN)/proact parity $(HANDBOOK) $(ARGS)
+
+benchmark-quality: setup ## Train and test on the handbook's transactions by its protocol; the last line is JSON
+	@$(BIN)/proact benchmark-quality $(HANDBOOK) $(ARGS)
 
 readme: setup ## Write the README's generated tables anew
 	$(BIN)/python -m services.commands.readme README.md

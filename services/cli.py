@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "router": ("services.commands.workers", "router"),
     "grid": ("services.commands.grid", "grid"),
     "dead-letters": ("services.commands.dead_letters", "dead_letters"),
+    "rules": ("services.commands.rules", "rules"),
     "check": ("services.commands.check", "check"),
     "chaos": ("services.commands.chaos", "chaos"),
     "watch": ("services.commands.watch", "watch"),
@@ -30,6 +31,7 @@ _COMMANDS: Final = {
     "demo": ("services.commands.demo", "demo"),
     "bench": ("services.commands.measure", "bench"),
     "parity": ("services.commands.measure", "parity"),
+    "benchmark-quality": ("services.commands.measure", "benchmark_quality"),
     "settings": ("services.commands.settings", "settings"),
 }
 """Each command's module and name; the module is imported when the command is asked for."""
@@ -45,6 +47,7 @@ _SUMMARIES: Final = {
     "router": "Run routers: bring fraud labels to their terminals.",
     "grid": "Look at the grid, rebuild, verify and resume its partitions.",
     "dead-letters": "Send refused records again.",
+    "rules": "Check rules, try them on history, put them live, take them back.",
     "check": "Prove, record by record, that nothing is lost and nothing twice.",
     "chaos": "Break everything under load, and check.",
     "watch": "Look at decisions and alerts as they happen.",
@@ -56,6 +59,7 @@ _SUMMARIES: Final = {
     "demo": "Show everything at once, and stop it again.",
     "bench": "Measure throughput and latency.",
     "parity": "Compare online features with offline and published ones.",
+    "benchmark-quality": "Compare models with the handbook's published results.",
     "settings": "Show every setting and its value here.",
 }
 

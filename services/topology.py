@@ -13,8 +13,9 @@ def edges() -> list[tuple[str, str, str]]:
 
 def describe_topic(topic: Topic) -> str:
     """Return one line on a topic."""
+    kept = "compacted" if topic.retention_days is None else f"kept {topic.retention_days} days"
     return (
-        f"{topic.name}: key {topic.key}, {topic.partitions} partition{'s'[: topic.partitions != 1]}, kept {topic.retention_days} days, "
+        f"{topic.name}: key {topic.key}, {topic.partitions} partition{'s'[: topic.partitions != 1]}, {kept}, "
         f"schema v{topic.latest.version}, at most {topic.max_message_bytes} bytes"
     )
 

@@ -34,7 +34,19 @@ LAYERS = {
     "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},
     "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
-    "measure": {"core", "codec", "streams", "runtime", "datasets", "simulator", "replay", "observer", "stack"},
+    "measure": {
+        "core",
+        "codec",
+        "streams",
+        "runtime",
+        "datasets",
+        "simulator",
+        "replay",
+        "observer",
+        "stack",
+        "trainer",
+    },
+    "rulebook": {"core", "codec", "streams", "runtime"},
 }
 """What each folder of services/ may import of the others; `commands` and the modules on top may import all."""
 

@@ -104,6 +104,13 @@ BUSINESS: Final = (
             (rate("proact_lookups_missed_total"), "batches without what other services know"),
         ),
     ),
+    (
+        lines("Decisions on which a rule held, by its effect", "ops", (rate("proact_rules_held_total", "effect"), "{{effect}}")),
+        lines(
+            "Rule set that runs, by scorer", "none", ("proact_rule_set_version", "{{instance}}"),
+            ("sum(proact_rule_set_refused)", "scorers that cannot run the live one"),
+        ),
+    ),
 )  # fmt: skip
 
 PIPELINE: Final = (

@@ -21,8 +21,8 @@ from services.paths import data_folder
 
 MAGIC: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
-_TOPIC_KEYS: Final = {"key", "partitions", "retention_days", "max_message_bytes", "producers", "consumers"}
-_OPTIONAL_KEYS: Final = {"record_bytes_max"}
+_TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
+_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Topic:
     name: str
     key: str
     partitions: int
-    retention_days: int
+    retention_days: int | None
+    """None: it is compacted, the last record of each key stays for ever."""
     max_message_bytes: int
     record_bytes_max: int
     producers: tuple[str, ...]
@@ -54,7 +55,7 @@ class Topic:
     versions: tuple[Schema, ...]
 
     def __post_init__(self) -> None:
-        if self.partitions < 1 or self.retention_days < 1:
+        if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
             raise ValueError(f"topic {self.name}: partitions and retention_days must be at least 1")
         if not 0 < self.record_bytes_max <= self.max_message_bytes:
             raise ValueError(f"topic {self.name}: record_bytes_max must lie within max_message_bytes")
@@ -84,12 +85,14 @@ def _load_topic(folder: Path) -> Topic:
     missing, unknown = _TOPIC_KEYS - described.keys(), described.keys() - _TOPIC_KEYS - _OPTIONAL_KEYS
     if missing or unknown:
         raise ValueError(f"{folder.name}/topic.yaml: missing {sorted(missing)}, unknown {sorted(unknown)}")
+    if (described.get("retention_days") is None) != bool(described.get("compacted", False)):
+        raise ValueError(f"{folder.name}/topic.yaml: a topic has retention_days, or it is compacted")
     versions = sorted((_load_schema(folder.name, p) for p in folder.glob("v*.avsc")), key=lambda s: s.version)
     return Topic(
         name=folder.name,
         key=described["key"],
         partitions=described["partitions"],
-        retention_days=described["retention_days"],
+        retention_days=described.get("retention_days"),
         max_message_bytes=described["max_message_bytes"],
         record_bytes_max=described.get("record_bytes_max", described["max_message_bytes"]),
         producers=tuple(described["producers"]),

@@ -1,4 +1,4 @@
-"""``proact bench`` and ``proact parity``."""
+"""``proact bench``, ``proact parity`` and ``proact benchmark-quality``."""
 
 from __future__ import annotations
 
@@ -82,3 +82,31 @@ def parity(settings: Settings, folder: Path, begin: str | None, end: str | None)
     click.echo(found.line())
     if not found.holds:
         raise SystemExit(1)
+
+
+@click.command("benchmark-quality", epilog=example("proact benchmark-quality ../shared/data/handbook --offline"))
+@with_settings("data_folder", "partitions")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--offline", is_flag=True, help="Compute the same features without running services: a minute.")
+def benchmark_quality(settings: Settings, folder: Path, offline: bool) -> None:
+    """Train and test models on the handbook's transactions, by its protocol, with features that came through running services.
+
+    FOLDER holds transactions.parquet. Prints a table beside what was published; the last line is JSON.
+    """
+    from services.datasets.mapping import DatasetError
+    from services.measure.quality import measure_quality
+    from services.measure.replaying import read_recorded
+    from services.runtime.children import ChildError
+    from services.stack.processes import StackError
+    from services.streams import StreamsError
+
+    try:
+        recorded = read_recorded(folder / "transactions.parquet", "handbook")
+        with interruptible():
+            found = measure_quality(recorded, None if offline else settings, progress)
+    except (DatasetError, ChildError, StackError, StreamsError) as error:
+        raise UserError(str(error)) from None
+    click.echo(found.table())
+    click.echo(json.dumps(found.as_json()))
+    if found.leaks:
+        raise UserError(f"too good to be true, something leaks: {', '.join(found.leaks)}")

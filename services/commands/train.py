@@ -19,7 +19,8 @@ _START_MS = 1_750_032_000_000  # 2025-06-16: a fixed day, so that the same seed 
 LABEL_DELAY_DAYS = 14
 
 
-def _history(data: Path | None, mapping: str, cards: int, days: int, seed: int) -> History:
+def history_of(data: Path | None, mapping: str, cards: int, days: int, seed: int) -> History:
+    """Return a file's transactions with their truth, or simulated ones. Raises UserError."""
     from services.datasets.mapping import DatasetError
     from services.trainer.history import file_history, simulated_history
 
@@ -80,7 +81,7 @@ def train(
     from services.trainer.training import train as run
 
     begin_s = time.monotonic()
-    history, costs = _history(data, mapping, cards, days, seed), CostTable()
+    history, costs = history_of(data, mapping, cards, days, seed), CostTable()
     try:
         manifest = release(output, run(history, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
     except (ValueError, OSError) as error:
@@ -110,7 +111,7 @@ def evaluate(model: Path, data: Path | None, mapping: str, cards: int, days: int
 
     try:
         loaded = load_model(model)
-        metrics = run(loaded, _history(data, mapping, cards, days, seed))
+        metrics = run(loaded, history_of(data, mapping, cards, days, seed))
     except (ModelError, ValueError) as error:
         raise UserError(str(error)) from None
     click.echo(json.dumps(metrics))

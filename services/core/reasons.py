@@ -41,7 +41,10 @@ from services.core.features import (
     WEEKEND,
     Feature,
 )
+from services.core.money import format_amount
+from services.core.normals import own_normal
 from services.core.profiles import DAY_MS
+from services.core.what_if import Counterfactual
 
 REASONS_MAX: Final = 3
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -55,6 +58,8 @@ class Reason:
     weight: float
     """Its share of the score, in log-odds."""
     value: float | None
+    normal: float | None
+    """What the feature normally is for this card; None where that says nothing."""
     text: str
 
 
@@ -160,13 +165,22 @@ def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> 
         amount: the formatted billing amount.
     """
     order = np.argsort(-contributions, kind="stable")[:REASONS_MAX]
-    return [
-        Reason(
-            FEATURES[j].name,
-            float(contributions[j]),
-            None if math.isnan(vector[j]) else float(vector[j]),
-            describe(FEATURES[j], float(vector[j]), amount),
-        )
-        for j in order
-        if contributions[j] > 0.0
-    ]
+    return [_reason(j, float(contributions[j]), vector, amount) for j in order.tolist() if contributions[j] > 0.0]
+
+
+def _reason(j: int, weight: float, vector: type_f64, amount: str) -> Reason:
+    feature, value = FEATURES[j], float(vector[j])
+    words = describe(feature, value, amount)
+    if math.isnan(value):
+        return Reason(feature.name, weight, None, None, words)
+    normal, said = own_normal(feature, vector)
+    return Reason(feature.name, weight, value, normal, f"{words}; {said}" if said else words)
+
+
+def describe_counterfactual(found: Counterfactual, currency: str) -> str:
+    """Return what an analyst reads of what would have passed."""
+    if found.amount_minor is not None:
+        return f"would pass at {'or below ' if found.and_below else ''}{format_amount(found.amount_minor, currency)}"
+    if found.changed == "terminal":
+        return "would pass at a terminal without a known fraud"
+    return "would pass at the card's last position"

@@ -18,6 +18,7 @@ from services.core.columns import type_f64
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.policy import Thresholds
 from services.inference.base import ModelError
+from services.inference.forest import Forest, ForestError, Shares
 from services.inference.lean_xgboost import xgboost
 
 MODEL_BYTES_MAX = 64 * 1024 * 1024
@@ -43,8 +44,12 @@ class Manifest:
 class XgboostModel:
     """A verified booster: the :class:`services.inference.Model` of the scorer."""
 
-    def __init__(self, booster: Any, manifest: Manifest) -> None:
+    def __init__(self, booster: Any, manifest: Manifest, raw: bytes) -> None:
         self._booster = booster
+        try:
+            self._shares: Shares | None = Shares.of(Forest.of(raw))
+        except ForestError:
+            self._shares = None  # XGBoost itself explains, at its pace
         # One thread: a worker is one process a core, and a small batch is not worth waking others.
         booster.set_param({"nthread": 1})
         self.manifest = manifest
@@ -61,9 +66,15 @@ class XgboostModel:
         """See :class:`services.inference.Model`. Source: Lundberg et al., TreeSHAP, 2018, as XGBoost computes it."""
         if not len(vectors):
             return np.empty((0, vectors.shape[1]))
+        if self._shares is not None:
+            return self._shares.explain(vectors)
         matrix = xgboost.DMatrix(vectors, nthread=1)
         shares = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
         return np.asarray(shares[:, :-1], np.float64)  # the last column is the bias
+
+    def predict_few(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Model`."""
+        return self.predict(vectors) if self._shares is None else self._shares.forest.scores(vectors)
 
 
 def _read_json(path: Path) -> Any:
@@ -111,7 +122,7 @@ def load_model(folder: Path) -> XgboostModel:
         raise ModelError(f"{path} is not the file that its manifest describes (SHA-256 differs)")
     booster = xgboost.Booster()
     booster.load_model(bytearray(raw))
-    model = XgboostModel(booster, manifest)
+    model = XgboostModel(booster, manifest, raw)
     _check_golden(model, folder / "golden.json")
     return model
 
@@ -136,7 +147,7 @@ def save_model(folder: Path, booster: Any, manifest: dict[str, Any], golden_vect
     (folder / "manifest.json").write_text(json.dumps(asdict(complete), indent=2) + "\n")
     reread = xgboost.Booster()
     reread.load_model(bytearray(raw))
-    scores = XgboostModel(reread, complete).predict(golden_vectors)
+    scores = XgboostModel(reread, complete, raw).predict(golden_vectors)
     golden = {
         "vectors": [[None if np.isnan(x) else float(x) for x in row] for row in golden_vectors],
         "scores": [float(score).hex() for score in scores],

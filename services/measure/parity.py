@@ -20,25 +20,9 @@ from services.core.terminal_features import TERMINAL_COLUMNS
 from services.core.terminals import REACH_MS, fraud_labels
 from services.core.validation import Reject
 from services.datasets.mapping import namespaced_uuid
+from services.datasets.published import PUBLISHED
 from services.streams import Records
 
-PUBLISHED: Final = {
-    "TX_DURING_WEEKEND": "transaction_is_weekend",
-    "TX_DURING_NIGHT": "transaction_is_night",
-    "CUSTOMER_ID_NB_TX_1DAY_WINDOW": "card_count_with_current_1d",
-    "CUSTOMER_ID_AVG_AMOUNT_1DAY_WINDOW": "card_mean_with_current_1d",
-    "CUSTOMER_ID_NB_TX_7DAY_WINDOW": "card_count_with_current_7d",
-    "CUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW": "card_mean_with_current_7d",
-    "CUSTOMER_ID_NB_TX_30DAY_WINDOW": "card_count_with_current_30d",
-    "CUSTOMER_ID_AVG_AMOUNT_30DAY_WINDOW": "card_mean_with_current_30d",
-    "TERMINAL_ID_NB_TX_1DAY_WINDOW": "terminal_known_count_1d",
-    "TERMINAL_ID_RISK_1DAY_WINDOW": "terminal_known_risk_1d",
-    "TERMINAL_ID_NB_TX_7DAY_WINDOW": "terminal_known_count_7d",
-    "TERMINAL_ID_RISK_7DAY_WINDOW": "terminal_known_risk_7d",
-    "TERMINAL_ID_NB_TX_30DAY_WINDOW": "terminal_known_count_30d",
-    "TERMINAL_ID_RISK_30DAY_WINDOW": "terminal_known_risk_30d",
-}
-"""The handbook's column of each feature that it published."""
 MEAN_TOLERANCE: Final = 1e-9
 """Published means are running float sums; ours are exact sums divided once."""
 
@@ -130,6 +114,19 @@ def bits_differ(a: type_f64, b: type_f64) -> type_bool:
     return ((a.view(np.int64) != b.view(np.int64)) & ~(np.isnan(a) & np.isnan(b))).any(axis=1)
 
 
+def _ids(columns: TransactionColumns) -> Any:
+    return np.ascontiguousarray(columns.transaction_id).view("V16").reshape(-1)
+
+
+def online_vectors(columns: TransactionColumns, collected: VectorCollector) -> type_f64:
+    """Return the vector that came out for each transaction, in their order."""
+    ids, vectors = collected.by_id()
+    mine = _ids(columns)
+    at = np.minimum(np.searchsorted(ids, mine), len(ids) - 1)
+    assert np.array_equal(ids[at], mine), "a transaction has no decision"
+    return vectors[at]
+
+
 def compare(recorded: Recorded, features: Path, collected: VectorCollector, namespace: str) -> Parity:
     """Compare online vectors with published and with offline ones.
 
@@ -140,11 +137,7 @@ def compare(recorded: Recorded, features: Path, collected: VectorCollector, name
         namespace: the mapping's namespace of transaction ids.
     """
     columns = recorded.columns
-    ids, online = collected.by_id()
-    mine = np.ascontiguousarray(columns.transaction_id).view("V16").reshape(-1)
-    at = np.searchsorted(ids, mine)
-    assert np.array_equal(ids[np.minimum(at, len(ids) - 1)], mine), "a transaction has no decision"
-    online = online[at]
+    mine, online = _ids(columns), online_vectors(columns, collected)
     offline = compute_offline(columns, fraud_labels(columns, recorded.fraud)).vectors
     unknown = np.isnan(online[:, TERMINAL_COLUMNS[0]])
     offline[np.ix_(unknown, TERMINAL_COLUMNS)] = online[np.ix_(unknown, TERMINAL_COLUMNS)]
@@ -163,7 +156,7 @@ def compare(recorded: Recorded, features: Path, collected: VectorCollector, name
         tolerance = MEAN_TOLERANCE if "mean" in ours else 0.0
         different[ours] = int((gap[compared] > tolerance).sum())
     return Parity(
-        len(ids), int((compared | twins).sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum()),
+        len(online), int((compared | twins).sum()), int(twins.sum()), different, int(bits_differ(online, offline).sum()),
         int(unknown.sum()),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Final
 
 from services.core.policy import Action
+from services.core.rules.engine import EFFECTS
 from services.core.validation import Reject
 from services.core.windows import DEGRADATIONS
 from services.runtime.halting import Cause
@@ -73,6 +74,7 @@ WHAT: Final = Label("what", tuple(DEGRADATIONS))
 CAUSE: Final = Label("cause", ("log", "abandoned", "fenced"))
 STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
+EFFECT: Final = Label("effect", EFFECTS)
 STATE: Final = Label("state", ("running", "halted"))
 HALT_CAUSE: Final = Label("cause", tuple(cause.name for cause in Cause))
 PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
@@ -113,6 +115,9 @@ HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left 
 KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")
 PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
+RULES_HELD = Metric("proact_rules_held_total", COUNTER, "decisions", "on which a rule held, by its effect", (EFFECT,))
+RULE_SET_VERSION = Metric("proact_rule_set_version", GAUGE, "version", "of the rule set that runs; 0: none")
+RULE_SET_REFUSED = Metric("proact_rule_set_refused", GAUGE, "0 or 1", "whether the live rule set cannot be run")
 READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 WORKER_METRICS: Final = (
@@ -122,6 +127,7 @@ WORKER_METRICS: Final = (
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
+    RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -47,6 +47,7 @@ from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import LookedUp, Outcome, P, Prepared, Processor, R
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
+from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.streams import Output, Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
 
@@ -74,6 +75,7 @@ class Ports:
     clock: Clock
     sandbox: Callable[[Outages], Sandbox]
     """Makes a sandbox that shows the group signs of life by the given outages."""
+    upkeep: Upkeep = field(default_factory=NoUpkeep)
 
 
 class Worker(Generic[P, R]):
@@ -84,6 +86,7 @@ class Worker(Generic[P, R]):
     ) -> None:
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
+        self._upkeep = ports.upkeep
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._ownership = Ownership(
@@ -108,6 +111,7 @@ class Worker(Generic[P, R]):
                 self.turn()
             self._ownership.release_all()
         finally:
+            self._upkeep.close()
             self._publisher.close()
             self._source.close()
 
@@ -123,6 +127,7 @@ class Worker(Generic[P, R]):
         self._health.beat()
         most = CAREFUL_BATCH if self._suspects.careful else self._limits.batch_records_max
         try:
+            self._upkeep.turn()
             records = self._source.poll(min(most, self._limits.batch_records_max), self._limits.poll_timeout_s)
             if self._source.assignment.generation != self._outages.generation:
                 self._take_over()
@@ -151,6 +156,7 @@ class Worker(Generic[P, R]):
         self._cache.clear()
         self._health.set("partitions_assigned", False)
         self._ownership.take_over()
+        self._outages.wait_out("kafka", self._upkeep.begin)
         self._suspects.begin(self._ownership.owned, self._limits.batch_records_max)
         self._breaker.forget(self._ownership.halted)
         # A spare, which the group gave nothing, is as ready as one can be.

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import fastavro
 import numpy as np
 
+from services.codec.rule_sets import NO_RULES
 from services.codec.schemas import topics
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import code_text
 from services.codec.writing import Column, ColumnarWriter, Nullable
-from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64, unpack_code
+from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_SET_HASH
-from services.core.money import format_amount
 from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
-from services.core.reasons import Reason, heaviest_reasons
+from services.core.rules.engine import Hits, RuleEngine
 from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
 from services.inference import Model
 from services.runtime.dead_letters import encode_dead_letters
+from services.scorer.explaining import TOLD, Explanation
 from services.streams import Output, Records
 
 DECISIONS, ALERTS = "card-decisions", "card-alerts"
 
+_EMPTY_ARRAY: Final = b"\x00"
 _IDS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
 
 
@@ -41,8 +43,10 @@ class Decided:
     vectors: type_f64
     scores: type_f64
     actions: type_i64
-    contributions: type_f64
-    """(a, features): of those that are not APPROVE, in order."""
+    explanations: Sequence[Explanation]
+    """Of those that are not APPROVE, in order."""
+    hits: Hits | None
+    """What the rules said; None without rules."""
     degraded: type_i64
     """(d,) one bit for each of ``DEGRADATIONS``."""
     behind_ms: Nullable
@@ -60,9 +64,16 @@ class OutputEncoder:
         self._model = model
         self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
-        self._reasons_type = self._array_type(DECISIONS, "reasons")
+        self._told_types = {name: self._array_type(DECISIONS, name) for name in TOLD}
+        self._rules_type = self._array_type(DECISIONS, "rules")
+        self._rules: RuleEngine | None = None
+        self._rule_set_version = NO_RULES
         # A few bits make a few lists: each encoded once.
         self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
+
+    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
+        """Name these rules from the next batch on."""
+        self._rule_set_version, self._rules = version, engine
 
     @staticmethod
     def _array_type(topic: str, field: str) -> object:
@@ -82,16 +93,16 @@ class OutputEncoder:
         outputs = []
         if len(decided):
             alerted = np.flatnonzero(decided.actions != Action.APPROVE)
-            reasons = self._encode_reasons(decided, alerted)
+            told = self._encode_explanations(decided.explanations)
             columns = self._decision_columns(records, decided, now_ms)
-            columns["reasons"] = _scatter(reasons, alerted, len(decided))
+            columns |= {name: _scatter(encoded, alerted, len(decided)) for name, encoded in told.items()}
             # A row for each record is the rule; only with refused or folded records in between are keys picked out.
             whole = len(decided) == len(records)
             keys = records.keys if whole else [records.keys[i] for i in decided.rows.tolist()]
             outputs.append(Output(DECISIONS, keys, self._decisions.write(columns, len(decided))))
             if len(alerted):
                 alert_keys = [keys[i] for i in alerted.tolist()]
-                alerts = self._alert_columns(columns, decided, alerted, reasons)
+                alerts = self._alert_columns(columns, decided, alerted, told)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
             outputs.extend(_terminal_events(decided))
         if len(bad_rows):
@@ -114,6 +125,10 @@ class OutputEncoder:
             "features": decided.vectors,
             "degraded": self._degraded.take(decided.degraded),
             "terminal_behind_ms": decided.behind_ms,
+            "rules": self._encode_rules(decided),
+            "rule_set_version": Nullable(
+                np.full(n, self._rule_set_version, np.int64), np.full(n, self._rule_set_version != NO_RULES)
+            ),
             "repeat": decided.repeat,
             "source_topic": Text.constant(records.topic.encode(), n),
             "source_partition": records.partition[decided.rows],
@@ -122,33 +137,52 @@ class OutputEncoder:
         }
 
     def _alert_columns(
-        self, decisions: dict[str, Column], decided: Decided, alerted: type_i64, reasons: list[bytes]
+        self, decisions: dict[str, Column], decided: Decided, alerted: type_i64, told: dict[str, list[bytes]]
     ) -> dict[str, Column]:
-        shared = (*_IDS, "decision_id", "transaction_id", "event_time_ms", "decided_at_ms", "action", "score")
+        shared = (*_IDS, "rules", "decision_id", "transaction_id", "event_time_ms", "decided_at_ms", "action", "score")
         taken: dict[str, Column] = {}
         for name in shared:
             column = decisions[name]
             assert not isinstance(column, Nullable)
             taken[name] = column.take(alerted) if isinstance(column, Text) else column[alerted]
         columns = decided.columns
-        return taken | {
-            "severity": SEVERITY_OF_ACTION[decided.actions[alerted]],
-            "billing_amount_minor": columns.billing_amount_minor[alerted],
-            "billing_currency": code_text(columns.billing_currency[alerted], 3),
-            "reasons": Text.of(reasons),
-        }
+        return (
+            taken
+            | {
+                "severity": SEVERITY_OF_ACTION[decided.actions[alerted]],
+                "billing_amount_minor": columns.billing_amount_minor[alerted],
+                "billing_currency": code_text(columns.billing_currency[alerted], 3),
+            }
+            | {name: Text.of(encoded) for name, encoded in told.items()}
+        )
 
-    def _encode_reasons(self, decided: Decided, alerted: type_i64) -> list[bytes]:
-        """Encode the reasons of each alerted row: one by one, since they are few."""
-        encoded = []
-        for i, contributions in zip(alerted.tolist(), decided.contributions, strict=True):
-            currency = unpack_code(int(decided.columns.billing_currency[i]))
-            amount = format_amount(int(decided.columns.billing_amount_minor[i]), currency)
-            reasons = heaviest_reasons(contributions, decided.vectors[i], amount)
+    def _encode_rules(self, decided: Decided) -> Text:
+        """Encode which rules held for each row: rows of one kind once, since there are few kinds."""
+        n, hits = len(decided), decided.hits
+        if hits is None or self._rules is None or not hits.held.any():
+            return Text.constant(_EMPTY_ARRAY, n)
+        examples, kind = hits.patterns()
+        encoded = [_EMPTY_ARRAY]
+        for row in examples.tolist():
+            rules = [(self._rules.rule_set.rules[i], effect) for i, effect in hits.of_row(row)]
+            told = [
+                {"rule_id": rule.rule_id, "action": rule.action.name, "effect": effect, "reason": rule.reason}
+                for rule, effect in rules
+            ]
             out = io.BytesIO()
-            fastavro.schemaless_writer(out, self._reasons_type, [_reason_record(reason) for reason in reasons])
+            fastavro.schemaless_writer(out, self._rules_type, told)
             encoded.append(out.getvalue())
-        return encoded
+        return Text.of(encoded).take(kind + 1)
+
+    def _encode_explanations(self, explanations: Sequence[Explanation]) -> dict[str, list[bytes]]:
+        """Encode the explanation of each alerted row, by the name of its field: one by one, since they are few."""
+        told: dict[str, list[bytes]] = {name: [] for name in self._told_types}
+        for explanation in explanations:
+            for name, type_ in self._told_types.items():
+                out = io.BytesIO()
+                fastavro.schemaless_writer(out, type_, [asdict(one) for one in getattr(explanation, name)])
+                told[name].append(out.getvalue())
+        return told
 
 
 def _terminal_events(decided: Decided) -> list[Output]:
@@ -159,13 +193,9 @@ def _terminal_events(decided: Decided) -> list[Output]:
     return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]
 
 
-def _reason_record(reason: Reason) -> dict[str, object]:
-    return {"code": reason.code, "weight": reason.weight, "value": reason.value, "text": reason.text}
-
-
 def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text:
     """Return a column with the given encoded arrays at ``rows`` and the empty array elsewhere."""
-    text = Text.of([b"\x00", *values])
+    text = Text.of([_EMPTY_ARRAY, *values])
     start, length = np.zeros(count, np.int64), np.ones(count, np.int64)
     start[rows], length[rows] = text.start[1:], text.length[1:]
     return Text(text.buffer, start, length)

@@ -11,11 +11,13 @@ from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
 from services.codec.writing import Nullable
 from services.core.card_features import Folded, fold
-from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64, unpack_code
+from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.money import exponents_of
 from services.core.policy import Action
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
+from services.core.rules.engine import RuleEngine
+from services.core.rules.vocabulary import Facts
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS, REPEAT
 from services.inference import Model
@@ -23,6 +25,7 @@ from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, notices, without_killers
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.scorer.explaining import Explainer
 from services.scorer.outputs import Decided, OutputEncoder
 from services.scorer.terminals import see_terminals
 from services.streams import Records
@@ -66,6 +69,12 @@ class ScorerProcessor:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._encoder = OutputEncoder(model)
+        self._rules: RuleEngine | None = None
+
+    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
+        """Decide by these rules from the next batch on; None for no rules."""
+        self._rules = engine
+        self._encoder.adopt_rules(version, engine)
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
@@ -137,20 +146,24 @@ class ScorerProcessor:
         scores = self.model.predict(vectors)
         actions = self.model.thresholds.actions(scores)
         columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
+        hits = None
+        if self._rules is not None:
+            hits = self._rules.hits(Facts(columns, vectors, scores))
+            actions = self._rules.actions(actions, hits)
         return Decided(
             columns=columns,
             rows=prepared.rows[emitted],
             vectors=vectors,
             scores=scores,
             actions=actions,
-            contributions=self._explain(vectors, actions),
+            explanations=Explainer(self.model, self._rules).explain(
+                columns, vectors, np.flatnonzero(actions != Action.APPROVE)
+            ),
+            hits=hits,
             degraded=_degraded(flags),
             behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
             repeat=(flags & REPEAT) != 0,
         )
-
-    def _explain(self, vectors: type_f64, actions: type_i64) -> type_f64:
-        return self.model.explain(vectors[actions != Action.APPROVE])
 
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
@@ -166,6 +179,9 @@ class ScorerProcessor:
             metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
+        if decided.hits is not None:
+            for effect, count in decided.hits.effects().items():
+                metrics.add(m.RULES_HELD, count, effect)
         metrics.observe(m.SCORES, decided.scores)
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]

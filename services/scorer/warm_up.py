@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, TransactionColumns, pack_code
+from services.core.features import FEATURES
+from services.core.policy import Action
+from services.core.rules.engine import RuleEngine
+from services.core.rules.rule_set import Rule, RuleSet
+from services.core.rules.vocabulary import Facts
 from services.grid import Found
 from services.runtime.lookups import LookupPlan
 from services.runtime.processor import LookedUp
+from services.scorer.explaining import Explainer
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
 from services.streams import Records
 
@@ -40,6 +47,26 @@ def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
     return plan.resolve([Found([None] * len(lookup.keys), _AT_MS) for lookup in plan.lookups])
 
 
+_RULES: Final = RuleSet(
+    (
+        Rule(
+            "warm-up",
+            "transaction.amount > 1 && transaction.card_id in ['x'] || has(score)",
+            Action.BLOCK,
+            percentage=50,
+        ),
+    )
+)
+
+
+def _warm_explanations(processor: ScorerProcessor) -> None:
+    """Compile what only a transaction needs that is not approved, and what only rules need."""
+    columns, vectors = _transactions(2), np.ones((2, len(FEATURES)))
+    engine = RuleEngine(_RULES)
+    engine.hits(Facts(columns, vectors, np.zeros(2)))
+    Explainer(processor.model, engine).explain(columns, vectors, np.arange(2))
+
+
 def warm_up(processor: ScorerProcessor) -> None:
     """Compile every kernel of the scorer, on a batch with good and bad records; what it decides is thrown away."""
     columns = _transactions(8)
@@ -52,6 +79,7 @@ def warm_up(processor: ScorerProcessor) -> None:
     outcome = processor.decide(first, [None] * len(first.cards), _found(first), np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
     processor.decide(again, outcome.profiles, _found(again), np.arange(n) % 2 == 0, _AT_MS)
+    _warm_explanations(processor)
 
 
 if __name__ == "__main__":

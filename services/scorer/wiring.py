@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from services.inference.artifact import XgboostModel, load_model
@@ -13,7 +14,8 @@ from services.runtime.config import Settings
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.wiring import Membership, build_ports, build_worker
+from services.runtime.rule_sets import RuleSetFollower
+from services.runtime.wiring import Membership, build_ports, build_worker, transactional_id
 from services.runtime.worker import Worker
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
@@ -47,6 +49,8 @@ def membership(settings: Settings, sandbox: str = SANDBOX) -> Membership:
 
 def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedTransactions, ScoredOutcome]:
     """Build everything. Raises ConfigError and ModelError."""
-    processor = build_processor(settings, health, metrics)
-    ports = build_ports(settings, SystemClock(), membership(settings))
+    processor, clock, member = build_processor(settings, health, metrics), SystemClock(), membership(settings)
+    worker = transactional_id(settings, member.group_id)
+    follower = RuleSetFollower(settings.kafka_bootstrap_servers, worker, clock, metrics, processor.adopt_rules)
+    ports = replace(build_ports(settings, clock, member), upkeep=follower)
     return build_worker(settings, processor, ports, health, metrics)

@@ -31,14 +31,17 @@ class TopicPlan:
 
     name: str
     partitions: int
-    retention_days: int
+    retention_days: int | None
+    """None: it is compacted."""
     max_message_bytes: int
 
     @property
     def config(self) -> dict[str, str]:
         """The topic's settings that differ from the broker's defaults."""
-        return {
-            "retention.ms": str(self.retention_days * DAY_MS),
+        kept = {"cleanup.policy": "compact"}
+        if self.retention_days is not None:
+            kept = {"retention.ms": str(self.retention_days * DAY_MS)}
+        return kept | {
             "max.message.bytes": str(self.max_message_bytes),
             # Retention goes by whole segments, so they must not be longer than what a topic may outlive.
             "segment.ms": str(DAY_MS),

@@ -12,7 +12,6 @@ from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, descri
 
 _READER: Final = {
     "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": 10,  # a reader that measures latency must not add to it
     "fetch.min.bytes": 1,
     "queued.max.messages.kbytes": 65_536,
 }
@@ -21,17 +20,26 @@ _READER: Final = {
 class KafkaReader:
     """Reads all partitions of some topics, from their beginning or from their end, as of its construction."""
 
-    def __init__(self, bootstrap_servers: str, topics: Sequence[str], *, from_beginning: bool) -> None:
-        self._consumer = Consumer(COMMON | OUTSIDER | _READER | {"bootstrap.servers": bootstrap_servers})
+    def __init__(
+        self, bootstrap_servers: str, topics: Sequence[str], *, from_beginning: bool, fetch_wait_ms: int = 10
+    ) -> None:
+        # A broker answers as soon as there is a byte; how often an idle one is asked is what the wait says.
+        own = {"bootstrap.servers": bootstrap_servers, "fetch.wait.max.ms": fetch_wait_ms}
+        self._consumer = Consumer(COMMON | OUTSIDER | _READER | own)
         self._topics = tuple(topics)
         try:
             partitions = [tp for topic in topics for tp in self._partitions(topic)]
+            highs = []
             for tp in partitions:
                 low, high = self._consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S)
                 tp.offset = low if from_beginning else high
+                highs.append(high)
         except KafkaException as error:
             raise StreamsError(f"Kafka at {bootstrap_servers}: {describe(error)}") from None
         self._consumer.assign(partitions)
+        self._left = {
+            (tp.topic, tp.partition): high for tp, high in zip(partitions, highs, strict=True) if tp.offset < high
+        }
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         metadata = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
@@ -49,6 +57,15 @@ class KafkaReader:
             mine = [m for m in messages if m.error() is None and m.topic() == topic]
             if mine:
                 yield to_records(topic, mine)
+
+    def caught_up(self) -> bool:
+        """Whether all that was there at construction has been read."""
+        if self._left:
+            wanted = [TopicPartition(topic, partition) for topic, partition in self._left]
+            for tp in self._consumer.position(wanted):
+                if tp.offset >= self._left[tp.topic, tp.partition]:
+                    del self._left[tp.topic, tp.partition]
+        return not self._left
 
     def close(self) -> None:
         """Release the client."""

@@ -1,0 +1,179 @@
+"""The same transaction, but for one thing: vectors that are scored again to say what would have passed.
+
+A vector holds what is needed to compute itself anew for another amount: sums are of integers, so they come out of means and ratios
+exactly, and what is computed here has the same bits as a fold of the other amount would give (deviations aside, which agree to their
+last digits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numba import njit
+
+from services.core.columns import type_bool, type_f64, type_i64
+from services.core.features import (
+    AMOUNT,
+    AMOUNT_DEVIATION,
+    AMOUNT_TO_LARGEST,
+    AMOUNT_TO_MEAN,
+    AMOUNT_TO_MEDIAN,
+    COUNT_WITH_CURRENT,
+    DISTINCT_COUNTRIES,
+    FEATURES,
+    FIRST_FRAUD_DAYS,
+    KM_FROM_LAST,
+    KM_PER_HOUR,
+    KNOWN_RISK,
+    LAST_FRAUD_DAYS,
+    MEAN_WITH_CURRENT,
+)
+
+_AT: Final = {(f.entity, f.aggregate, f.window_ms): j for j, f in enumerate(FEATURES)}
+_CHANGING: Final = (AMOUNT, MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_TO_LARGEST, AMOUNT_TO_MEDIAN, AMOUNT_DEVIATION)
+
+
+def _of_amount() -> type_i64:
+    """Return, for each feature that changes with the amount: where it is, its aggregate, and where mean and count of its window are."""
+    found = []
+    for j, feature in enumerate(FEATURES):
+        if feature.aggregate in _CHANGING:
+            of_window = [
+                _AT.get(("card", one, feature.window_ms), -1) for one in (MEAN_WITH_CURRENT, COUNT_WITH_CURRENT)
+            ]
+            needs = feature.aggregate in (MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_DEVIATION)
+            assert not needs or min(of_window) >= 0, f"{feature.name} needs mean and count of its window"
+            found.append((j, feature.aggregate, *of_window))
+    return np.array(found, np.int64)
+
+
+_OF_AMOUNT: Final = _of_amount()
+_GRID: Final = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02])
+"""Shares of the amount that are tried first."""
+_REFINED: Final = 6
+"""How many amounts between the highest that passes and the one above it are tried then."""
+
+Passes = Callable[[type_f64, type_i64], type_bool]
+"""Says of each of some vectors (n, features) and billing amounts (n,) whether they would be approved."""
+
+
+def vectors_at_amounts(vector: type_f64, amount_minor: int, scale: float, others_minor: type_i64) -> type_f64:
+    """Return what the vector would be at other billing amounts, shape (n, features).
+
+    Args:
+        vector: (features,) of the transaction as it was.
+        amount_minor: its billing amount; above 0, since ratios of nothing say nothing.
+        scale: the minor units in a major unit.
+        others_minor: (n,) the other amounts.
+    """
+    found = np.repeat(vector[None, :], len(others_minor), axis=0)
+    _change_amounts(_OF_AMOUNT, float(amount_minor), scale, others_minor, found)
+    return found
+
+
+@njit(cache=True)
+def _change_amounts(features: type_i64, amount: float, scale: float, others: type_i64, vectors: type_f64) -> None:
+    for i in range(len(others)):
+        other = np.float64(others[i])
+        for j, aggregate, _, _ in features:
+            was = vectors[i, j]
+            if aggregate == AMOUNT:
+                vectors[i, j] = other / scale
+            elif aggregate == AMOUNT_TO_LARGEST and was > 0.0:
+                vectors[i, j] = other / np.rint(amount / was)
+            elif aggregate == AMOUNT_TO_MEDIAN and was > 0.0:
+                vectors[i, j] = other / (np.rint(2.0 * amount / was) / 2.0)
+        # Means last: what comes out of them is needed before they change.
+        for kind in (AMOUNT_TO_MEAN, AMOUNT_DEVIATION, MEAN_WITH_CURRENT):
+            for j, aggregate, mean_at, count_at in features:
+                if aggregate == kind:
+                    total = np.rint(vectors[i, mean_at] * vectors[i, count_at] * scale) - amount
+                    count = vectors[i, count_at] - 1.0
+                    vectors[i, j] = _with_mean(aggregate, vectors[i, j], amount, other, total, count) / (
+                        scale if aggregate == MEAN_WITH_CURRENT else 1.0
+                    )
+
+
+@njit(cache=True)
+def _with_mean(aggregate: int, was: float, amount: float, other: float, total: float, count: float) -> float:
+    """Return a feature that is made of a window's sum and number before this transaction, at another amount."""
+    if aggregate == MEAN_WITH_CURRENT:
+        return (total + other) / (count + 1.0)
+    if np.isnan(was) or count <= 0.0 or total <= 0.0:
+        return was
+    mean = total / count
+    if aggregate == AMOUNT_TO_MEAN:
+        return other / mean
+    return (other - mean) * (was / (amount - mean)) if amount != mean else was
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """One thing that, had it been different, would have let a transaction pass."""
+
+    changed: str
+    """amount, terminal or place."""
+    amount_minor: int | None
+    """The highest amount found that passes."""
+    and_below: bool
+    """Whether all lower amounts that were tried pass, too."""
+
+
+def counterfactual(vector: type_f64, amount_minor: int, scale: float, passes: Passes) -> Counterfactual | None:
+    """Return what would have let a transaction pass, scored again to be sure; None where nothing that is tried does."""
+    found = _by_amount(vector, amount_minor, scale, passes)
+    if found is not None:
+        return found
+    without = np.stack([_changed(vector, change) for change in _CHANGES.values()])
+    passing = passes(without, np.full(len(without), amount_minor, np.int64))
+    return next((Counterfactual(name, None, False) for name, yes in zip(_CHANGES, passing, strict=True) if yes), None)
+
+
+def _round_down(amounts: type_f64) -> type_i64:
+    """Return amounts with two significant digits: what people read as a limit."""
+    size = 10.0 ** np.maximum(0.0, np.floor(np.log10(np.maximum(amounts, 1.0))) - 1.0)
+    return (np.floor(amounts / size) * size).astype(np.int64)
+
+
+def _by_amount(vector: type_f64, amount_minor: int, scale: float, passes: Passes) -> Counterfactual | None:
+    tried = np.unique(_round_down(_GRID * amount_minor))[::-1]
+    tried = tried[(tried > 0) & (tried < amount_minor)]
+    if not len(tried):
+        return None
+    passing = passes(vectors_at_amounts(vector, amount_minor, scale, tried), tried)
+    if not passing.any():
+        return None
+    at = int(np.argmax(passing))
+    above = int(tried[at - 1]) if at else amount_minor
+    between = np.unique(_round_down(np.linspace(tried[at], above, _REFINED + 2)[1:-1]))[::-1]
+    between = between[(between > tried[at]) & (between < above)]
+    best = int(tried[at])
+    if len(between):
+        again = passes(vectors_at_amounts(vector, amount_minor, scale, between), between)
+        # From below, as far as everything passes.
+        fails = np.flatnonzero(~again)
+        higher = between[fails[-1] + 1 :] if len(fails) else between
+        best = int(higher[0]) if len(higher) else best
+    return Counterfactual("amount", best, bool(passing[at:].all()))
+
+
+_NO_FRAUD: Final = {
+    j: 0.0 if f.aggregate == KNOWN_RISK else np.nan
+    for j, f in enumerate(FEATURES)
+    if f.aggregate in (KNOWN_RISK, FIRST_FRAUD_DAYS, LAST_FRAUD_DAYS)
+}
+_SAME_PLACE: Final = {
+    j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (KM_FROM_LAST, KM_PER_HOUR, DISTINCT_COUNTRIES)
+}
+_CHANGES: Final = {"terminal": _NO_FRAUD, "place": _SAME_PLACE}
+
+
+def _changed(vector: type_f64, change: dict[int, float]) -> type_f64:
+    changed = vector.copy()
+    for j, value in change.items():
+        if not np.isnan(vector[j]):
+            changed[j] = value
+    return changed

@@ -1,0 +1,255 @@
+"""A forest of trees as arrays, with numba kernels that score and explain few rows in microseconds.
+
+XGBoost is made for many rows: a single one costs it 164 microseconds to score and 12,000 to explain (100 trees of depth 6). Here a
+row walks through arrays; and what a leaf adds to each feature's share depends only on which of the features on its path the row agrees
+with, of which there are few: so all these shares are computed once, when the model is loaded, and looked up afterwards.
+
+Source: Yang, *Fast TreeSHAP: Accelerating SHAP Value Computation for Trees*, 2021 (version 2 there), for the shares of Lundberg,
+Erion, Lee, *Consistent Individualized Feature Attribution for Tree Ensembles*, 2018, weighted by the trees' covers as XGBoost does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from services.core.columns import type_f64
+
+PATH_FEATURES_MAX: Final = 10
+"""Distinct features between a root and a leaf: the table of a leaf grows with two to that power."""
+BLOCK: Final = 16
+"""Rows that are explained together: a leaf's table is in the processor's cache for all but the first of them."""
+
+
+class ForestError(Exception):
+    """The trees cannot be explained from tables: a path is too long, or a split is not by a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """A booster's trees, as XGBoost's JSON holds them; the nodes of all trees one after the other."""
+
+    root: np.ndarray
+    """(trees,) the first node of each tree."""
+    left: np.ndarray
+    """(nodes,) where a smaller value goes; -1 at a leaf."""
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    """(nodes,) float32: of a leaf, its value."""
+    missing_left: np.ndarray
+    """(nodes,) whether a missing value goes to the left."""
+    cover: np.ndarray
+    """(nodes,) the sum of hessians that training saw there."""
+    base_margin: float
+    """Log-odds before the first tree."""
+    features: int
+
+    @classmethod
+    def of(cls, raw: bytes) -> Forest:
+        """Read XGBoost's JSON. Raises ForestError."""
+        learner = json.loads(raw)["learner"]
+        parameters = learner["learner_model_param"]
+        trees = learner["gradient_booster"]["model"]["trees"]
+        if any(any(tree["split_type"]) for tree in trees):
+            raise ForestError("a tree splits by categories")
+        sizes = [len(tree["left_children"]) for tree in trees]
+        root = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+
+        def joined(name: str, dtype: type) -> np.ndarray:
+            return np.concatenate([np.array(tree[name], dtype) for tree in trees])
+
+        def children(name: str) -> np.ndarray:
+            shift = np.repeat(root, sizes)
+            own = joined(name, np.int32)
+            return np.where(own < 0, -1, own + shift).astype(np.int32)
+
+        base = float(str(parameters["base_score"]).strip("[]"))
+        return cls(
+            root, children("left_children"), children("right_children"), joined("split_indices", np.int32),
+            joined("split_conditions", np.float32), joined("default_left", np.bool_), joined("sum_hessian", np.float64),
+            math.log(base / (1.0 - base)), int(parameters["num_feature"]),
+        )  # fmt: skip
+
+    @property
+    def arrays(self) -> Any:
+        """What the kernels walk through."""
+        return self.left, self.right, self.feature, self.threshold, self.missing_left
+
+    def scores(self, vectors: type_f64) -> type_f64:
+        """Return the probability that each row's log-odds stand for; XGBoost takes this last step in single precision."""
+        return 1.0 / (1.0 + np.exp(-self.margins(vectors)))
+
+    def margins(self, vectors: type_f64) -> type_f64:
+        """Return the log-odds of each row of (n, features), added up as XGBoost does, in single precision."""
+        out = np.empty(len(vectors), np.float64)
+        _margins(self.arrays, self.root, np.float32(self.base_margin), vectors, out)
+        return out
+
+
+@njit(cache=True)
+def _goes_left(trees: Any, node: int, vector: type_f64) -> bool:
+    _, _, feature, threshold, missing_left = trees
+    value = vector[feature[node]]
+    if np.isnan(value):
+        return bool(missing_left[node])
+    return bool(np.float32(value) < threshold[node])
+
+
+@njit(cache=True)
+def _margins(trees: Any, root: np.ndarray, base: float, vectors: type_f64, out: type_f64) -> None:
+    left, right, _, threshold, _ = trees
+    for i in range(len(vectors)):
+        total = np.float32(base)
+        for tree in range(len(root)):
+            node = root[tree]
+            while left[node] >= 0:
+                node = left[node] if _goes_left(trees, node, vectors[i]) else right[node]
+            total += threshold[node]
+        out[i] = total
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What each leaf adds to the share of each feature on its path, for every way in which a row can agree with that path.
+
+    The distinct features of a path are numbered from the root on, so all paths through a node agree on the numbers above it, and
+    which of them a row agrees with is passed down from node to node, a bit for each.
+    """
+
+    forest: Forest
+    bit: np.ndarray
+    """(nodes,) of the node's feature; negative where a node above splits by the same one."""
+    leaf: np.ndarray
+    """(leaves,) the node of each leaf."""
+    first_feature: np.ndarray
+    """(leaves + 1,) where each leaf's distinct features begin."""
+    path_feature: np.ndarray
+    first_share: np.ndarray
+    """(leaves,) where each leaf's table begins: of every set of bits, a share for each of its features."""
+    share: np.ndarray
+    """float32."""
+
+    @classmethod
+    def of(cls, forest: Forest) -> Shares:
+        """Compute the tables of all leaves. Raises ForestError."""
+        bit = np.zeros(len(forest.left), np.int64)
+        leaves, first_feature, first_share, path_feature, tables, size = [], [0], [], [], [], 0
+        for leaf, path in (path for root in forest.root.tolist() for path in _paths(forest, root)):
+            distinct, fractions = _distinct(forest, path)
+            if len(distinct) > PATH_FEATURES_MAX:
+                raise ForestError(f"a path has {len(distinct)} distinct features, more than {PATH_FEATURES_MAX}")
+            seen: set[int] = set()
+            for node, _ in path:
+                feature = int(forest.feature[node])
+                own = 1 << distinct.index(feature)
+                bit[node] = -own if feature in seen else own
+                seen.add(feature)
+            table = np.empty((2 ** len(distinct), len(distinct)))
+            _fill_table(np.array(fractions), float(forest.threshold[leaf]), table)
+            tables.append(table.astype(np.float32).reshape(-1))
+            leaves.append(leaf)
+            path_feature += distinct
+            first_feature.append(len(path_feature))
+            first_share.append(size)
+            size += table.size
+        return cls(
+            forest, bit, np.array(leaves, np.int64), np.array(first_feature, np.int64),
+            np.array(path_feature, np.int64), np.array(first_share, np.int64), np.concatenate(tables),
+        )  # fmt: skip
+
+    def explain(self, vectors: type_f64) -> type_f64:
+        """Return each feature's share of each row's log-odds, shape (n, features)."""
+        out = np.zeros((len(vectors), self.forest.features))
+        tables = self.leaf, self.first_feature, self.path_feature, self.first_share, self.share
+        _explain(self.forest.arrays, self.bit, tables, vectors, out)
+        return out
+
+
+def _paths(forest: Forest, root: int) -> list[tuple[int, list[tuple[int, bool]]]]:
+    """Return each leaf of a tree, with the nodes above it and the way that leads on."""
+    found, todo = [], [(root, [])]  # type: ignore[var-annotated]
+    while todo:
+        node, path = todo.pop()
+        if forest.left[node] < 0:
+            found.append((node, path))
+            continue
+        todo.append((int(forest.right[node]), [*path, (node, False)]))
+        todo.append((int(forest.left[node]), [*path, (node, True)]))
+    return found
+
+
+def _distinct(forest: Forest, path: list[tuple[int, bool]]) -> tuple[list[int], list[float]]:
+    """Return a path's distinct features, and for each the share of training rows that take its edges."""
+    fraction: dict[int, float] = {}
+    for node, to_left in path:
+        below = forest.left[node] if to_left else forest.right[node]
+        feature = int(forest.feature[node])
+        fraction[feature] = fraction.get(feature, 1.0) * float(forest.cover[below] / forest.cover[node])
+    return list(fraction), list(fraction.values())
+
+
+@njit(cache=True)
+def _fill_table(fractions: type_f64, value: float, table: type_f64) -> None:
+    """Fill a leaf's table: row ``m`` for the rows that agree with the features whose bits are in ``m``.
+
+    The share of feature i is the sum over the sets S of other features of |S|! (d - |S| - 1)! / d! times the product of what is known
+    of S and of the fractions of the rest. The sums over sets of one size are the coefficients of a product of linear factors.
+    """
+    d = len(fractions)
+    weights = np.empty(d)
+    for k in range(d):
+        weights[k] = math.gamma(k + 1.0) * math.gamma(float(d - k)) / math.gamma(d + 1.0)
+    coefficients = np.empty(d)
+    for agreed in range(2**d):
+        for i in range(d):
+            coefficients[:] = 0.0
+            coefficients[0] = 1.0
+            degree = 0
+            for j in range(d):
+                if j == i:
+                    continue
+                degree += 1
+                one = 1.0 if agreed >> j & 1 else 0.0
+                for k in range(degree, 0, -1):
+                    coefficients[k] = coefficients[k] * fractions[j] + coefficients[k - 1] * one
+                coefficients[0] *= fractions[j]
+            total = 0.0
+            for k in range(d):
+                total += weights[k] * coefficients[k]
+            known = 1.0 if agreed >> i & 1 else 0.0
+            table[agreed, i] = (known - fractions[i]) * total * value
+
+
+@njit(cache=True)
+def _agree(trees: Any, bit: np.ndarray, vector: type_f64, agreed: np.ndarray) -> None:
+    """Fill with which features of the path above each node a row agrees; 0 at the roots, where it is left as it is."""
+    left, right, _, _, _ = trees
+    for node in range(len(left)):  # a node comes behind the one above it
+        if left[node] < 0:
+            continue
+        own, before = bit[node], agreed[node]
+        taken, other = (left[node], right[node]) if _goes_left(trees, node, vector) else (right[node], left[node])
+        agreed[taken] = before | own if own > 0 else before
+        agreed[other] = before if own > 0 else before & ~(-own)
+
+
+@njit(cache=True)
+def _explain(trees: Any, bit: np.ndarray, tables: Any, vectors: type_f64, out: type_f64) -> None:
+    leaf, first_feature, path_feature, first_share, share = tables
+    agreed = np.zeros((BLOCK, len(bit)), np.int64)
+    for first in range(0, len(vectors), BLOCK):
+        rows = min(BLOCK, len(vectors) - first)
+        for i in range(rows):
+            _agree(trees, bit, vectors[first + i], agreed[i])
+        for k in range(len(leaf)):
+            begin, width = first_feature[k], first_feature[k + 1] - first_feature[k]
+            for i in range(rows):
+                at = first_share[k] + agreed[i, leaf[k]] * width
+                for j in range(width):
+                    out[first + i, path_feature[begin + j]] += share[at + j]

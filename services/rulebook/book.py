@@ -1,0 +1,130 @@
+"""All rule sets, as people work with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.codec.records import UndecodableError, decode_record
+from services.codec.rule_sets import (
+    ACKS,
+    NO_RULES,
+    RULE_SETS,
+    RuleSetAck,
+    live_record,
+    rule_set_fields,
+    saved_record,
+)  # fmt: skip
+from services.core.rules.rule_set import RuleSet
+from services.runtime.clock import Clock
+from services.runtime.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all
+from services.streams import StreamsError
+from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
+
+SILENT_AFTER_S: Final = 3 * HEARD_EVERY_S
+"""A worker that has said nothing for so long is not waited for."""
+FLUSH_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Waited:
+    """What became of waiting for the workers."""
+
+    running: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why a worker cannot run it."""
+
+
+class Rulebook:
+    """Reads the topic once, and writes to it. One at a time: two who save at once would take the same version."""
+
+    def __init__(self, bootstrap_servers: str, clock: Clock) -> None:
+        """Raises StreamsError."""
+        self._servers, self._clock = bootstrap_servers, clock
+        self.log = RuleSetLog()
+        reader = KafkaReader(bootstrap_servers, [RULE_SETS], from_beginning=True)
+        self.log.add(read_all(reader))
+        reader.close()
+
+    def save(self, rule_set: RuleSet, author: str) -> int:
+        """Save a rule set as the next version, and return it; the newest version again if it is the same. Raises StreamsError."""
+        newest = self.log.saved.get(self.log.newest)
+        fields = rule_set_fields(rule_set)
+        if newest is not None and all(newest[name] == value for name, value in fields.items()):
+            return self.log.newest
+        version = self.log.newest + 1
+        self._send(*saved_record(version, rule_set, author, self._clock.now_ms()))
+        return version
+
+    def put_live(self, version: int, author: str) -> None:
+        """Say that a version is live from now on; 0 for none. Raises StreamsError."""
+        self._send(*live_record(version, author, self._clock.now_ms()))
+
+    def before(self) -> int:
+        """Return the version before the live one; 0 if there is none."""
+        return max((version for version in self.log.saved if version < self.log.live), default=NO_RULES)
+
+    def _send(self, key: bytes, value: bytes) -> None:
+        sink = KafkaSink(self._servers)
+        sink.send(RULE_SETS, [key], [value])
+        acknowledged = sink.flush(FLUSH_S)
+        sink.close()
+        if not acknowledged:
+            raise StreamsError(f"Kafka did not take the record within {FLUSH_S:.0f} s")
+        self.log.add([value])
+
+    def acks(self) -> list[RuleSetAck]:
+        """Return what each worker said last. Raises StreamsError."""
+        reader = KafkaReader(self._servers, [ACKS], from_beginning=True)
+        heard = _Heard()
+        while not reader.caught_up():
+            heard.read(reader, 0.2)
+        reader.close()
+        return heard.sorted()
+
+    def wait(self, version: int, wait_s: float) -> Waited:
+        """Wait until every worker that is heard of runs a version, or cannot. Raises StreamsError."""
+        reader = KafkaReader(self._servers, [ACKS], from_beginning=True)
+        heard, until_s = _Heard(), self._clock.monotonic_s() + wait_s
+        try:
+            while True:
+                heard.read(reader, 0.05)
+                found = _sorted_out(heard.sorted(), version, self._clock.now_ms())
+                if (reader.caught_up() and not found.waiting) or self._clock.monotonic_s() > until_s:
+                    return found
+        finally:
+            reader.close()
+
+
+@dataclass(slots=True)
+class _Heard:
+    """The last word of each worker."""
+
+    acks: dict[bytes, RuleSetAck] = field(default_factory=dict)
+
+    def read(self, reader: KafkaReader, timeout_s: float) -> None:
+        for records in reader.read(timeout_s):
+            for key, value in zip(records.keys, records.values, strict=True):
+                self.acks.pop(key or b"", None)
+                if value is not None:
+                    try:
+                        self.acks[key or b""] = RuleSetAck(**decode_record(value)[1])
+                    except (UndecodableError, TypeError):
+                        continue
+
+    def sorted(self) -> list[RuleSetAck]:
+        return sorted(self.acks.values(), key=lambda ack: ack.worker)
+
+
+def _sorted_out(acks: list[RuleSetAck], version: int, now_ms: int) -> Waited:
+    found = Waited()
+    for ack in acks:
+        if ack.version == version:
+            found.running.append(ack.worker)
+        elif ack.refused_version == version:
+            found.refused[ack.worker] = ack.error or "it does not say why"
+        elif now_ms - ack.heard_ms < 1000 * SILENT_AFTER_S:
+            found.waiting.append(ack.worker)
+    return found

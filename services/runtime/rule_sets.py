@@ -1,0 +1,162 @@
+"""Rule sets as they are announced: all saved versions, which one is live, and a worker that keeps up and says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.codec.records import UndecodableError, decode_record
+from services.codec.rule_sets import ACKS, NO_RULES, RULE_SETS, RuleSetAck, rule_set_of
+from services.core.rules.engine import RuleEngine
+from services.core.rules.syntax import RuleError
+from services.runtime import catalogue as m
+from services.runtime.clock import Clock
+from services.runtime.logs import fields
+from services.runtime.metrics import MetricsRegistry
+from services.streams import StreamsError
+from services.streams.reader import KafkaReader
+from services.streams.sink import KafkaSink
+
+log = logging.getLogger("proact.rules")
+
+HEARD_EVERY_S: Final = 5.0
+"""How often a worker says what it runs."""
+CATCH_UP_S: Final = 0.2
+FETCH_WAIT_MS: Final = 500
+"""How long the broker keeps a question open while nothing is announced."""
+
+
+@dataclass(slots=True)
+class RuleSetLog:
+    """What the topic of rule sets says."""
+
+    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """The SAVED record of every version."""
+    live: int = NO_RULES
+    live_since_ms: int = 0
+
+    def add(self, values: Iterable[bytes | None]) -> None:
+        """Take records in their order; what is not one of them is passed over."""
+        for value in values:
+            try:
+                schema, record = decode_record(value or b"")
+            except UndecodableError:
+                continue
+            if schema.topic != RULE_SETS:
+                continue
+            if record["kind"] == "SAVED":
+                self.saved[record["version"]] = record
+            else:
+                self.live, self.live_since_ms = record["version"], record["at_ms"]
+
+    @property
+    def newest(self) -> int:
+        """The highest version that was saved."""
+        return max(self.saved, default=NO_RULES)
+
+
+def read_all(reader: KafkaReader, timeout_s: float = CATCH_UP_S) -> list[bytes | None]:
+    """Return the values of everything that was there when a reader was made. Raises StreamsError."""
+    values: list[bytes | None] = []
+    while not reader.caught_up():
+        for records in reader.read(timeout_s):
+            values.extend(records.values)
+    return values
+
+
+Adopt = Callable[[int, RuleEngine | None], None]
+"""Takes the version that is live from now on, and its engine; none for no rules."""
+
+
+class RuleSetFollower:
+    """Keeps one worker's rules up to date; see :class:`services.runtime.upkeep.Upkeep`."""
+
+    def __init__(
+        self, bootstrap_servers: str, worker: str, clock: Clock, metrics: MetricsRegistry, adopt: Adopt
+    ) -> None:
+        self._servers, self._worker, self._clock, self._metrics, self._adopt = (
+            bootstrap_servers,
+            worker,
+            clock,
+            metrics,
+            adopt,
+        )
+        self._log = RuleSetLog()
+        self._reader: KafkaReader | None = None
+        self._sink: KafkaSink | None = None
+        self._running, self._since_ms = NO_RULES, 0
+        self._refused: tuple[int, str] | None = None
+        self._heard_at_s = 0.0
+
+    def begin(self) -> None:
+        """See :class:`services.runtime.upkeep.Upkeep`."""
+        if self._sink is not None:
+            return
+        if self._reader is None:
+            self._reader = KafkaReader(self._servers, [RULE_SETS], from_beginning=True, fetch_wait_ms=FETCH_WAIT_MS)
+        self._log.add(read_all(self._reader))
+        self._sink = KafkaSink(self._servers)
+        self._since_ms = self._clock.now_ms()
+        self._change()
+        self._acknowledge()
+
+    def turn(self) -> None:
+        """See :class:`services.runtime.upkeep.Upkeep`."""
+        if self._reader is None or self._sink is None:
+            return
+        came = False
+        for records in self._reader.read(0.0):
+            self._log.add(records.values)
+            came = True
+        if came:
+            self._change()
+        if came or self._clock.monotonic_s() - self._heard_at_s > HEARD_EVERY_S:
+            self._acknowledge()
+
+    def close(self) -> None:
+        """See :class:`services.runtime.upkeep.Upkeep`."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._sink is not None:
+            self._send(self._worker.encode(), None)
+            self._sink.close()
+
+    def _change(self) -> None:
+        """Run what is live, if it can be run: else go on with what ran before, and say so."""
+        live = self._log.live
+        if live == self._running or (self._refused is not None and self._refused[0] == live):
+            return
+        try:
+            engine = RuleEngine(rule_set_of(self._log.saved[live])) if live != NO_RULES else None
+        except (RuleError, KeyError) as error:
+            why = f"version {live} was never saved" if isinstance(error, KeyError) else str(error)
+            self._refuse(live, why)
+            return
+        self._adopt(live, engine)
+        self._running, self._since_ms, self._refused = live, self._clock.now_ms(), None
+        self._metrics.set(m.RULE_SET_VERSION, live)
+        self._metrics.set(m.RULE_SET_REFUSED, 0)
+        rules = 0 if engine is None else len(engine.rule_set.rules)
+        log.info("runs a rule set", extra=fields(version=live, rules=rules))
+
+    def _refuse(self, version: int, why: str) -> None:
+        self._refused = version, why
+        log.error("cannot run the live rule set", extra=fields(version=version, running=self._running, error=why))
+        self._metrics.set(m.RULE_SET_REFUSED, 1)
+
+    def _acknowledge(self) -> None:
+        self._heard_at_s = self._clock.monotonic_s()
+        version, why = self._refused or (None, None)
+        ack = RuleSetAck(self._worker, self._running, self._since_ms, self._clock.now_ms(), version, why)
+        self._send(*ack.record())
+
+    def _send(self, key: bytes, value: bytes | None) -> None:
+        """Say it, if Kafka is there: what is not heard now is said again in a while."""
+        assert self._sink is not None
+        try:
+            self._sink.send(ACKS, [key], [value])
+            self._sink.flush(1.0 if value is None else 0.0)
+        except StreamsError as error:
+            log.warning("what this worker runs could not be said", extra=fields(error=str(error)))

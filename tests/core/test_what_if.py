@@ -1,0 +1,103 @@
+"""What would have been: vectors at other amounts against a fold of those amounts, and what is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from services.core.features import AMOUNT_DEVIATION, FEATURE_NAMES, FEATURES
+from services.core.money import exponents_of
+from services.core.normals import own_normal
+from services.core.offline import compute_offline
+from services.core.reasons import describe_counterfactual
+from services.core.what_if import Counterfactual, counterfactual, vectors_at_amounts
+from tests.generators import random_events, to_columns
+
+AMOUNT = FEATURE_NAMES.index("transaction_amount")
+RISK = FEATURE_NAMES.index("terminal_known_risk_7d")
+KMH = FEATURE_NAMES.index("card_km_per_hour")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_vector_at_another_amount_is_what_the_fold_of_that_amount_gives(seed):
+    rng = np.random.default_rng(seed)
+    columns = to_columns(random_events(seed, 120, cards=2, late_share=0.1))
+    vectors = compute_offline(columns).vectors
+    scale = 10.0 ** exponents_of(columns.billing_currency)
+    exact = [j for j, f in enumerate(FEATURES) if f.aggregate != AMOUNT_DEVIATION]
+
+    paid = np.flatnonzero(columns.billing_amount_minor > 0)  # below nothing there is nothing to try
+
+    for row in rng.choice(paid, 25).tolist():
+        was = int(columns.billing_amount_minor[row])
+        other = int(rng.integers(1, 2 * was + 2))
+        changed = columns.billing_amount_minor.copy()
+        changed[row] = other
+        expected = compute_offline(replace(columns, billing_amount_minor=changed)).vectors[row]
+        found = vectors_at_amounts(vectors[row], was, float(scale[row]), np.array([other]))[0]
+
+        np.testing.assert_array_equal(found[exact], expected[exact])
+        np.testing.assert_allclose(found, expected, rtol=1e-6, equal_nan=True)
+
+
+def a_vector(amount_minor: int) -> np.ndarray:
+    vector = np.full(len(FEATURES), np.nan)
+    vector[[j for j, name in enumerate(FEATURE_NAMES) if "count_with_current" in name]] = 1.0
+    vector[[j for j, name in enumerate(FEATURE_NAMES) if "mean_with_current" in name]] = amount_minor / 100
+    vector[AMOUNT], vector[RISK], vector[KMH] = amount_minor / 100, 0.5, 900.0
+    return vector
+
+
+def test_the_highest_amount_that_passes_is_told_and_it_does_pass():
+    found = counterfactual(a_vector(41_200), 41_200, 100.0, lambda tried, _: tried[:, AMOUNT] <= 187.0)
+
+    assert found is not None
+    assert found.changed == "amount"
+    assert found.amount_minor is not None
+    assert 16_000 <= found.amount_minor <= 18_700
+    assert found.and_below
+    assert describe_counterfactual(Counterfactual("amount", 18_000, True), "EUR") == "would pass at or below 180.00 EUR"
+
+
+def test_lower_amounts_that_do_not_pass_are_not_promised():
+    found = counterfactual(
+        a_vector(41_200), 41_200, 100.0, lambda tried, _: (tried[:, AMOUNT] <= 187.0) & (tried[:, AMOUNT] > 50.0)
+    )
+
+    assert found is not None
+    assert not found.and_below
+    assert describe_counterfactual(found, "EUR").startswith("would pass at 1")
+
+
+@pytest.mark.parametrize(("column", "changed"), [(RISK, "terminal"), (KMH, "place")])
+def test_something_else_is_changed_where_no_amount_passes(column, changed):
+    found = counterfactual(a_vector(41_200), 41_200, 100.0, lambda tried, _: tried[:, column] == 0.0)
+
+    assert found is not None
+    assert (found.changed, found.amount_minor) == (changed, None)
+    assert describe_counterfactual(found, "EUR").startswith("would pass at")
+
+
+@pytest.mark.parametrize("amount_minor", [0, 1, 41_200])
+def test_nothing_is_told_where_nothing_passes(amount_minor):
+    assert (
+        counterfactual(a_vector(amount_minor), amount_minor, 100.0, lambda tried, _: np.zeros(len(tried), bool)) is None
+    )
+
+
+def test_every_feature_is_compared_with_what_is_normal_for_the_card():
+    vector = a_vector(41_200)
+    count, mean = FEATURE_NAMES.index("card_count_with_current_30d"), FEATURE_NAMES.index("card_mean_with_current_30d")
+    vector[count], vector[mean] = 11.0, (10 * 38.20 + 412.0) / 11
+
+    told = {feature.name: own_normal(feature, vector) for feature in FEATURES}
+
+    assert told["transaction_amount"] == (pytest.approx(38.20), "this card's 30-day mean is 38.20")
+    assert told["card_amount_to_mean_30d"] == (1.0, "this card's 30-day mean is 38.20")
+    assert told["card_sum_1d"][0] == pytest.approx(38.20 / 3)
+    assert told["card_count_10m"][0] == pytest.approx(10 / 30 / 144)
+    assert told["card_seconds_since_last"] == (pytest.approx(259_200), "normally 72 hours")
+    assert told["transaction_hour"] == (None, "")
+    assert all(own_normal(feature, a_vector(100)) == (None, "") for feature in FEATURES)

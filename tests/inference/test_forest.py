@@ -1,0 +1,115 @@
+"""The kernels over a forest's arrays, against XGBoost itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import xgboost
+
+from services.core.offline import compute_offline
+from services.inference import FEW_PRECISION
+from services.inference.artifact import load_model
+from services.inference.forest import PATH_FEATURES_MAX, Forest, ForestError, Shares
+from services.inference.released import newest_model
+from services.simulator.generate import simulate
+
+
+def random_rows(seed: int, count: int, features: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 2, (count, features))
+    rows[rng.random(rows.shape) < 0.2] = np.nan
+    return rows
+
+
+def trained(seed: int, features: int = 8, **parameters) -> xgboost.Booster:
+    rows = random_rows(seed, 2_000, features)
+    labels = (np.nan_to_num(rows[:, 0]) * np.nan_to_num(rows[:, 1]) + np.nan_to_num(rows[:, 2]) > 1) | np.isnan(
+        rows[:, 3]
+    )
+    settings = {"objective": "binary:logistic", "nthread": 1, "seed": seed, "base_score": 0.5, **parameters}
+    return xgboost.train(settings, xgboost.DMatrix(rows, label=labels), num_boost_round=20)
+
+
+def raw(booster: xgboost.Booster) -> bytes:
+    return bytes(booster.save_raw("json"))
+
+
+@pytest.mark.parametrize(
+    ("seed", "parameters"),
+    [(1, {"max_depth": 6}), (2, {"max_depth": 3}), (3, {"max_depth": 1}), (4, {"base_score": 0.1})],
+)
+def test_margins_have_the_bits_of_xgboosts(seed, parameters):
+    booster = trained(seed, **parameters)
+    rows = random_rows(seed + 100, 3_000, 8)
+
+    margins = Forest.of(raw(booster)).margins(rows)
+
+    expected = booster.predict(xgboost.DMatrix(rows), output_margin=True)
+    np.testing.assert_allclose(margins, expected, rtol=0, atol=0 if parameters.get("base_score") is None else 1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6, 9])
+def test_shares_are_xgboosts(depth):
+    booster = trained(5, max_depth=depth)
+    rows = random_rows(6, 500, 8)
+
+    shares = Shares.of(Forest.of(raw(booster))).explain(rows)
+
+    expected = booster.predict(xgboost.DMatrix(rows), pred_contribs=True)[:, :-1]
+    np.testing.assert_allclose(shares, expected, atol=2e-5)
+
+
+def test_shares_are_those_of_their_definition():
+    """Every order in which the features could have become known, one by one: the slow obvious twin."""
+    booster = trained(7, features=4, max_depth=4)
+    forest = Forest.of(raw(booster))
+    row = random_rows(8, 1, 4)[0]
+
+    def value(node: int, known: frozenset[int]) -> float:
+        if forest.left[node] < 0:
+            return float(forest.threshold[node])
+        feature, below = int(forest.feature[node]), (int(forest.left[node]), int(forest.right[node]))
+        if feature in known:
+            x = row[feature]
+            to_left = bool(forest.missing_left[node]) if np.isnan(x) else np.float32(x) < forest.threshold[node]
+            return value(below[0] if to_left else below[1], known)
+        return sum(forest.cover[b] / forest.cover[node] * value(b, known) for b in below)
+
+    def total(known: frozenset[int]) -> float:
+        return sum(value(int(root), known) for root in forest.root)
+
+    shares = np.zeros(4)
+    for order in itertools.permutations(range(4)):
+        for at, feature in enumerate(order):
+            before = frozenset(order[:at])
+            shares[feature] += (total(before | {feature}) - total(before)) / math.factorial(4)
+
+    np.testing.assert_allclose(Shares.of(forest).explain(row[None])[0], shares, atol=1e-5)
+
+
+def test_the_released_model_is_scored_and_explained_by_the_kernels():
+    folder = newest_model()
+    booster = xgboost.Booster(model_file=str(folder / "model.json"))
+    forest = Forest.of((folder / "model.json").read_bytes())
+    rows = np.abs(random_rows(9, 2_000, forest.features)) * 30
+
+    np.testing.assert_array_equal(forest.margins(rows), booster.predict(xgboost.DMatrix(rows), output_margin=True))
+    expected = booster.predict(xgboost.DMatrix(rows[:300]), pred_contribs=True)[:, :-1]
+    np.testing.assert_allclose(load_model(folder).explain(rows[:300]), expected, atol=1e-4)
+
+
+def test_a_few_rows_are_scored_as_well_as_promised():
+    model = load_model(newest_model())
+    rows = compute_offline(simulate(400, 20, 10, 1_767_225_600_000).columns).vectors
+
+    np.testing.assert_allclose(model.predict_few(rows), model.predict(rows), rtol=FEW_PRECISION)
+
+
+def test_a_path_through_too_many_features_is_refused():
+    booster = trained(11, features=30, max_depth=16, min_child_weight=0, gamma=0)
+
+    with pytest.raises(ForestError, match=f"more than {PATH_FEATURES_MAX}"):
+        Shares.of(Forest.of(raw(booster)))
