@@ -55,8 +55,13 @@ demo-compose: setup up ## Start the containers, send a month of traffic and some
 	@$(BIN)/proact report --prometheus-url http://127.0.0.1:$(PROMETHEUS_PORT)
 	@echo "It goes on running: make logs, make events, make down."
 
-test: setup ## Run every test but those of docker-compose.yml, on a real Kafka and a real Redis
+test: setup ## Run every test but those of docker-compose.yml, on a real Kafka and a real Redis; ARGS="-k rules" for some
+ifdef ARGS
 	$(BIN)/python -m pytest --ignore tests/compose $(ARGS)
+else
+	$(BIN)/python -m pytest --ignore tests/compose -m "not alone" --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --ignore tests/compose -m alone
+endif
 
 test-compose: setup ## Run the tests of docker-compose.yml, in a project and on ports of their own
 	$(BIN)/python -m pytest tests/compose $(ARGS)

@@ -24,12 +24,15 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a Kafka or a Redis: by a fixture, or as the real side of a contract."""
+    """Mark what runs on a Kafka or a Redis, by a fixture or as the real side of a contract; and what needs the machine for itself."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
         if real or {"stack", "own_stack"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
+            item.add_marker("alone")
+        elif {"chaos", "integration", "compose"} & set(item.path.parts):
+            item.add_marker("alone")
 
 
 def new_stack(folder: Path) -> EmbeddedStack | ContainerStack:

@@ -105,7 +105,10 @@ BUSINESS: Final = (
         ),
     ),
     (
-        lines("Decisions on which a rule held, by its effect", "ops", (rate("proact_rules_held_total", "effect"), "{{effect}}")),
+        lines(
+            "By whose word, and rules that held by their effect", "ops",
+            (rate("proact_decided_by_total", "voice"), "{{voice}}"), (rate("proact_rules_held_total", "effect"), "rule {{effect}}"),
+        ),
         lines(
             "Rule set that runs, by scorer", "none", ("proact_rule_set_version", "{{instance}}"),
             ("sum(proact_rule_set_refused)", "scorers that cannot run the live one"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from services.paths import data_folder
 
 ACTIONS = ("APPROVE", "CHALLENGE", "REVIEW", "BLOCK")
 """From the mildest to the most severe."""
+ANOMALY_TOLERANCE = 1e-8
+"""Anomaly scores are rounded to nine digits."""
 SHARE_TOLERANCE = 1e-4
 """Of log-odds: XGBoost adds up in single precision."""
 
@@ -25,20 +28,58 @@ def released_folders() -> list[Path]:
     return [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
 
 
+@dataclass(frozen=True)
+class Released:
+    """One released model, as the checker reads it."""
+
+    booster: xgboost.Booster
+    cuts: list[float]
+    names: list[str]
+    strange: Strangeness
+
+    @classmethod
+    def of(cls, folder: Path, manifest: dict[str, Any]) -> Released:
+        """Read a folder."""
+        booster = xgboost.Booster()
+        booster.load_model(str(folder / "model.json"))
+        cuts = [manifest["thresholds"][name] for name in ("challenge", "review", "block")]
+        strange = Strangeness(json.loads((folder / "anomaly.json").read_text()))
+        return cls(booster, cuts, manifest["feature_names"], strange)
+
+
+class Strangeness:
+    """The anomaly model, walked tree by tree for all rows at once."""
+
+    def __init__(self, read: dict[str, Any]) -> None:
+        self._read = {name: np.array(value) for name, value in read.items()}
+        self.review = float(read["review"])
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the anomaly score of each row."""
+        r = self._read
+        known = np.where(np.isnan(rows), r["typical"], rows).astype(np.float32)
+        depth = np.zeros(len(rows))
+        for root in r["root"].tolist():
+            node = np.full(len(rows), root)
+            while (inner := np.flatnonzero(r["left"][node] >= 0)).size:
+                at = node[inner]
+                smaller = known[inner, r["feature"][at]] <= r["cut"][at].astype(np.float32)
+                node[inner] = np.where(smaller, r["left"][at], r["right"][at])
+            depth += r["depth"][node]
+        return 2.0 ** (-depth / (len(r["root"]) * float(r["usual_depth"])))
+
+
 class Scoring:
     """The released models that decisions name, scored and explained with XGBoost itself."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._models: dict[tuple[str, str], tuple[xgboost.Booster, list[float], list[str]]] = {}
+        self._models: dict[tuple[str, str], Released] = {}
         for folder in folders:
             manifest = json.loads((folder / "manifest.json").read_text())
-            booster = xgboost.Booster()
-            booster.load_model(str(folder / "model.json"))
-            cuts = [manifest["thresholds"][name] for name in ("challenge", "review", "block")]
-            self._models[manifest["name"], manifest["version"]] = booster, cuts, manifest["feature_names"]
+            self._models[manifest["name"], manifest["version"]] = Released.of(folder, manifest)
 
     def check(self, decisions: Sequence[dict[str, Any]], verdict: Verdict) -> None:
-        """Blame every decision whose score, action or reasons are not its model's on its recorded vector."""
+        """Blame every decision whose scores, action or reasons are not its model's on its recorded vector."""
         by_model: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for decision in decisions:
             by_model[decision["model"], decision["model_version"]].append(decision)
@@ -46,14 +87,27 @@ class Scoring:
             if name not in self._models:
                 verdict.blame("wrong-decision", f"by a model that is not released: {name}")
                 continue
-            booster, cuts, features = self._models[name]
-            scores = booster.predict(xgboost.DMatrix(np.array([d["features"] for d in mine])), validate_features=False)
-            for decision, score in zip(mine, scores.astype(np.float64).tolist(), strict=True):
-                action = _with_rules(ACTIONS[sum(cut <= score for cut in cuts)], decision)
-                if (decision["score"], decision["action"]) != (score, action):
-                    said = f"{decision['action']} {decision['score']}"
-                    verdict.blame("wrong-decision", f"{_position(decision)}: {said}, the model says {action} {score}")
-            _check_reasons(booster, features, [d for d in mine if d["action"] != "APPROVE"], verdict)
+            released = self._models[name]
+            rows = np.array([d["features"] for d in mine])
+            scores = released.booster.predict(xgboost.DMatrix(rows), validate_features=False)
+            for decision, score, strange in zip(
+                mine, scores.astype(np.float64).tolist(), released.strange.of(rows).tolist(), strict=True
+            ):
+                _check_action(released, decision, score, strange, verdict)
+            _check_reasons(released.booster, released.names, [d for d in mine if d["action"] != "APPROVE"], verdict)
+
+
+def _check_action(released: Released, decision: dict[str, Any], score: float, strange: float, verdict: Verdict) -> None:
+    by_model = ACTIONS[sum(cut <= score for cut in released.cuts)]
+    looked_at = "REVIEW" if by_model == "APPROVE" and decision["anomaly_score"] >= released.strange.review else by_model
+    action = _with_rules(looked_at, decision)
+    voice = "RULE" if action != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
+    right = (score, action, voice) == (decision["score"], decision["action"], decision["decided_by"])
+    if not right or abs(strange - decision["anomaly_score"]) > ANOMALY_TOLERANCE:
+        said = f"{decision['action']} {decision['score']} {decision['anomaly_score']} by {decision['decided_by']}"
+        verdict.blame(
+            "wrong-decision", f"{_position(decision)}: {said}; it should be {action} {score} {strange} by {voice}"
+        )
 
 
 def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dict[str, Any]], verdict: Verdict) -> None:

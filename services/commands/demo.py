@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,20 @@ DAMAGED = 25
 """Records that no producer should send, put among the others to show what becomes of them."""
 ANSWER_TIMEOUT_S = 60.0
 LAG_EVERY_S = 0.5
+RULES = {
+    "rules": [
+        {
+            "id": "large-online",
+            "when": "transaction.entry_mode == 'ECOMMERCE' && transaction.amount > 2 * card.mean_with_current_30d && transaction.amount > 60",
+            "action": "CHALLENGE",
+            "reason": "more than twice the usual, online",
+        }
+    ]
+}
+"""What goes live while the traffic flows."""
+RULES_AFTER = 0.3
+"""Of the live part."""
+ALERTS_SHOWN = 3
 
 
 @click.command(epilog=example("proact demo --rate 500 --seconds 20"))
@@ -42,6 +57,7 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     The last line is one JSON object. It uses ports of its own and a folder below the data folder, nothing else.
     """
     from services.measure.session import running_session
+    from services.observer.view import alert_line
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
@@ -53,6 +69,9 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     except (StackError, StreamsError, ChildError) as error:
         raise UserError(str(error)) from None
     _summary(result)
+    for alert in list(session.tally.recent_alerts)[-ALERTS_SHOWN:]:
+        click.echo(f"  {alert_line(alert)}")
+    click.echo("Everything that was started is stopped.")
     click.echo(json.dumps(result))
 
 
@@ -65,7 +84,7 @@ def _traffic(seed: int, live: int) -> tuple[Traffic, Traffic]:
 
 
 class _Sender(threading.Thread):
-    """Sends from a thread of its own, so that the observer never waits for it."""
+    """Does something in a thread of its own, so that the observer never waits for it."""
 
     def __init__(self, work: Any) -> None:
         super().__init__(name="sender", daemon=True)
@@ -101,14 +120,48 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
             assert session.tally.last_at_s
             throughput = session.answered / (session.tally.last_at_s - begin_s)
             batches = len(session.tally.latencies_ms)
+            change = _RuleChange(session, RULES_AFTER * len(live) / rate)
+            change.start()
             _phase(
                 session, view, producer, f"live traffic, {rate:,.0f} a second",
                 lambda: producer.send(live, Pace.at_rate(len(live), rate), labels=labels, stop=stopped.is_set),
             )  # fmt: skip
+            change.join(ANSWER_TIMEOUT_S)
     finally:
         stopped.set()
         sink.close()
-    return _result(session, producer.sent, (month, live), throughput, batches)
+    return _result(session, producer.sent, (month, live), throughput, batches) | {"rule_change": change.result()}
+
+
+class _RuleChange(_Sender):
+    """Puts rules live while the traffic flows, and measures until the last scorer runs them."""
+
+    def __init__(self, session: Session, after_s: float) -> None:
+        super().__init__(self._change)
+        self._session, self._after_s, self._took_s = session, after_s, 0.0
+
+    def _change(self) -> None:
+        from services.core.rules.rule_set import read_rule_set
+        from services.rulebook.book import Rulebook
+        from services.runtime.clock import SystemClock
+
+        time.sleep(self._after_s)
+        book = Rulebook(self._session.settings.kafka_bootstrap_servers, SystemClock())
+        self._session.tally.rules = Counter()
+        begin_s = time.monotonic()
+        version = book.save(read_rule_set(RULES), "demo")
+        book.put_live(version, "demo")
+        waited = book.wait(version, ANSWER_TIMEOUT_S)
+        self._took_s = time.monotonic() - begin_s
+        progress(
+            f"a rule set went live in {len(waited.running)} scorer within {self._took_s:.2f} s: {RULES['rules'][0]['when']}"
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Return what came of it. Raises UserError when nothing did."""
+        if self.error is not None or self.is_alive():
+            raise UserError(f"the rules did not go live: {self.error or 'no scorer says so'}")
+        return {"took_s": round(self._took_s, 3), "decided": sum((self._session.tally.rules or Counter()).values())}
 
 
 def _send_month(producer: TransactionProducer, month: Traffic, labels: LabelFeed, stopped: threading.Event) -> None:
@@ -191,4 +244,8 @@ def _summary(result: dict[str, Any]) -> None:
     click.echo(
         f"{result['recall']:>9.0%} of frauds not approved; {result['precision']:.0%} of what was not approved is fraud"
     )
-    click.echo("Everything that was started is stopped.")
+    change = result["rule_change"]
+    click.echo(
+        f"{change['took_s']:>9.2f} s until a rule set that changed under way ran everywhere; it then decided on {change['decided']:,}"
+    )
+    click.echo("The latest alerts:")

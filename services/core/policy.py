@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from services.core.columns import type_f64, type_i64, type_u8
+from services.core.columns import type_bool, type_f64, type_i64, type_u8
 
 
 class Action(IntEnum):
@@ -18,6 +18,15 @@ class Action(IntEnum):
     CHALLENGE = 1
     REVIEW = 2
     BLOCK = 3
+
+
+class Voice(IntEnum):
+    """Whose word a decision was; in the order of the Avro enum."""
+
+    MODEL = 0
+    ANOMALY = 1
+    """The model approved, and the transaction is unlike all that was seen: people look at it."""
+    RULE = 2
 
 
 SEVERITY_OF_ACTION: Final = np.array([0, 0, 1, 2], np.int64)
@@ -39,6 +48,11 @@ class Thresholds:
     def actions(self, scores: type_f64) -> type_i64:
         """Return the :class:`Action` of each score."""
         return np.searchsorted([self.challenge, self.review, self.block], scores, side="right").astype(np.int64)
+
+
+def look_at_strange(actions: type_i64, strange: type_bool) -> type_i64:
+    """Return what is done: what would be approved and is strange goes to review; all else stays."""
+    return np.where(strange & (actions == Action.APPROVE), np.int64(Action.REVIEW), actions)
 
 
 _NAMESPACE: Final = np.frombuffer(bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635"), np.uint8)

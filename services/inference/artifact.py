@@ -1,4 +1,4 @@
-"""A released model on disk: ``model.json``, ``manifest.json``, ``golden.json``, verified before it scores anything.
+"""A released model on disk: ``model.json``, ``anomaly.json``, ``manifest.json``, ``golden.json``, verified before it scores anything.
 
 XGBoost scores permuted columns without complaint, so the manifest's feature names, their order and their hash are
 compared with the running code's. The golden rows must score the same, bit for bit, before the model is used.
@@ -17,8 +17,9 @@ import numpy as np
 from services.core.columns import type_f64
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.policy import Thresholds
-from services.inference.base import ModelError
+from services.inference.base import Anomaly, ModelError
 from services.inference.forest import Forest, ForestError, Shares
+from services.inference.isolation import IsolationForest
 from services.inference.lean_xgboost import xgboost
 
 MODEL_BYTES_MAX = 64 * 1024 * 1024
@@ -34,6 +35,7 @@ class Manifest:
     feature_set_hash: str
     thresholds: dict[str, float]
     sha256: str
+    anomaly_sha256: str
     xgboost_version: str
     trained_at: str
     training: dict[str, Any]
@@ -44,8 +46,8 @@ class Manifest:
 class XgboostModel:
     """A verified booster: the :class:`services.inference.Model` of the scorer."""
 
-    def __init__(self, booster: Any, manifest: Manifest, raw: bytes) -> None:
-        self._booster = booster
+    def __init__(self, booster: Any, anomaly: Anomaly, manifest: Manifest, raw: bytes) -> None:
+        self._booster, self.anomaly = booster, anomaly
         try:
             self._shares: Shares | None = Shares.of(Forest.of(raw))
         except ForestError:
@@ -112,45 +114,65 @@ def load_model(folder: Path) -> XgboostModel:
         ModelError: a file is missing or was changed, the features differ, or a golden row scores differently.
     """
     manifest = load_manifest(folder)
-    path = folder / "model.json"
+    raw = _read_verified(folder / "model.json", manifest.sha256)
+    anomaly = IsolationForest.of(
+        _read_verified(folder / "anomaly.json", manifest.anomaly_sha256), len(manifest.feature_names)
+    )
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(raw))
+    model = XgboostModel(booster, anomaly, manifest, raw)
+    _check_golden(model, folder / "golden.json")
+    return model
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
     if not path.is_file():
         raise ModelError(f"{path} is missing")
     raw = path.read_bytes()
     if len(raw) > MODEL_BYTES_MAX:
         raise ModelError(f"{path} has {len(raw)} bytes, more than {MODEL_BYTES_MAX}")
-    if hashlib.sha256(raw).hexdigest() != manifest.sha256:
+    if hashlib.sha256(raw).hexdigest() != sha256:
         raise ModelError(f"{path} is not the file that its manifest describes (SHA-256 differs)")
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(raw))
-    model = XgboostModel(booster, manifest, raw)
-    _check_golden(model, folder / "golden.json")
-    return model
+    return raw
 
 
 def _check_golden(model: XgboostModel, path: Path) -> None:
     golden = _read_json(path)
     vectors = np.array([[np.nan if x is None else x for x in row] for row in golden["vectors"]], np.float64)
-    expected = np.array([float.fromhex(score) for score in golden["scores"]])
-    if not len(expected) or vectors.shape != (len(expected), len(FEATURE_NAMES)):
+    if not len(vectors) or vectors.shape[1] != len(FEATURE_NAMES):
         raise ModelError(f"{path} does not hold golden rows of {len(FEATURE_NAMES)} features")
-    wrong = int((model.predict(vectors) != expected).sum())
-    if wrong:
-        raise ModelError(f"{path}: {wrong} of {len(expected)} golden rows score differently with this XGBoost")
+    for name, scores in (("scores", model.predict(vectors)), ("anomaly_scores", model.anomaly.score(vectors))):
+        expected = np.array([float.fromhex(score) for score in golden[name]])
+        wrong = int((scores != expected).sum()) if len(expected) == len(scores) else len(scores)
+        if wrong:
+            raise ModelError(
+                f"{path}: {name} of {wrong} of {len(scores)} golden rows are others with this XGBoost or numpy"
+            )
 
 
-def save_model(folder: Path, booster: Any, manifest: dict[str, Any], golden_vectors: type_f64) -> XgboostModel:
-    """Write a release: the model, its manifest with the SHA-256 filled in, and golden rows with their exact scores."""
+def save_model(
+    folder: Path, booster: Any, anomaly: IsolationForest, manifest: dict[str, Any], golden_vectors: type_f64
+) -> XgboostModel:
+    """Write a release: the models, their manifest with the SHA-256s filled in, and golden rows with their exact scores."""
     folder.mkdir(parents=True, exist_ok=True)
     raw = bytes(booster.save_raw("json"))
+    raw_anomaly = json.dumps(anomaly.as_json(), separators=(",", ":")).encode()
     (folder / "model.json").write_bytes(raw)
-    complete = Manifest(**manifest, sha256=hashlib.sha256(raw).hexdigest(), xgboost_version=xgboost.__version__)
+    (folder / "anomaly.json").write_bytes(raw_anomaly)
+    complete = Manifest(
+        **manifest,
+        sha256=hashlib.sha256(raw).hexdigest(),
+        anomaly_sha256=hashlib.sha256(raw_anomaly).hexdigest(),
+        xgboost_version=xgboost.__version__,
+    )
     (folder / "manifest.json").write_text(json.dumps(asdict(complete), indent=2) + "\n")
     reread = xgboost.Booster()
     reread.load_model(bytearray(raw))
-    scores = XgboostModel(reread, complete, raw).predict(golden_vectors)
+    model = XgboostModel(reread, IsolationForest.of(raw_anomaly, len(FEATURE_NAMES)), complete, raw)
     golden = {
         "vectors": [[None if np.isnan(x) else float(x) for x in row] for row in golden_vectors],
-        "scores": [float(score).hex() for score in scores],
+        "scores": [float(score).hex() for score in model.predict(golden_vectors)],
+        "anomaly_scores": [float(score).hex() for score in model.anomaly.score(golden_vectors)],
     }
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     return load_model(folder)

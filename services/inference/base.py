@@ -15,6 +15,17 @@ class ModelError(Exception):
     """A model cannot be used: a file is missing, was changed, or belongs to another feature set."""
 
 
+class Anomaly(Protocol):
+    """How strange transactions are, whether such things were ever labelled or not; called as a :class:`Model` is."""
+
+    review: float
+    """The score from which people look at a transaction that would be approved."""
+
+    def score(self, vectors: type_f64) -> type_f64:
+        """Return how strange each row of (n, features) is, 0 to 1, shape (n,)."""
+        ...
+
+
 class Model(Protocol):
     """A verified model. The worker's thread calls it; neither method keeps or changes its argument, or fails for data.
 
@@ -24,6 +35,8 @@ class Model(Protocol):
     name: str
     version: str
     thresholds: Thresholds
+    anomaly: Anomaly
+    """Released and trained with it."""
 
     def predict(self, vectors: type_f64) -> type_f64:
         """Return the score of each row of ``vectors`` (n, features): a probability, shape (n,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ class Quality:
     def table(self) -> str:
         """Return the table for people, beside what was published."""
         lines = [f"{'':48}{'AUC ROC':>9}{'AP':>9}{'CP@100':>9}   published"]
-        for name, title, _, _ in _ROWS:
+        for name, title, _, _ in (row for row in _ROWS if row[0] in self.measured):
             said = RESULTS.get(_PUBLISHED.get(name, ""))
             published = " / ".join(f"{value:.3f}" for value in said) if said else ""
             values = "".join(f"{self.measured[name][measure]:>9.4f}" for measure in MEASURES)
@@ -69,13 +69,22 @@ class Quality:
         return named | {"features": self.source}
 
 
-def measure_quality(recorded: Recorded, settings: Settings | None, progress: Callable[[str], None]) -> Quality:
+NAMES: Final = tuple(name for name, _, _, _ in _ROWS)
+
+
+def measure_quality(
+    recorded: Recorded,
+    settings: Settings | None,
+    progress: Callable[[str], None],
+    names: Sequence[str] = NAMES,
+) -> Quality:
     """Train and test by the protocol.
 
     Args:
         recorded: the handbook's transactions, in their order, with their truth.
         settings: of the services that the transactions go through; None to compute the same features without them.
         progress: tells what is being done.
+        names: what is measured.
 
     Raises:
         StreamsError, ChildError, StackError: the services can't be run.
@@ -83,8 +92,9 @@ def measure_quality(recorded: Recorded, settings: Settings | None, progress: Cal
     examples = _examples(recorded, _vectors(recorded, settings, progress))
     measured = {}
     for name, title, recipe, folds in _ROWS:
-        progress(f"training and testing: {title}")
-        measured[name] = mean_of_folds(examples, folds, recipe)
+        if name in names:
+            progress(f"training and testing: {title}")
+            measured[name] = mean_of_folds(examples, folds, recipe)
     return Quality(measured, "offline" if settings is None else "stream")
 
 

@@ -42,6 +42,8 @@ class Tally:
     transaction_ids: list[type_u8] = field(default_factory=list)
     kept_actions: list[type_i64] = field(default_factory=list)
     latencies_ms: list[type_i64] = field(default_factory=list)
+    rules: Counter[str] | None = None
+    """How many alerts each rule decided, once somebody asks for it: then every alert is decoded."""
     first_at_s: float | None = None
     last_at_s: float = 0.0
     _arrivals: deque[tuple[float, int]] = field(default_factory=deque)
@@ -59,7 +61,10 @@ class Tally:
         if records.topic == DECISIONS:
             self._add_decisions(records, now_ms, now_s)
         elif records.topic == ALERTS:
-            self.recent_alerts.extend(decoded(records.values[-RECENT_ALERTS:]))
+            alerts = decoded(records.values if self.rules is not None else records.values[-RECENT_ALERTS:])
+            self.recent_alerts.extend(alerts)
+            if self.rules is not None:
+                self.rules.update(rule["rule_id"] for alert in alerts if (rule := deciding_rule(alert)))
 
     def _add_decisions(self, records: Records, now_ms: int, now_s: float) -> None:
         columns = self._reader.read(records.values)
@@ -89,6 +94,11 @@ class Tally:
             return None
         p50, p99 = np.percentile(np.concatenate(chosen), [50, 99])
         return float(p50), float(p99)
+
+
+def deciding_rule(alert: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the rule whose word counted, None where it was the model's."""
+    return next((rule for rule in alert["rules"] if rule["effect"] == "DECIDED"), None)
 
 
 def decoded(values: Sequence[bytes | None]) -> list[dict[str, Any]]:

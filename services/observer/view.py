@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from services.core.money import format_amount
 from services.core.policy import Action
-from services.observer.tally import ALERTS, DEAD_LETTERS, DECISIONS, Tally
+from services.observer.tally import ALERTS, DEAD_LETTERS, DECISIONS, Tally, deciding_rule
 
 _STYLES = {"APPROVE": "green", "CHALLENGE": "yellow", "REVIEW": "dark_orange", "BLOCK": "bold red"}
 
@@ -61,7 +62,7 @@ def _alerts(tally: Tally) -> RenderableType:
     lines = Table.grid(padding=(0, 1))
     for alert in reversed(tally.recent_alerts):
         amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
-        reason = alert["reasons"][0]["text"] if alert["reasons"] else "no single feature stands out"
+        reason = told_of(alert)[0]
         lines.add_row(
             Text(alert["action"], style=_STYLES[alert["action"]]), f"{alert['score']:.2f}", Text(alert["card_id"]),
             Text(amount, justify="right"), Text(reason, overflow="ellipsis", no_wrap=True),
@@ -81,13 +82,24 @@ def one_line(tally: Tally, progress: Progress, now_s: float) -> str:
     )
 
 
-def alert_line(alert: dict[str, object]) -> str:
+def alert_line(alert: dict[str, Any]) -> str:
     """Return an alert as a line of text."""
-    reasons = alert["reasons"]
-    assert isinstance(reasons, list)
-    told = "; ".join(reason["text"] for reason in reasons) or "no single feature stands out"
-    amount = format_amount(int(str(alert["billing_amount_minor"])), str(alert["billing_currency"]))
+    amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
+    told = "; ".join(told_of(alert))
     return f"{alert['severity']:<6} {alert['action']:<9} {alert['score']:.3f} {alert['card_id']} {amount}: {told}"
+
+
+def told_of(alert: dict[str, Any]) -> list[str]:
+    """Return what an alert says in words: the rule that decided, what weighed most, what would have passed."""
+    rule = deciding_rule(alert)
+    by_rule = [] if rule is None else [f"rule {rule['rule_id']}: {rule['reason'] or rule['action']}"]
+    strange = (
+        [f"unlike all that was seen (anomaly score {alert['anomaly_score']:.2f})"]
+        if alert["decided_by"] == "ANOMALY"
+        else []
+    )
+    words = [*by_rule, *strange, *(reason["text"] for reason in alert["reasons"])] or ["no single feature stands out"]
+    return words + [one["text"] for one in alert["counterfactuals"]]
 
 
 def uuid_text(raw: object) -> str:

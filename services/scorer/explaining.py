@@ -65,13 +65,14 @@ class Explainer:
         sure = self._model.thresholds.challenge * (1.0 - FEW_PRECISION)
 
         def passes(vectors: type_f64, amounts_minor: type_i64) -> type_bool:
-            scores = self._model.predict_few(vectors)
+            scores, anomaly_scores = self._model.predict_few(vectors), self._model.anomaly.score(vectors)
+            approved = (scores < sure) & (anomaly_scores < self._model.anomaly.review)
             if self._rules is None:
-                return scores < sure
-            tried = columns.take(np.full(len(vectors), row))
-            facts = Facts(replace(tried, billing_amount_minor=amounts_minor), vectors, scores)
-            actions = np.where(scores < sure, Action.APPROVE, Action.BLOCK).astype(np.int64)
-            return self._rules.actions(actions, self._rules.hits(facts)) == Action.APPROVE
+                return approved
+            tried = replace(columns.take(np.full(len(vectors), row)), billing_amount_minor=amounts_minor)
+            actions = np.where(approved, Action.APPROVE, Action.BLOCK).astype(np.int64)
+            hits = self._rules.hits(Facts(tried, vectors, scores, anomaly_scores))
+            return self._rules.actions(actions, hits) == Action.APPROVE
 
         return passes
 

@@ -19,12 +19,13 @@ from services.codec.writing import Column, ColumnarWriter, Nullable
 from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_SET_HASH
 from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
-from services.core.rules.engine import Hits, RuleEngine
+from services.core.rules.engine import RuleEngine
 from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
 from services.inference import Model
 from services.runtime.dead_letters import encode_dead_letters
 from services.scorer.explaining import TOLD, Explanation
+from services.scorer.judging import Verdict
 from services.streams import Output, Records
 
 DECISIONS, ALERTS = "card-decisions", "card-alerts"
@@ -41,12 +42,9 @@ class Decided:
     rows: type_i64
     """(d,) the record that each came from."""
     vectors: type_f64
-    scores: type_f64
-    actions: type_i64
+    verdict: Verdict
     explanations: Sequence[Explanation]
     """Of those that are not APPROVE, in order."""
-    hits: Hits | None
-    """What the rules said; None without rules."""
     degraded: type_i64
     """(d,) one bit for each of ``DEGRADATIONS``."""
     behind_ms: Nullable
@@ -92,7 +90,7 @@ class OutputEncoder:
         """Return the outputs of a batch; topics without a record are left out."""
         outputs = []
         if len(decided):
-            alerted = np.flatnonzero(decided.actions != Action.APPROVE)
+            alerted = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
             told = self._encode_explanations(decided.explanations)
             columns = self._decision_columns(records, decided, now_ms)
             columns |= {name: _scatter(encoded, alerted, len(decided)) for name, encoded in told.items()}
@@ -117,8 +115,10 @@ class OutputEncoder:
             "transaction_id": columns.transaction_id,
             "event_time_ms": columns.event_time_ms,
             "decided_at_ms": np.full(n, now_ms, np.int64),
-            "action": decided.actions,
-            "score": decided.scores,
+            "action": decided.verdict.actions,
+            "score": decided.verdict.scores,
+            "anomaly_score": decided.verdict.anomaly_scores,
+            "decided_by": decided.verdict.voices,
             "model": Text.constant(self._model.name.encode(), n),
             "model_version": Text.constant(self._model.version.encode(), n),
             "feature_set_hash": Text.constant(FEATURE_SET_HASH.encode(), n),
@@ -139,7 +139,18 @@ class OutputEncoder:
     def _alert_columns(
         self, decisions: dict[str, Column], decided: Decided, alerted: type_i64, told: dict[str, list[bytes]]
     ) -> dict[str, Column]:
-        shared = (*_IDS, "rules", "decision_id", "transaction_id", "event_time_ms", "decided_at_ms", "action", "score")
+        shared = (
+            *_IDS,
+            "rules",
+            "decision_id",
+            "transaction_id",
+            "event_time_ms",
+            "decided_at_ms",
+            "action",
+            "score",
+            "anomaly_score",
+            "decided_by",
+        )
         taken: dict[str, Column] = {}
         for name in shared:
             column = decisions[name]
@@ -149,7 +160,7 @@ class OutputEncoder:
         return (
             taken
             | {
-                "severity": SEVERITY_OF_ACTION[decided.actions[alerted]],
+                "severity": SEVERITY_OF_ACTION[decided.verdict.actions[alerted]],
                 "billing_amount_minor": columns.billing_amount_minor[alerted],
                 "billing_currency": code_text(columns.billing_currency[alerted], 3),
             }
@@ -158,7 +169,7 @@ class OutputEncoder:
 
     def _encode_rules(self, decided: Decided) -> Text:
         """Encode which rules held for each row: rows of one kind once, since there are few kinds."""
-        n, hits = len(decided), decided.hits
+        n, hits = len(decided), decided.verdict.hits
         if hits is None or self._rules is None or not hits.held.any():
             return Text.constant(_EMPTY_ARRAY, n)
         examples, kind = hits.patterns()

@@ -14,10 +14,9 @@ from services.core.card_features import Folded, fold
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.money import exponents_of
-from services.core.policy import Action
+from services.core.policy import Action, Voice
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.rules.engine import RuleEngine
-from services.core.rules.vocabulary import Facts
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS, REPEAT
 from services.inference import Model
@@ -26,6 +25,7 @@ from services.runtime.dead_letters import count_refused, key_column, notices, wi
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Outcome, Prepared
 from services.scorer.explaining import Explainer
+from services.scorer.judging import judge
 from services.scorer.outputs import Decided, OutputEncoder
 from services.scorer.terminals import see_terminals
 from services.streams import Records
@@ -143,23 +143,15 @@ class ScorerProcessor:
 
     def _score(self, prepared: PreparedTransactions, folded: Folded, behind: Nullable, emitted: type_bool) -> Decided:
         vectors, flags = folded.vectors[emitted], folded.flags[emitted]
-        scores = self.model.predict(vectors)
-        actions = self.model.thresholds.actions(scores)
         columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
-        hits = None
-        if self._rules is not None:
-            hits = self._rules.hits(Facts(columns, vectors, scores))
-            actions = self._rules.actions(actions, hits)
+        verdict = judge(self.model, self._rules, columns, vectors)
+        flagged = np.flatnonzero(verdict.actions != Action.APPROVE)
         return Decided(
             columns=columns,
             rows=prepared.rows[emitted],
             vectors=vectors,
-            scores=scores,
-            actions=actions,
-            explanations=Explainer(self.model, self._rules).explain(
-                columns, vectors, np.flatnonzero(actions != Action.APPROVE)
-            ),
-            hits=hits,
+            verdict=verdict,
+            explanations=Explainer(self.model, self._rules).explain(columns, vectors, flagged),
             degraded=_degraded(flags),
             behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
             repeat=(flags & REPEAT) != 0,
@@ -170,19 +162,21 @@ class ScorerProcessor:
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""
         decided = outcome.decided_rows
-        for action, count in zip(Action, np.bincount(decided.actions, minlength=len(Action)), strict=True):
+        for action, count in zip(Action, np.bincount(decided.verdict.actions, minlength=len(Action)), strict=True):
             metrics.add(m.DECISIONS, count, action.name)
         count_refused(metrics, outcome.rejected)
-        metrics.add(m.ALERTS, int((decided.actions != Action.APPROVE).sum()))
+        metrics.add(m.ALERTS, int((decided.verdict.actions != Action.APPROVE).sum()))
         metrics.add(m.REPEATS, int(decided.repeat.sum()))
         for bit, what in enumerate(DEGRADATIONS):
             metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
-        if decided.hits is not None:
-            for effect, count in decided.hits.effects().items():
+        for voice, count in zip(Voice, np.bincount(decided.verdict.voices, minlength=len(Voice)), strict=True):
+            metrics.add(m.DECIDED_BY, count, voice.name)
+        if decided.verdict.hits is not None:
+            for effect, count in decided.verdict.hits.effects().items():
                 metrics.add(m.RULES_HELD, count, effect)
-        metrics.observe(m.SCORES, decided.scores)
+        metrics.observe(m.SCORES, decided.verdict.scores)
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
@@ -192,7 +186,7 @@ def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     """Return the sum of the billing amounts, in major units, by action and currency."""
     columns = decided.columns
     # The sums are of integer minor units, exact below 2**53.
-    pairs, pair_of = np.unique(columns.billing_currency * len(Action) + decided.actions, return_inverse=True)
+    pairs, pair_of = np.unique(columns.billing_currency * len(Action) + decided.verdict.actions, return_inverse=True)
     minor = np.bincount(pair_of, columns.billing_amount_minor, len(pairs))
     major = minor / 10.0 ** exponents_of(pairs // len(Action))
     named = ((Action(pair % len(Action)).name, unpack_code(pair // len(Action))) for pair in pairs.tolist())

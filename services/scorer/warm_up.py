@@ -63,7 +63,7 @@ def _warm_explanations(processor: ScorerProcessor) -> None:
     """Compile what only a transaction needs that is not approved, and what only rules need."""
     columns, vectors = _transactions(2), np.ones((2, len(FEATURES)))
     engine = RuleEngine(_RULES)
-    engine.hits(Facts(columns, vectors, np.zeros(2)))
+    engine.hits(Facts(columns, vectors, np.zeros(2), np.zeros(2)))
     Explainer(processor.model, engine).explain(columns, vectors, np.arange(2))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.core.columns import type_bool, type_f64
 from services.core.offline import compute_offline
-from services.core.policy import Action
+from services.core.policy import Action, look_at_strange
 from services.core.profiles import DAY_MS
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import RuleSet
@@ -67,7 +67,7 @@ class Backtest:
             for one in (*self.rules, self.model_alone, self.with_rules)
         )
         lines.append(
-            f"cost by the cost table: {self.cost_alone_eur:,.2f} EUR with the model alone, {self.cost_with_rules_eur:,.2f} EUR with the rules"
+            f"cost by the cost table: {self.cost_alone_eur:,.2f} EUR without rules, {self.cost_with_rules_eur:,.2f} EUR with the rules"
         )
         return "\n".join(lines)
 
@@ -107,14 +107,15 @@ def run_backtest(
     amount_eur, scores = history.amount_eur[rows], model.predict(vectors)
     progress(f"trying {len(rule_set.rules)} rules on {len(rows):,} transactions")
     engine = RuleEngine(rule_set)
-    hits = engine.hits(Facts(columns, vectors, scores))
-    alone = model.thresholds.actions(scores)
+    anomaly_scores = model.anomaly.score(vectors)
+    hits = engine.hits(Facts(columns, vectors, scores, anomaly_scores))
+    alone = look_at_strange(model.thresholds.actions(scores), anomaly_scores >= model.anomaly.review)
     together = engine.actions(alone, hits)
     truth, costs = _Truth(fraud, amount_eur, alone == Action.APPROVE), CostTable()
     return Backtest(
         len(rows), int(fraud.sum()),
         [truth.tried(r.rule_id, r.action.name, held) for r, held in zip(rule_set.rules, hits.held, strict=True)],
-        truth.tried("(model alone, not approved)", "", alone != Action.APPROVE),
+        truth.tried("(without rules, not approved)", "", alone != Action.APPROVE),
         truth.tried("(with the rules, not approved)", "", together != Action.APPROVE),
         _cost(alone, fraud, amount_eur, costs), _cost(together, fraud, amount_eur, costs),
     )  # fmt: skip

@@ -35,9 +35,9 @@ def release(folder: Path, trained: Trained, costs: CostTable, now_ms: int) -> Ma
         "metrics": trained.metrics,
         "costs": costs.as_dict(),
     }
-    model = save_model(folder, trained.booster, manifest, trained.golden_vectors)
+    model = save_model(folder, trained.booster, trained.anomaly, manifest, trained.golden_vectors)
     _plot(folder / PLOT, trained)
-    (folder / "MODEL_CARD.md").write_text(_card(model.manifest))
+    (folder / "MODEL_CARD.md").write_text(_card(model.manifest, trained.anomaly.review))
     return model.manifest
 
 
@@ -67,7 +67,7 @@ def _table(header: str, rows: list[str]) -> str:
     return "\n".join([header, "|" + "---|" * (header.count("|") - 1), *rows])
 
 
-def _card(manifest: Manifest) -> str:
+def _card(manifest: Manifest, anomaly_review: float) -> str:
     test, training = manifest.metrics["test"], manifest.training
     ranges = {name: f"days {a} to {b - 1}" for name, (a, b) in training["ranges_in_days"].items()}
     by_range = {
@@ -77,6 +77,7 @@ def _card(manifest: Manifest) -> str:
     }
     return _TEMPLATE.read_text().format(
         manifest=manifest,
+        anomaly_review=anomaly_review,
         training=training,
         test=test,
         plot=PLOT,

@@ -16,6 +16,8 @@ from services.core.offline import compute_offline
 from services.core.policy import Thresholds
 from services.core.profiles import DAY_MS
 from services.inference.artifact import XgboostModel
+from services.inference.isolation import IsolationForest
+from services.trainer.anomaly import fit_isolation_forest
 from services.trainer.costs import CostTable, choose_thresholds
 from services.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
 
@@ -91,6 +93,7 @@ class Trained:
     """A trained model with what is to be said about it."""
 
     booster: xgboost.Booster
+    anomaly: IsolationForest
     thresholds: Thresholds
     training: dict[str, Any]
     metrics: dict[str, Any]
@@ -134,12 +137,15 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     booster = _fit(vectors[rows["train"]], history.fraud[rows["train"]])
     scores = np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
     v, t = rows["validate"], rows["test"]
+    anomaly = fit_isolation_forest(vectors[rows["train"]], vectors[v])
     thresholds = choose_thresholds(scores[v], history.fraud[v], history.amount_eur[v], costs)
     progress(f"testing on {int(t.sum()):,} transactions")
     card, _ = group_text(history.columns.card_id, np.zeros(len(day), np.int64))
     metrics = _measure(scores[t], history, t, card, day, thresholds, costs)
+    strange = (anomaly.score(vectors[t]) >= anomaly.review) & (scores[t] < thresholds.challenge)
+    metrics["anomaly"] = {"reviewed": int(strange.sum()), "frauds": int(history.fraud[t][strange].sum())}
     return Trained(
-        booster, thresholds, _describe(history, split, rows, day), metrics, _golden(vectors[t], scores[t]),
+        booster, anomaly, thresholds, _describe(history, split, rows, day), metrics, _golden(vectors[t], scores[t]),
         scores[t], history.fraud[t],
     )  # fmt: skip
 

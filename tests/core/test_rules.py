@@ -42,7 +42,7 @@ def facts_of(seed: int = 1, count: int = N) -> Facts:
     vectors[rng.random(vectors.shape) < 0.2] = np.nan
     scores = rng.random(len(columns))
     scores[::17] = np.nan
-    return Facts(columns, vectors, scores)
+    return Facts(columns, vectors, scores, rng.random(len(columns)))
 
 
 FACTS = facts_of()
@@ -281,7 +281,7 @@ def test_limits_are_where_they_say():
 def test_a_member_of_a_list_is_one_until_its_time():
     events = random_events(3, 50, cards=3)
     columns = to_columns(events)
-    facts = Facts(columns, np.zeros((len(columns), len(FEATURES))), np.zeros(len(columns)))
+    facts = Facts(columns, np.zeros((len(columns), len(FEATURES))), *np.zeros((2, len(columns))))
     card = columns.card_id.tolist()[0].decode()
     moment_ms = int(np.sort(columns.event_time_ms)[25])
     listed = RuleList("watched", Kind.TEXT, (Entry(card, moment_ms), Entry("nobody")))
@@ -310,7 +310,7 @@ def test_lists_hold_numbers_and_countries_too():
     assert held("transaction.merchant_category_code in lists.codes", lists=lists) == [c == codes[0] for c in codes]
     assert held("transaction.country in lists.lands", lists=lists) == [c == lands[0] for c in lands]
     assert not any(held("transaction.card_id in lists.nothing", lists=lists))
-    halves = Facts(FACTS.columns, FACTS.vectors + 0.5, FACTS.scores)
+    halves = Facts(FACTS.columns, FACTS.vectors + 0.5, FACTS.scores, FACTS.anomaly_scores)
     assert not any(held("card.count_10m in lists.codes", halves, lists))
 
 
@@ -324,7 +324,7 @@ def test_the_highest_priority_decides_then_allowing_then_the_most_severe():
     )
     vectors = np.zeros((4, len(FEATURES)))
     vectors[:, FEATURE_NAMES.index("transaction_hour")] = [3, 8, 14, 20]
-    facts = Facts(FACTS.columns.take(np.arange(4)), vectors, np.zeros(4))
+    facts = Facts(FACTS.columns.take(np.arange(4)), vectors, *np.zeros((2, 4)))
     rule_engine = RuleEngine(RuleSet(rules))
 
     hits = rule_engine.hits(facts)
@@ -350,7 +350,7 @@ def test_shadow_rules_only_record():
 
 def test_a_percentage_is_of_cards_and_stays_with_them():
     columns = to_columns(random_events(5, 4_000, cards=2_000))
-    facts = Facts(columns, np.zeros((len(columns), len(FEATURES))), np.zeros(len(columns)))
+    facts = Facts(columns, np.zeros((len(columns), len(FEATURES))), *np.zeros((2, len(columns))))
 
     def acting(rule_id: str, percentage: int) -> set[bytes]:
         rule_engine = RuleEngine(RuleSet((Rule(rule_id, "true", Action.BLOCK, percentage=percentage),)))
@@ -375,7 +375,7 @@ def test_an_empty_rule_set_says_nothing():
     assert hits.held.shape == (0, N)
     assert rule_engine.actions(np.ones(N, np.int64), hits).tolist() == [1] * N
     assert RuleEngine(RuleSet(())).hits(
-        Facts(FACTS.columns.take(np.arange(0)), FACTS.vectors[:0], FACTS.scores[:0])
+        Facts(FACTS.columns.take(np.arange(0)), FACTS.vectors[:0], FACTS.scores[:0], FACTS.scores[:0])
     ).winner.shape == (0,)
 
 

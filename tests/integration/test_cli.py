@@ -183,6 +183,8 @@ def test_the_demo_adds_up_and_leaves_nothing_behind(proact, tmp_path):
     assert 0 < result["precision"] <= 1
     assert 0 < result["recall"] <= 1
     assert result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
+    assert 0 < result["rule_change"]["took_s"] < 10
+    assert "The latest alerts:" in done.stdout
     assert leftovers(tmp_path) == []
 
 

@@ -11,6 +11,8 @@ from services.codec.transactions import TOPIC, encode_transactions
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.money import EXPONENTS
 from services.core.policy import Action
+from services.core.rules.engine import RuleEngine
+from services.core.rules.rule_set import Mode, Rule, RuleSet
 from services.inference import ModelError
 from services.inference.artifact import load_model
 from services.inference.released import newest_model
@@ -30,8 +32,8 @@ def records_of(keys, values) -> Records:
     return Records(TOPIC, np.zeros(n, np.int64), np.arange(n), np.full(n, KAFKA_TIMESTAMP_MS), keys, values)
 
 
-def decide(keys, values, emit=None):
-    processor = ScorerProcessor(released_model())
+def decide(keys, values, emit=None, processor=None):
+    processor = processor or ScorerProcessor(released_model())
     prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), bool))
     emitted = np.ones(len(values), bool) if emit is None else emit
     outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, emitted, NOW_MS)
@@ -120,7 +122,12 @@ def test_a_decision_says_on_what_grounds_it_was_made():
         vector = np.array([decision["features"]])
         assert vector.shape == (1, len(FEATURE_NAMES))
         assert model.predict(vector)[0] == decision["score"]
-        assert Action[decision["action"]] == model.thresholds.actions(np.array([decision["score"]]))[0]
+        assert model.anomaly.score(vector)[0] == decision["anomaly_score"]
+        by_model = Action(model.thresholds.actions(np.array([decision["score"]]))[0])
+        strange = by_model == Action.APPROVE and decision["anomaly_score"] >= model.anomaly.review
+        assert (decision["action"], decision["decided_by"]) == (
+            ("REVIEW", "ANOMALY") if strange else (by_model.name, "MODEL")
+        )
         assert bool(decision["reasons"]) <= (decision["action"] != "APPROVE")
 
 
@@ -147,9 +154,42 @@ def test_every_decision_that_is_not_approve_has_an_alert_with_reasons_in_words_a
     assert [a["decision_id"] for a in outputs["card-alerts"]] == [d["decision_id"] for d in flagged]
     for alert, decision in zip(outputs["card-alerts"], flagged, strict=True):
         assert alert["reasons"] == decision["reasons"] != []
+        assert alert["counterfactuals"] == decision["counterfactuals"]
+        assert (alert["rules"], decision["rule_set_version"]) == ([], None)
         assert all(r["text"] and r["weight"] > 0 and r["code"] in FEATURE_NAMES for r in alert["reasons"])
         assert [r["weight"] for r in alert["reasons"]] == sorted((r["weight"] for r in alert["reasons"]), reverse=True)
         assert alert["severity"] == {"CHALLENGE": "LOW", "REVIEW": "MEDIUM", "BLOCK": "HIGH"}[alert["action"]]
+
+
+def test_rules_change_what_is_decided_from_the_next_batch_on_and_decisions_name_them():
+    rules = (
+        Rule("allow", "transaction.amount < 30", Action.APPROVE, priority=1),
+        Rule("block", "transaction.amount >= 100", Action.BLOCK, reason="a hundred and more"),
+        Rule("shadow", "true", Action.BLOCK, mode=Mode.SHADOW),
+    )
+    keys, values = good(60)
+    processor = ScorerProcessor(released_model())
+    without = decided_with(processor, keys, values)
+    processor.adopt_rules(7, RuleEngine(RuleSet(rules)))
+    with_rules = decided_with(processor, keys, values)
+    processor.adopt_rules(0, None)
+
+    assert [d["action"] for d in decided_with(processor, keys, values)] == [d["action"] for d in without]
+    for before, decision in zip(without, with_rules, strict=True):
+        amount = decision["features"][0]
+        held = {rule["rule_id"]: rule["effect"] for rule in decision["rules"]}
+        assert held == {"shadow": "RECORDED"} | ({"allow": "DECIDED"} if amount < 30 else {}) | (
+            {"block": "DECIDED"} if amount >= 100 else {}
+        )
+        expected = "APPROVE" if amount < 30 else "BLOCK" if amount >= 100 else before["action"]
+        assert (decision["action"], decision["rule_set_version"]) == (expected, 7)
+        assert decision["decided_by"] == (before["decided_by"] if expected == before["action"] else "RULE")
+    assert {decision["action"] for decision in with_rules} >= {"APPROVE", "BLOCK"}
+
+
+def decided_with(processor: ScorerProcessor, keys: list, values: list) -> list[dict]:
+    _, _, outputs = decide(keys, values, processor=processor)
+    return outputs["card-decisions"]
 
 
 def test_records_that_are_only_folded_give_no_output_but_the_same_profiles():

@@ -98,13 +98,13 @@ class RuleEngine:
             acting[partial] &= self._rolled_out(facts.columns.card_id, partial)
         return Hits(held, acting, self._winner(acting))
 
-    def actions(self, model: type_i64, hits: Hits) -> type_i64:
-        """Return what is done: an allowing rule approves, another one makes the model's action as severe as its own."""
+    def actions(self, before: type_i64, hits: Hits) -> type_i64:
+        """Return what is done: an allowing rule approves, another one makes the action at least as severe as its own."""
         decided = hits.winner != NOBODY
         if not decided.any():
-            return model
+            return before
         said = self._actions[hits.winner]
-        return np.where(decided, np.where(said == Action.APPROVE, said, np.maximum(said, model)), model)
+        return np.where(decided, np.where(said == Action.APPROVE, said, np.maximum(said, before)), before)
 
     def _winner(self, acting: type_bool) -> type_i64:
         if not acting.any():

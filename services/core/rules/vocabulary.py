@@ -42,6 +42,8 @@ class Facts:
     """(n, features)."""
     scores: type_f64
     """(n,) the model's; NaN where none spoke."""
+    anomaly_scores: type_f64
+    """(n,) how strange each is; NaN where nobody said."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -115,5 +117,6 @@ VARIABLES: Final[Mapping[str, Variable]] = {
         *map(_identifier, ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id", "device_id")),
         *_features(),
         Variable("score", Kind.NUMBER, "the model's probability of fraud (0 to 1)", lambda f: f.scores),
+        Variable("anomaly_score", Kind.NUMBER, "how unlike all that was seen (0 to 1)", lambda f: f.anomaly_scores),
     )
 }
