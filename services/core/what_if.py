@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -91,17 +91,17 @@ def _change_amounts(features: type_i64, amount: float, scale: float, others: typ
             for j, aggregate, mean_at, count_at in features:
                 if aggregate == kind:
                     total = np.rint(vectors[i, mean_at] * vectors[i, count_at] * scale) - amount
-                    count = vectors[i, count_at] - 1.0
-                    vectors[i, j] = _with_mean(aggregate, vectors[i, j], amount, other, total, count) / (
-                        scale if aggregate == MEAN_WITH_CURRENT else 1.0
-                    )
+                    past = total, vectors[i, count_at] - 1.0
+                    vectors[i, j] = _with_mean(aggregate, vectors[i, j], (amount, other, scale), past)
 
 
 @njit(cache=True)
-def _with_mean(aggregate: int, was: float, amount: float, other: float, total: float, count: float) -> float:
+def _with_mean(aggregate: int, was: float, amounts: Any, past: Any) -> float:
     """Return a feature that is made of a window's sum and number before this transaction, at another amount."""
+    amount, other, scale = amounts
+    total, count = past
     if aggregate == MEAN_WITH_CURRENT:
-        return (total + other) / (count + 1.0)
+        return (total + other) / (count + 1.0) / scale
     if np.isnan(was) or count <= 0.0 or total <= 0.0:
         return was
     mean = total / count

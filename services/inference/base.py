@@ -18,8 +18,10 @@ class ModelError(Exception):
 class Anomaly(Protocol):
     """How strange transactions are, whether such things were ever labelled or not; called as a :class:`Model` is."""
 
-    review: float
-    """The score from which people look at a transaction that would be approved."""
+    @property
+    def review(self) -> float:
+        """The score from which people look at a transaction that would be approved."""
+        ...
 
     def score(self, vectors: type_f64) -> type_f64:
         """Return how strange each row of (n, features) is, 0 to 1, shape (n,)."""

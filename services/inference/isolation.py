@@ -85,10 +85,9 @@ class IsolationForest:
         """Read and check what :meth:`as_json` wrote. Raises ModelError."""
         try:
             read = json.loads(raw)
-            arrays = {name: np.array(read[name], dtype) for name, dtype in _ARRAYS.items()}
-            numbers = {name: float(read[name]) for name in ("usual_depth", "review")}
-            root, typical = np.array(read["root"], np.int32), np.array(read["typical"], np.float64)
-            found = cls(root, typical=typical, **arrays, **numbers)
+            arrays: dict[str, Any] = {name: np.array(read[name], dtype) for name, dtype in _ARRAYS.items()}
+            arrays |= {"root": np.array(read["root"], np.int32), "typical": np.array(read["typical"], np.float64)}
+            found = cls(**arrays, usual_depth=float(read["usual_depth"]), review=float(read["review"]))
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelError(f"the anomaly model cannot be read: {type(error).__name__}: {error}") from None
         if len(found.typical) != features:

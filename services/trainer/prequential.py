@@ -101,18 +101,10 @@ PRODUCTION: Final = Recipe(
     frozenset(
         name
         for name in FEATURE_NAMES
-        if name.startswith(
-            (
-                "transaction_amount",
-                "card_amount_to_",
-                "card_amount_deviation",
-                "card_high_amounts",
-                "terminal_known_risk",
-            )
-        )
+        if name.startswith(("transaction_amount", "card_amount_to_", "card_amount_deviation", "card_high_amounts"))
     ),
 )
-"""All that is known of a card and of a terminal, in small steps; more money than usual or a riskier terminal is never less risk."""
+"""All that is known of a card and of a terminal, in small steps; more money than usual is never less risk."""
 
 
 def known_before(examples: Examples, fold: Fold, day: int) -> type_i64:
