@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from services.streams import LogState
 
 
-def _row(partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
+def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
     halt = halt_seen(state, held)
     behind = (state.committed or state.log_start) - (held.applied or 0)
     return {
@@ -31,7 +31,7 @@ def _row(partition: int, state: LogState, held: PartitionStatus) -> dict[str, An
         "profiles": held.profiles,
         "killers": sorted(held.killers),
         "reason": None if halt is None else str(halt),
-        "remedy": None if halt is None else halt.cause.remedy,
+        "remedy": None if halt is None else halt.cause.remedy(topic),
     }
 
 
@@ -49,7 +49,7 @@ def status(settings: Settings, service: str, as_json: bool) -> int:
     with open_stores(settings, service) as stores:
         states = stores.states(None)
         held = stores.grid.status(stores.topic, list(states))
-    rows = [_row(p, state, one) for (p, state), one in zip(states.items(), held, strict=True)]
+    rows = [_row(stores.topic, p, state, one) for (p, state), one in zip(states.items(), held, strict=True)]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -97,7 +97,7 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
             stores.grid.resume(stores.topic, p, state.log_end)
         for p, state in stores.states(partition).items():
             halt = halt_seen(state, stores.grid.status(stores.topic, [p])[0])
-            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy}"
+            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy(stores.topic)}"
             click.echo(f"partition {p}: {said}")
 
 

@@ -64,7 +64,7 @@ def _require_history(stores: Stores, partition: int, state: LogState) -> None:
     finally:
         source.close()
     if halt is not None:
-        raise UserError(f"partition {partition} stays as it is. {halt.detail}; {halt.cause.remedy}")
+        raise UserError(f"partition {partition} stays as it is. {halt.detail}; {halt.cause.remedy(stores.topic)}")
 
 
 @click.command(epilog=example("proact grid rebuild --partition 3"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from services.grid import LogIdentity
 from services.streams import LogState, Source
@@ -36,10 +38,17 @@ class Cause(Enum):
     )
     MARKED = "somebody or a worker halted it, see the reason; when that is mended: proact grid resume"
 
-    @property
-    def remedy(self) -> str:
-        """What the operator can do."""
-        return self.value
+    def remedy(self, topic: str) -> str:
+        """What the operator can do about a partition of a topic."""
+        return named_for(topic, self.value)
+
+
+_OF_PROFILER: Final = "terminal-events"
+
+
+def named_for(topic: str, remedy: str) -> str:
+    """Return a remedy with its commands meant for the service that folds a topic; the scorer is theirs by default."""
+    return re.sub(r"proact grid \w+", r"\g<0> --service profiler", remedy) if topic == _OF_PROFILER else remedy
 
 
 @dataclass(frozen=True, slots=True)

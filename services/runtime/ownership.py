@@ -106,7 +106,9 @@ class Ownership:
         self.halted[partition] = halt
         log.error(
             "partition halted: nothing of it is decided until its state is put right",
-            extra=fields(partition=partition, cause=halt.cause.name, reason=halt.detail, remedy=halt.cause.remedy),
+            extra=fields(
+                partition=partition, cause=halt.cause.name, reason=halt.detail, remedy=halt.cause.remedy(self._topic)
+            ),
         )
 
     def halt(self, partition: int, reason: str) -> None:

@@ -61,6 +61,16 @@ def test_the_highest_amount_that_passes_is_told_and_it_does_pass():
     assert describe_counterfactual(Counterfactual("amount", 18_000, True), "EUR") == "would pass at or below 180.00 EUR"
 
 
+def test_an_amount_that_passes_above_one_that_does_not_is_no_limit():
+    found = counterfactual(
+        a_vector(41_200), 41_200, 100.0, lambda tried, _: (tried[:, AMOUNT] <= 172.0) | (tried[:, AMOUNT] == 200.0)
+    )
+
+    assert found is not None
+    assert found.amount_minor is not None
+    assert 16_000 <= found.amount_minor <= 17_200
+
+
 def test_lower_amounts_that_do_not_pass_are_not_promised():
     found = counterfactual(
         a_vector(41_200), 41_200, 100.0, lambda tried, _: (tried[:, AMOUNT] <= 187.0) & (tried[:, AMOUNT] > 50.0)

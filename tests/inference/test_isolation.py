@@ -84,6 +84,7 @@ def test_the_smallest_forest_is_read():
     forest = IsolationForest.of(damaged(), FEATURES)
 
     assert forest.score(np.zeros((1, FEATURES)))[0] == pytest.approx(2 ** (-1 / 1.5))
+    assert forest.score(np.full((1, FEATURES), 0.5))[0] == pytest.approx(2 ** (-1 / 1.5))
     assert forest.score(np.ones((1, FEATURES)))[0] == pytest.approx(2 ** (-2 / 1.5))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
 from services.runtime import catalogue as m
 from services.runtime.breaker import REFUSED_MIN
+from services.runtime.halting import Cause
 from services.runtime.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
@@ -171,3 +173,10 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
     system.drain(successor)
 
     assert_same_end(reference(), system)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_what_helps_names_the_service_whose_profiles_they_are(cause):
+    assert cause.remedy("card-transactions") == cause.value
+    commands = re.findall(r"proact grid \w+( --service profiler)?", cause.remedy("terminal-events"))
+    assert all(commands)
