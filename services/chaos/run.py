@@ -107,7 +107,8 @@ class Attack:
     seed: int
     rng: np.random.Generator = field(init=False)
     report: Report = field(init=False)
-    _capacity: float = field(init=False, default=0.0)
+    capacity_per_s: float = 0.0
+    """What the services keep up with; 0: it is measured on the first system."""
 
     def __post_init__(self) -> None:
         self.rng, self.report = np.random.default_rng(self.seed), Report(self.seed)
@@ -140,7 +141,7 @@ class Attack:
         with running(self.settings, folder, lambda _: None) as system:
             system.rng = self.rng
             seed = int(self.rng.integers(0, 2**31))
-            system.capacity = self._capacity = self._capacity or self._measure(system, seed)
+            system.capacity = self.capacity_per_s = self.capacity_per_s or self._measure(system, seed)
             rate = LOAD_SHARE * system.capacity
             self.progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
             system.load.start(endless_load(load_of(int(BLOCK_S * rate), CARDS, seed + 1), self.rng), rate)

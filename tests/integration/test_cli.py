@@ -13,74 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.cli import _COMMANDS
 from services.stack.processes import free_port
+from tests.commands.running import run
 from tests.integration.system import check_everything, scorers, wait_drained
-
-COMMANDS = [
-    *([name] for name in _COMMANDS),
-    ["stack", "up"],
-    ["stack", "status"],
-    ["stack", "down"],
-    ["topics", "apply"],
-    ["topics", "show"],
-]
-
-
-def run(
-    proact: list[str], *arguments: str, timeout: float = 60, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*proact, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, **environment},
-    )
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example(proact, command):
-    done = run(proact, *command, "--help")
-
-    assert done.returncode == 0
-    assert "Commands:" in done.stdout or "Example" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["nonsense"], "No such command"),
-        (["stack", "nonsense"], "No such command"),
-        (["tail", "nothing"], "is not one of"),
-        (["tail"], "Missing argument"),
-        (["scorer", "--nonsense"], "No such option"),
-        (["scorer", "--workers", "0"], "must lie between 1 and 64"),
-        (["simulate", "--rate", "5000", "--seconds", "100", "--cards", "10"], "give more --cards"),
-        (["scorer", "--workers", "many"], "workers must be a whole number"),
-        (["scorer", "--model-path", "/nowhere"], "is missing"),
-        (["replay", "missing.parquet"], "there is no file"),
-        (["replay", "x.parquet", "--mapping", "nowhere"], "there is no mapping"),
-        (["replay", "x.parquet", "--speed", "fast"], "--speed must be"),
-        (["simulate", "--start", "yesterday", "--output", "x.parquet"], "--start must be a day"),
-        (["simulate", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
-        (["watch", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
-        (["tail", "card-alerts", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
-        (["topics", "apply", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
-        (["train", "--data", "missing.parquet"], "there is no file"),
-        (["evaluate", "/nowhere"], "is missing"),
-        (["parity", "/nowhere"], "must hold the handbook"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_users_mistake_is_one_clear_line_and_a_non_zero_exit(proact, arguments, says):
-    done = run(proact, *arguments)
-
-    assert done.returncode != 0
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if not line.startswith("·")]) == 1, done.stderr
 
 
 def test_the_stack_comes_up_once_stays_up_and_goes_down(proact, tmp_path):

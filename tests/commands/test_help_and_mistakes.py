@@ -1,0 +1,65 @@
+"""What the command line says of itself, and of its users' mistakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.cli import _COMMANDS
+from tests.commands.running import run
+
+COMMANDS = [
+    *([name] for name in _COMMANDS),
+    ["stack", "up"],
+    ["stack", "status"],
+    ["stack", "down"],
+    ["topics", "apply"],
+    ["topics", "show"],
+    *(["rules", name] for name in ("names", "check", "apply", "rollback", "status", "show", "backtest")),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(proact, command):
+    done = run(proact, *command, "--help")
+
+    assert done.returncode == 0
+    assert "Commands:" in done.stdout or "Example" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "No such command"),
+        (["stack", "nonsense"], "No such command"),
+        (["tail", "nothing"], "is not one of"),
+        (["tail"], "Missing argument"),
+        (["scorer", "--nonsense"], "No such option"),
+        (["scorer", "--workers", "0"], "must lie between 1 and 64"),
+        (["simulate", "--rate", "5000", "--seconds", "100", "--cards", "10"], "give more --cards"),
+        (["scorer", "--workers", "many"], "workers must be a whole number"),
+        (["scorer", "--model-path", "/nowhere"], "is missing"),
+        (["replay", "missing.parquet"], "there is no file"),
+        (["replay", "x.parquet", "--mapping", "nowhere"], "there is no mapping"),
+        (["replay", "x.parquet", "--speed", "fast"], "--speed must be"),
+        (["simulate", "--start", "yesterday", "--output", "x.parquet"], "--start must be a day"),
+        (["simulate", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
+        (["watch", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
+        (["tail", "card-alerts", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
+        (["topics", "apply", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
+        (["train", "--data", "missing.parquet"], "there is no file"),
+        (["evaluate", "/nowhere"], "is missing"),
+        (["parity", "/nowhere"], "must hold the handbook"),
+        (["benchmark-quality", "/nowhere"], "there is no file"),
+        (["rules", "check", "/nowhere"], "No such file"),
+        (["rules", "backtest", "deploy/rules.yaml", "--data", "missing.parquet"], "there is no file"),
+        (["rules", "nonsense"], "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_clear_line_and_a_non_zero_exit(proact, arguments, says):
+    done = run(proact, *arguments)
+
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("·")]) == 1, done.stderr
