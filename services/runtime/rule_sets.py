@@ -99,6 +99,8 @@ class RuleSetFollower:
         self._log.add(read_all(self._reader))
         self._sink = KafkaSink(self._servers)
         self._since_ms = self._clock.now_ms()
+        self._metrics.set(m.RULE_SET_VERSION, NO_RULES)
+        self._metrics.set(m.RULE_SET_REFUSED, 0)
         self._change()
         self._acknowledge()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -109,11 +110,15 @@ def test_a_worker_that_starts_late_runs_what_is_live_and_says_goodbye(own_stack,
         back = rules(stack, "rollback")
         begin_s = time.monotonic()
         status = rules(stack, "status")
+        with urllib.request.urlopen(f"http://127.0.0.1:{child._settings.metrics_port}/metrics", timeout=5) as answer:
+            shown_metrics = answer.read().decode()
     assert json.loads(second.stdout.splitlines()[-1])["version"] == 2
     assert json.loads(back.stdout.splitlines()[-1]) == {
         "version": 1, "workers": 1, "waiting": 0, "took_s": json.loads(back.stdout.splitlines()[-1])["took_s"],
     }  # fmt: skip
     assert "version 1 is live" in status.stdout
+    assert "\nproact_rule_set_version 1.0" in shown_metrics
+    assert "\nproact_rule_set_refused 0.0" in shown_metrics
     assert "runs 1" in status.stdout
     assert time.monotonic() - begin_s < 30
     assert json.loads(rules(stack, "status", "--json").stdout)["workers"] == []
