@@ -15,7 +15,7 @@ from services.runtime.config import Settings
 @with_settings("data_folder", "partitions", "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
-@click.option("--full", is_flag=True, help="All faults: about a quarter of an hour.")
+@click.option("--full", is_flag=True, help="All faults: about half an hour.")
 @click.option("--list", "listed", is_flag=True, help="Say what each fault is, and make none.")
 def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, listed: bool) -> int:
     """Break everything under load, on a Kafka and a Redis of its own, and let the checker judge.
