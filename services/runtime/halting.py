@@ -40,15 +40,20 @@ class Cause(Enum):
 
     def remedy(self, topic: str) -> str:
         """What the operator can do about a partition of a topic."""
-        return named_for(topic, self.value)
+        return _named_for(topic, self.value)
 
 
 _OF_PROFILER: Final = "terminal-events"
 
 
-def named_for(topic: str, remedy: str) -> str:
+def _named_for(topic: str, remedy: str) -> str:
     """Return a remedy with its commands meant for the service that folds a topic; the scorer is theirs by default."""
     return re.sub(r"proact grid \w+", r"\g<0> --service profiler", remedy) if topic == _OF_PROFILER else remedy
+
+
+def damaged(topic: str, error: Exception) -> str:
+    """Return what people read where stored profiles are not what was written."""
+    return f"damaged profiles: {error}; remedy: {_named_for(topic, 'proact grid rebuild')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from services.runtime import catalogue as m
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.fencings import Fencings
-from services.runtime.halting import Cause, named_for
+from services.runtime.halting import Cause, damaged
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.lookups import LookupPlan
@@ -264,8 +264,7 @@ class Worker(Generic[P, R]):
             return self._processor.decide(prepared, profiles, found, emit, now_ms)
         except CorruptProfileError as error:
             for partition in {prepared.partitions[row] for row in error.rows}:
-                remedy = named_for(self._processor.topic, "proact grid rebuild")
-                self._ownership.halt(partition, f"damaged profiles: {error}; remedy: {remedy}")
+                self._ownership.halt(partition, damaged(self._processor.topic, error))
             raise AbandonedError(str(error)) from error
 
     def _break(self, prepared: P, outcome: R) -> None:
