@@ -72,7 +72,7 @@ class RuleEngine:
 
     def __init__(self, rule_set: RuleSet) -> None:
         self.rule_set = rule_set
-        self._program = rule_set.compiled()
+        self._program = rule_set.program
         self._lists = {one.name: _members(one) for one in rule_set.lists}
         self._literals = {test: _literals(test) for test in self._program.tests if test.test in ("equals", "in")}
         self._order = np.array(order_of(rule_set.rules), np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
@@ -94,6 +94,8 @@ class RuleSet:
 
     rules: tuple[Rule, ...]
     lists: tuple[RuleList, ...] = ()
+    program: Program = field(init=False, repr=False, compare=False)
+    """Of all conditions, in the order of the rules."""
 
     def __post_init__(self) -> None:
         if len(self.rules) > RULES_MAX or len(self.lists) > LISTS_MAX:
@@ -104,9 +106,9 @@ class RuleSet:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise RuleError(f"there are two of {', '.join(twice)}")
-        self.compiled()
+        object.__setattr__(self, "program", self._compiled())
 
-    def compiled(self) -> Program:
+    def _compiled(self) -> Program:
         """Return the program of all conditions. Raises RuleError, with the rule's id in the message."""
         compiler = Compiler({one.name: one.kind for one in self.lists})
         for rule in self.rules:
