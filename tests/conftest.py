@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
         if real or {"stack", "own_stack"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
-        if {"chaos", "integration", "compose"} & set(item.path.parts):
+        if {"chaos", "compose"} & set(item.path.parts):
             item.add_marker("alone")
 
 
