@@ -30,6 +30,7 @@ LAYERS = {
     "scorer": {"core", "codec", "streams", "grid", "inference", "runtime"},
     "profiler": {"core", "codec", "streams", "runtime"},
     "router": {"core", "codec", "streams", "runtime"},
+    "reference": {"core", "codec", "streams", "runtime"},
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
     "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},

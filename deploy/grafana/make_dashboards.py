@@ -163,9 +163,12 @@ PIPELINE: Final = (
         ),
     ),
     (
-        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{job=~"scorer|profiler|router|monitor"}}{PER_S})', "{{job}} {{instance}}")),
-        lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|profiler|router|monitor"}', "{{job}} {{instance}}")),
-        lines("Profiles in the near caches", "none", ("proact_profiles_cached", "{{instance}}")),
+        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{job=~"scorer|profiler|router|reference|monitor"}}{PER_S})', "{{job}} {{instance}}")),
+        lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|profiler|router|reference|monitor"}', "{{job}} {{instance}}")),
+        lines(
+            "Profiles in the near caches, and copies of others'", "none",
+            ("proact_profiles_cached", "{{instance}}"), ("proact_copies_cached", "{{instance}} copies"),
+        ),
     ),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from services.chaos.errors import ChaosError
+from services.chaos.errors import PATIENCE_S, ChaosError
 from services.chaos.input import bomb_records, hot_and_new, odd_time_records, poison_records, records_of_other_schemas
 from services.chaos.plan import Measured, fault, hit, taken_over
 from services.chaos.system import ChaosSystem, Victim
@@ -43,10 +43,10 @@ def killer(system: ChaosSystem) -> Measured:
     """After two deaths it becomes a dead letter without being decoded, and its partition goes on."""
     deaths = sum(victim.deaths for victim in system.victims)
     system.load.producer.send_raw([b"card-%06d" % system.rng.integers(0, 1_000)], [b"this " + KILLER])
-    until_s = time.monotonic() + 90
+    until_s = time.monotonic() + PATIENCE_S
     while "KILLS_DECODER" not in system.live.reasons:
         if time.monotonic() > until_s:
-            raise ChaosError("the record that kills was not found within 90 s")
+            raise ChaosError(f"the record that kills was not found within {PATIENCE_S:.0f} s")
         time.sleep(0.2)
     system.live.reasons.clear()
     died = sum(victim.deaths for victim in system.victims) - deaths
@@ -83,7 +83,7 @@ def overload(system: ChaosSystem) -> Measured:
     count = int(min(60_000, 3 * system.capacity * 3))
     keys, values = hot_and_new(system.rng, count, hot=False)
     system.load.producer.send_raw(keys, values)
-    drained_s = system.drained_within(90, SOME_LEFT)
+    drained_s = system.drained_within(PATIENCE_S, SOME_LEFT)
     if drained_s is None:
         raise ChaosError("the backlog did not drain")
     return {"records": count, "drained_s": round(drained_s, 1)}

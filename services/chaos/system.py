@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.chaos.errors import ChaosError
+from services.chaos.errors import PATIENCE_S, ChaosError
 from services.chaos.load import Load
 from services.chaos.watchers import LiveReader, Sampler
 from services.replay.producer import Pace, TransactionProducer
@@ -152,7 +152,7 @@ class ChaosSystem:
         self._watch.start()
         sink = KafkaSink(self.stack.kafka_address)
         self.load = Load(sink, TransactionProducer(sink, SystemClock()))
-        if self.owned_within(90) is None:
+        if self.owned_within(PATIENCE_S) is None:
             raise ChaosError(f"the workers do not become ready: see {self.folder}")
         self.live = LiveReader(self.stack.kafka_address)
         self.sampler = Sampler(self.stack.kafka_address, self.stack.redis_url, self._settings.group_id)

@@ -22,6 +22,7 @@ from services.paths import data_folder
 MAGIC: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
+_ENVELOPE: Final = "envelope.avsc"
 _OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted"}
 
 
@@ -31,6 +32,7 @@ class Schema:
 
     topic: str
     version: int
+    """0 for an envelope."""
     definition: dict[str, Any]
     """The Avro schema as JSON."""
     parsed: Any
@@ -53,6 +55,8 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     versions: tuple[Schema, ...]
+    envelope: Schema | None = None
+    """Another form of the same records, in which change data capture tells them (``envelope.avsc``)."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
@@ -76,7 +80,7 @@ def frame_header(definition: dict[str, Any]) -> bytes:
 
 def _load_schema(topic: str, path: Path) -> Schema:
     definition = json.loads(path.read_text())
-    version = int(re.fullmatch(r"v(\d+)\.avsc", path.name)[1])  # type: ignore[index]
+    version = 0 if path.name == _ENVELOPE else int(re.fullmatch(r"v(\d+)\.avsc", path.name)[1])  # type: ignore[index]
     return Schema(topic, version, definition, parse_schema(definition), frame_header(definition))
 
 
@@ -98,6 +102,7 @@ def _load_topic(folder: Path) -> Topic:
         producers=tuple(described["producers"]),
         consumers=tuple(described["consumers"]),
         versions=tuple(versions),
+        envelope=_load_schema(folder.name, folder / _ENVELOPE) if (folder / _ENVELOPE).exists() else None,
     )
 
 
@@ -111,4 +116,5 @@ def topics() -> dict[str, Topic]:
 @cache
 def schemas_by_header() -> dict[bytes, Schema]:
     """Return every known schema by its framing: the allow-list of what is ever decoded."""
-    return {schema.header: schema for topic in topics().values() for schema in topic.versions}
+    known = [schema for topic in topics().values() for schema in (*topic.versions, topic.envelope)]
+    return {schema.header: schema for schema in known if schema is not None}

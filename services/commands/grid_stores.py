@@ -21,14 +21,22 @@ if TYPE_CHECKING:
     from services.streams import LogState
     from services.streams.admin import KafkaAdmin
 
-CONNECTION: Final = ("kafka_bootstrap_servers", "redis_url", "group_id", "profiler_group_id", "grid_timeout_ms")
+CONNECTION: Final = (
+    "kafka_bootstrap_servers",
+    "redis_url",
+    "group_id",
+    "profiler_group_id",
+    "reference_group_id",
+    "grid_timeout_ms",
+)
+REFERENCE: Final = ("accounts", "customers")
 PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
 SERVICE = click.option(
     "--service",
     default="scorer",
     show_default=True,
-    type=click.Choice(("scorer", "profiler")),
-    help="Whose profiles: the scorer's are of cards, the profiler's of terminals.",
+    type=click.Choice(("scorer", "profiler", *REFERENCE)),
+    help="Whose profiles: the scorer's are of cards, the profiler's of terminals; or the reference service's accounts or customers.",
 )
 
 
@@ -44,16 +52,22 @@ class Stores:
     @property
     def topic(self) -> str:
         """The topic whose fold the profiles are."""
-        return "card-transactions" if self.service == "scorer" else "terminal-events"
+        return {"scorer": "card-transactions", "profiler": "terminal-events"}.get(self.service, self.service)
 
     @property
     def group_id(self) -> str:
         """The group that folds it."""
+        if self.service in REFERENCE:
+            return self.settings.reference_group(self.service)
         return str(self.settings.group_id if self.service == "scorer" else self.settings.profiler_group_id)
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
         """What folds it, made once: a scorer's loads and verifies its model. Raises ModelError."""
+        if self.service in REFERENCE:
+            from services.reference.processor import ReferenceProcessor
+
+            return ReferenceProcessor(self.service)
         if self.service == "profiler":
             from services.profiler.processor import ProfilerProcessor
 

@@ -1,4 +1,4 @@
-"""``proact scorer``, ``proact profiler`` and ``proact router``: a service, in one process or several under a supervisor."""
+"""``proact scorer``, ``profiler``, ``router`` and ``reference``: a service, in one process or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -58,3 +58,10 @@ def profiler(settings: Settings) -> None:
 def router(settings: Settings) -> None:
     """Run routers until SIGTERM or Ctrl-C: they put fraud labels into the log of their terminals."""
     _run("router", settings)
+
+
+@click.command(epilog=example("proact reference --metrics-port 9138"))
+@with_settings(*_COMMON, "reference_group_id")
+def reference(settings: Settings) -> None:
+    """Run reference services until SIGTERM or Ctrl-C: they keep in the grid what is known of accounts and customers."""
+    _run("reference", settings)

@@ -8,14 +8,17 @@ safe in Kafka, applies the new ones together with the offset they stand for.
 What is read is proved: :meth:`Grid.read` gives profiles only if the grid still holds the fold up to the very offset that the
 worker expects, with as many profiles as were written. A Redis that was emptied, went back to an earlier state or lost single
 profiles is found before anything is decided from it.
+
+Whoever looks up what others write may keep a copy of it, if they announce their changes: each lookup says up to where the copy is
+true, and is told what was written since, in the same round trip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class GridUnavailableError(Exception):
@@ -96,12 +99,22 @@ class GridRead:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyMark:
+    """Up to where a copy of somebody else's partition is true: of this owner's writes, the first so many announced changes."""
+
+    owner: str
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """Profiles to read of a partition that another service writes: as they stand, unproved."""
 
     topic: str
     partition: int
     keys: Sequence[bytes]
+    copied: CopyMark | None = None
+    """Where whoever asks keeps a copy of what else the partition holds: what changed since is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,14 @@ class Found:
     profiles: Sequence[bytes | None]
     folded_until_ms: int | None
     """The newest event time in that partition's fold; None where nobody has folded anything."""
+    mark: CopyMark | None = None
+    """Up to where a copy of these profiles is true; None where not all changes of this claim were announced."""
+    changed: Mapping[bytes, bytes] | None = None
+    """What changed since ``Lookup.copied``; None where that is not known any more, so that the copy is of no use."""
+
+
+CHANGES_MAX: Final = 1_000
+"""How many announced changes of a partition are remembered for those who keep copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +154,8 @@ class GridWrite:
     profiles: Sequence[bytes]
     folded_until_ms: int | None = None
     """The newest event time of the batch, where others look at how far this fold is."""
+    announced: bool = False
+    """Whether others keep copies: the last ``CHANGES_MAX`` profiles written under a claim are remembered in order."""
 
     def __post_init__(self) -> None:
         assert len(self.cards) == len(self.profiles)

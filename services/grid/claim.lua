@@ -1,5 +1,5 @@
 -- Become the only writer of a partition.
--- KEYS: meta, profiles. ARGV: owner, process, topic_id, partitions, layout, '1' to claim even what is halted.
+-- KEYS: meta, profiles, changes. ARGV: owner, process, topic_id, partitions, layout, '1' to claim even what is halted.
 -- Returns {'CLAIMED', epoch, applied or '', process before or '', attempt or '', killers or '', accepted or '0'}, {'HALTED', reason}, or {'REFUSED', topic_id, partitions, layout} with what is there.
 local there = redis.call('HMGET', KEYS[1], 'topic_id', 'partitions', 'layout', 'applied', 'profiles', 'process',
   'attempt', 'killers', 'halted', 'accepted')
@@ -15,6 +15,9 @@ if applied == '' or there[3] ~= ARGV[5] or redis.call('HLEN', KEYS[2]) ~= tonumb
   redis.call('HSET', KEYS[1], 'profiles', 0)
   redis.call('UNLINK', KEYS[2])
 end
+-- What is announced is announced under a claim: copies made before it are of no use.
+redis.call('UNLINK', KEYS[3])
+redis.call('HSET', KEYS[1], 'changes', 0)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'process', ARGV[2], 'topic_id', ARGV[3], 'partitions', ARGV[4],
   'layout', ARGV[5])
 return {'CLAIMED', redis.call('HINCRBY', KEYS[1], 'epoch', 1), applied, there[6] or '', there[7] or '', there[8] or '', there[10] or '0'}

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.grid.base import (
+    CHANGES_MAX,
     Applied,
     Attempt,
     Claim,
+    CopyMark,
     Found,
     GridAnswer,
     GridMovedError,
@@ -41,6 +43,8 @@ class _Meta:
     applied: int | None = None
     folded_until_ms: int | None = None
     profiles: int = 0
+    changes: list[tuple[bytes, bytes]] | None = None
+    """All that was announced under this claim, of which the last ``CHANGES_MAX`` are told; None where something was not."""
     attempt: Attempt | None = None
     killers: frozenset[int] = frozenset()
     halted: str | None = None
@@ -93,7 +97,7 @@ class MemoryGrid:
         died = meta.process not in ("", self._process)
         self.memory.claims += 1
         meta.identity, meta.owner, meta.process = identity, f"{self._process}-{self.memory.claims}", self._process
-        meta.epoch += 1
+        meta.epoch, meta.changes = meta.epoch + 1, []
         attempt = meta.attempt if died else None
         return Claim(partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted)
 
@@ -111,7 +115,9 @@ class MemoryGrid:
         for lookup in lookups:
             profiles = self.memory.profiles.get((lookup.topic, lookup.partition), {})
             meta = self.memory.metas.get((lookup.topic, lookup.partition), _Meta())
-            found.append(Found([profiles.get(key) for key in lookup.keys], meta.folded_until_ms))
+            mark = None if meta.changes is None else CopyMark(meta.owner, len(meta.changes))
+            there = [profiles.get(key) for key in lookup.keys]
+            found.append(Found(there, meta.folded_until_ms, mark, _changed(lookup.copied, mark, meta)))
         return found
 
     def _read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
@@ -148,6 +154,10 @@ class MemoryGrid:
         if meta.owner != write.claim.owner:
             self.memory.late_applies.append(f"partition {write.claim.partition}: {write.claim.epoch} in {meta.epoch}")
         profiles.update(zip(write.cards, write.profiles, strict=True))
+        if not write.announced and write.cards:
+            meta.changes = None
+        elif meta.changes is not None:
+            meta.changes.extend(zip(write.cards, write.profiles, strict=True))
         meta.applied, meta.profiles = write.target, len(profiles)
         if write.folded_until_ms is not None:
             meta.folded_until_ms = max(write.folded_until_ms, meta.folded_until_ms or write.folded_until_ms)
@@ -216,3 +226,11 @@ class MemoryGrid:
         """See :class:`services.grid.Grid`."""
         if not self.memory.available:
             raise GridUnavailableError("the grid is away")
+
+
+def _changed(copied: CopyMark | None, mark: CopyMark | None, meta: _Meta) -> dict[bytes, bytes] | None:
+    if copied is None or mark is None or mark.owner != copied.owner or mark.changes < copied.changes:
+        return None
+    assert meta.changes is not None
+    since = meta.changes[copied.changes :]
+    return dict(since) if len(since) <= CHANGES_MAX else None

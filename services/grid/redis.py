@@ -14,9 +14,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from services.grid.base import (
+    CHANGES_MAX,
     Applied,
     Attempt,
     Claim,
+    CopyMark,
     Found,
     GridAnswer,
     GridMovedError,
@@ -30,7 +32,7 @@ from services.grid.base import (
     RefusedClaimError,
     UnsafeGridError,
 )
-from services.grid.keys import meta_key, profiles_key
+from services.grid.keys import changes_key, meta_key, profiles_key
 
 _SCRIPTS = Path(__file__).parent
 READ_CARDS_MAX: Final = 5_000
@@ -72,7 +74,7 @@ class RedisGrid:
         """See :class:`services.grid.Grid`."""
         owner = uuid.uuid4().hex
         arguments = [owner, self._process, identity.topic_id, identity.partitions, identity.layout, int(even_if_halted)]
-        verdict, *rest = self._run([(_CLAIM, _keys(topic, partition), arguments)])[0]
+        verdict, *rest = self._run([(_CLAIM, _all_keys(topic, partition), arguments)])[0]
         if verdict == b"HALTED":
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
@@ -119,8 +121,8 @@ class RedisGrid:
             newest: str | int = "" if write.folded_until_ms is None else write.folded_until_ms
             arguments: list[Any] = [None] * (2 * len(write.cards))
             arguments[::2], arguments[1::2] = write.cards, write.profiles
-            keys = _keys(topic, write.claim.partition)
-            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, newest, *arguments]))
+            keys, remembered = _all_keys(topic, write.claim.partition), CHANGES_MAX if write.announced else 0
+            calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, newest, remembered, *arguments]))
         return [Applied[answer.decode()] for answer in self._run(calls)]
 
     def release(self, topic: str, claims: Sequence[Claim]) -> None:
@@ -238,21 +240,40 @@ def _take_profiles(answers: Iterator[Any], wanted: Sequence[bytes]) -> list[byte
 def _ask_lookups(pipeline: Any, lookups: Sequence[Lookup]) -> None:
     for lookup in lookups:
         meta, profiles = _keys(lookup.topic, lookup.partition)
-        # Asked before the profiles: they may be newer than it says, never older.
-        pipeline.hget(meta, "folded_until_ms")
+        # Asked before the profiles and the changes: they may be newer than it says, never older.
+        pipeline.hmget(meta, "folded_until_ms", "owner", "changes")
         _ask_profiles(pipeline, profiles, lookup.keys)
+        if lookup.copied is not None:
+            pipeline.xrange(changes_key(lookup.topic, lookup.partition), f"(0-{lookup.copied.changes}", "+")
 
 
 def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found]:
     found = []
     for lookup in lookups:
-        until_ms = next(answers)
-        found.append(Found(_take_profiles(answers, lookup.keys), None if until_ms is None else int(until_ms)))
+        until_ms, owner, changes = next(answers)
+        profiles = _take_profiles(answers, lookup.keys)
+        mark = None if owner is None or changes is None else CopyMark(owner.decode(), int(changes))
+        changed = None if lookup.copied is None else _changed(lookup.copied, mark, next(answers))
+        found.append(Found(profiles, None if until_ms is None else int(until_ms), mark, changed))
     return found
+
+
+def _changed(
+    copied: CopyMark, mark: CopyMark | None, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
+) -> dict[bytes, bytes] | None:
+    """Return what changed since, None if not all of it is remembered."""
+    if mark is None or mark.owner != copied.owner or mark.changes < copied.changes:
+        return None
+    first = int(entries[0][0].split(b"-")[1]) if entries else mark.changes + 1
+    return {fields[b"k"]: fields[b"v"] for _, fields in entries} if first == copied.changes + 1 else None
 
 
 def _keys(topic: str, partition: int) -> list[bytes]:
     return [meta_key(topic, partition), profiles_key(topic, partition)]
+
+
+def _all_keys(topic: str, partition: int) -> list[bytes]:
+    return [*_keys(topic, partition), changes_key(topic, partition)]
 
 
 def _prove(read: GridRead, meta: Sequence[bytes | None], there: int) -> None:

@@ -115,6 +115,9 @@ PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the w
 HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left alone, by cause", (HALT_CAUSE,))
 KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")
 PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
+COPIES = Metric(
+    "proact_copies_cached", GAUGE, "profiles", "of other services, kept by the worker while they are proved to be true"
+)
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
 DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (VOICE,))
 RULES_HELD = Metric("proact_rules_held_total", COUNTER, "decisions", "on which a rule held, by its effect", (EFFECT,))
@@ -124,7 +127,7 @@ READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 WORKER_METRICS: Final = (
     RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, KILLERS,
-    PROFILES_CACHED, READY,
+    PROFILES_CACHED, COPIES, READY,
 )  # fmt: skip
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
@@ -145,7 +148,7 @@ GROUP_LAG = Metric(
     "proact_group_lag_records",
     GAUGE,
     "records",
-    "behind the committed offsets of scorers, profilers or routers, whether they run or not",
+    "behind the committed offsets of those who work a topic off, whether they run or not",
     (TOPIC, PARTITION),
 )
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
@@ -173,7 +176,7 @@ def _table(metrics: tuple[Metric, ...]) -> str:
 def metrics_table() -> str:
     """Return the tables of all metrics, in Markdown, as the README holds them."""
     parts = {
-        "Of scorers, profilers and routers:": WORKER_METRICS,
+        "Of scorers, profilers, routers and reference services:": WORKER_METRICS,
         "Of a scorer:": tuple(m for m in SCORER_METRICS if m not in WORKER_METRICS),
         f"Of a profiler, beside `{REPEATS.name}`:": (BUCKETED,),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),

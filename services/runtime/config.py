@@ -68,6 +68,7 @@ SETTINGS: Final = {
         Setting("group_id", str, "proact-scorer", "the consumer group of the scorers"),
         Setting("profiler_group_id", str, "proact-profiler", "the consumer group of the profilers"),
         Setting("router_group_id", str, "proact-router", "the consumer group of the routers"),
+        Setting("reference_group_id", str, "proact-reference", "the consumer groups of the reference services: this and -accounts or -customers"),
         Setting("guarantee", str, "exactly_once", "exactly_once, or at_least_once for the lowest latency: a crash may repeat decisions, equally", choices=("exactly_once", "at_least_once")),
         Setting("transactional_id", str, "", "the name of a scorer's producers, of its own; empty: from group, host and metrics port"),
         Setting("breaker_share", float, 0.5, "a partition stops when more of its records than this share are refused within 10 s (500 at least)", 0.0, 1.0),
@@ -76,6 +77,7 @@ SETTINGS: Final = {
         Setting("poll_timeout_ms", int, 100, "how long to wait for a first record before looking around", 1, 5_000),
         Setting("session_timeout_ms", int, 6_000, "after how long a dead worker's partitions move (Kafka's limits apply)", 6_000, 300_000),
         Setting("near_cache_mb", int, 256, "memory for the worker's own copy of profiles, in MiB", 0, 65_536),
+        Setting("copies_mb", int, 64, "memory for the worker's copies of what other services announce, in MiB", 0, 65_536),
         Setting("grid_timeout_ms", int, 2_000, "how long Redis may take to answer before it counts as away", 10, 60_000),
         Setting("lookup_timeout_ms", int, 50, "how long a decision waits for what other services know; then it is made without", 1, 60_000),
         Setting("model_path", str, "", "the folder of the model to score with; empty: the newest released one"),
@@ -108,6 +110,10 @@ class Settings:
         """Return a copy with other values, checked as flags are."""
         checked = {name: SETTINGS[name].parse(value, SETTINGS[name].flag) for name, value in changes.items()}
         return Settings(self._values | checked)
+
+    def reference_group(self, topic: str) -> str:
+        """Return the consumer group of a reference topic: two topics in one group would rebalance each other."""
+        return f"{self.reference_group_id}-{topic}"
 
     def environment(self) -> dict[str, str]:
         """Return the settings as variables, for a child process."""

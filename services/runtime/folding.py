@@ -82,7 +82,8 @@ class Difference:
 
 
 def difference(folded: dict[bytes, bytes], held: dict[bytes, bytes]) -> Difference:
-    """Compare two sets of profiles by card, byte by byte."""
+    """Compare two sets of profiles by card, byte by byte; no bytes stand for no profile, since a log may forget what was deleted."""
+    folded, held = ({card: profile for card, profile in one.items() if profile} for one in (folded, held))
     shared = folded.keys() & held.keys()
     return Difference(
         compared=len(folded.keys() | held.keys()),

@@ -34,6 +34,8 @@ class Health:
     conditions: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(CONDITIONS, False))
     detail: dict[str, Any] = field(default_factory=dict)
     beat_s: float = 0.0
+    parts: dict[str, Health] = field(default_factory=dict)
+    """Of several workers in one process, by what each works on: all must be well, and this says nothing of its own."""
 
     def __post_init__(self) -> None:
         self.beat()
@@ -47,15 +49,34 @@ class Health:
         assert condition in self.conditions
         self.conditions[condition] = holds
 
+    def part(self, name: str) -> Health:
+        """Return the health of one of several workers."""
+        self.parts[name] = Health(self.clock)
+        return self.parts[name]
+
     @property
     def live(self) -> bool:
         """Whether the loop turns."""
+        if self.parts:
+            return all(part.live for part in self.parts.values())
         return self.clock.monotonic_s() - self.beat_s < LIVE_WITHIN_S
+
+    @property
+    def holding(self) -> dict[str, bool]:
+        """Which conditions hold, of every part."""
+        if not self.parts:
+            return dict(self.conditions)
+        return {name: all(part.conditions[name] for part in self.parts.values()) for name in self.conditions}
 
     @property
     def ready(self) -> bool:
         """Whether every condition holds."""
-        return all(self.conditions.values())
+        return all(self.holding.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is shown."""
+        details = {name: part.detail for name, part in self.parts.items()}
+        return {"live": self.live, "ready": self.holding, **self.detail, **details}
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -86,7 +107,7 @@ def _application(
         answers = {"/livez": health.live, "/readyz": health.ready}
         status = "404 Not Found" if path not in answers else "200 OK" if answers[path] else "503 Service Unavailable"
         start_response(status, [("Content-Type", "application/json")])
-        return [json.dumps({"live": health.live, "ready": health.conditions, **health.detail}).encode() + b"\n"]
+        return [json.dumps(health.as_json()).encode() + b"\n"]
 
     return application
 

@@ -7,6 +7,7 @@ and handed to prometheus-client when it collects.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,39 +17,63 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from services.runtime.catalogue import COUNTER, GAUGE, HISTOGRAM, SCORER_METRICS, Metric
 
 
+@dataclass(slots=True)
+class Tally:
+    """What was counted, by metric and label values."""
+
+    values: dict[Metric, dict[tuple[str, ...], float]]
+    """Of counters and gauges."""
+    counts: dict[Metric, dict[tuple[str, ...], NDArray[np.int64]]]
+    """Of histograms, a bucket each; the last one is for what is above all of them."""
+    sums: dict[tuple[Metric, tuple[str, ...]], float]
+    """Of histograms."""
+
+    @classmethod
+    def of(cls, metrics: Sequence[Metric]) -> Tally:
+        """Return one in which every series that is known beforehand stands at 0."""
+        return cls(
+            {m: dict.fromkeys(m.series if m.kind == COUNTER else [], 0.0) for m in metrics if m.kind != HISTOGRAM},
+            {
+                m: {labels: np.zeros(len(m.buckets) + 1, np.int64) for labels in m.series}
+                for m in metrics
+                if m.kind == HISTOGRAM
+            },
+            {},
+        )
+
+
 class MetricsRegistry:
     """Counts of one process; written by the worker's thread, read by prometheus-client's."""
 
     def __init__(self, metrics: Sequence[Metric] = SCORER_METRICS) -> None:
         self._metrics = tuple(metrics)
-        self._values: dict[Metric, dict[tuple[str, ...], float]] = {
-            m: dict.fromkeys(m.series if m.kind == COUNTER else [], 0.0) for m in metrics if m.kind != HISTOGRAM
-        }
-        self._counts: dict[Metric, dict[tuple[str, ...], NDArray[np.int64]]] = {
-            m: {labels: np.zeros(len(m.buckets) + 1, np.int64) for labels in m.series}
-            for m in metrics
-            if m.kind == HISTOGRAM
-        }
-        self._sums: dict[tuple[Metric, tuple[str, ...]], float] = {}
+        self.tally = Tally.of(self._metrics)
+        self._tallies = [self.tally]
+
+    def part(self) -> MetricsRegistry:
+        """Return the registry of one of several workers in this process: what is shown are the sums of all."""
+        part = MetricsRegistry(self._metrics)
+        self._tallies.append(part.tally)
+        return part
 
     def add(self, metric: Metric, amount: float = 1.0, *labels: str) -> None:
         """Add to a counter."""
         assert metric.kind == COUNTER, metric.name
         assert metric.takes(labels), f"{metric.name}{labels}"
-        values = self._values[metric]
+        values = self.tally.values[metric]
         values[labels] = values.get(labels, 0.0) + amount
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge, or a counter that somebody else counts."""
         assert metric.kind in (GAUGE, COUNTER), metric.name
         assert metric.takes(labels), f"{metric.name}{labels}"
-        self._values[metric][labels] = float(value)
+        self.tally.values[metric][labels] = float(value)
 
     def replace(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
         """Set all series of a gauge at once: those that are not named are gone."""
         assert metric.kind == GAUGE, metric.name
         assert all(metric.takes(labels) for labels in values), metric.name
-        self._values[metric] = {labels: float(value) for labels, value in values.items()}
+        self.tally.values[metric] = {labels: float(value) for labels, value in values.items()}
 
     def observe(self, metric: Metric, values: Any, *labels: str) -> None:
         """Observe one number or an array of them in a histogram."""
@@ -57,12 +82,12 @@ class MetricsRegistry:
         array = np.atleast_1d(np.asarray(values, np.float64))
         bins = np.searchsorted(metric.buckets, array, side="left")
         counts = np.bincount(bins, minlength=len(metric.buckets) + 1).astype(np.int64)
-        self._counts[metric][labels] = self._counts[metric].get(labels, 0) + counts
-        self._sums[metric, labels] = self._sums.get((metric, labels), 0.0) + float(array.sum())
+        self.tally.counts[metric][labels] = self.tally.counts[metric].get(labels, 0) + counts
+        self.tally.sums[metric, labels] = self.tally.sums.get((metric, labels), 0.0) + float(array.sum())
 
     def value(self, metric: Metric, *labels: str) -> float:
         """Return a counter's or gauge's value, 0 where it has none."""
-        return self._values[metric].get(labels, 0.0)
+        return self.tally.values[metric].get(labels, 0.0)
 
     def collect(self) -> Iterator[Any]:
         """Hand everything to prometheus-client: this object is one of its collectors."""
@@ -72,15 +97,26 @@ class MetricsRegistry:
                 continue
             kind = CounterMetricFamily if metric.kind == COUNTER else GaugeMetricFamily
             family = kind(metric.name, metric.meaning, labels=metric.label_names)
-            for labels, value in list(self._values[metric].items()):
+            for labels, value in self._sums_of(metric).items():
                 family.add_metric(labels, value)
             yield family
 
+    def _sums_of(self, metric: Metric) -> dict[tuple[str, ...], float]:
+        total: dict[tuple[str, ...], float] = {}
+        for tally in self._tallies:
+            for labels, value in list(tally.values[metric].items()):
+                total[labels] = total.get(labels, 0.0) + value
+        return total
+
     def _histogram(self, metric: Metric) -> HistogramMetricFamily:
         family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.label_names)
-        for labels, counts in list(self._counts[metric].items()):
+        total: dict[tuple[str, ...], NDArray[np.int64]] = {}
+        for tally in self._tallies:
+            for labels, counts in list(tally.counts[metric].items()):
+                total[labels] = total.get(labels, 0) + counts
+        for labels, counts in total.items():
             edges = [*(str(edge) for edge in metric.buckets), "+Inf"]
             cumulative = np.cumsum(counts).tolist()
-            total = self._sums.get((metric, labels), 0.0)
-            family.add_metric(labels, list(zip(edges, cumulative, strict=True)), total)
+            observed = sum(tally.sums.get((metric, labels), 0.0) for tally in self._tallies)
+            family.add_metric(labels, list(zip(edges, cumulative, strict=True)), observed)
         return family

@@ -69,6 +69,8 @@ class Processor(Protocol[P, R]):
     """How far back a log must reach to fold lost profiles from it; 0 where its beginning will do, whenever that was."""
     looks_up: Sequence[str]
     """The topics of other services whose profiles it reads."""
+    announces: bool
+    """Whether others keep copies of its profiles, so that every change is announced to them."""
 
     def prepare(self, records: Records, killers: type_bool) -> P:
         """Decode and validate a batch; say which profiles it needs.

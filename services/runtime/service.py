@@ -1,4 +1,4 @@
-"""The life of a service's process: set up, run one worker until it is told to stop, say why it could not."""
+"""The life of a service's process: set up, run its worker until it is told to stop, say why it could not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from services.runtime.catalogue import PROFILER_METRICS, SCORER_METRICS, WORKER_METRICS
 from services.runtime.clock import SystemClock
@@ -15,10 +15,10 @@ from services.runtime.fencings import DoubleError
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.worker import Worker
+from services.runtime.team import Runnable
 
-Build = Callable[[Settings, Health, MetricsRegistry], Worker[Any, Any]]
-"""Builds a service's worker. May raise ConfigError."""
+Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
+"""Builds a service's worker, or several. May raise ConfigError."""
 
 
 METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS}
@@ -26,7 +26,7 @@ METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS}
 
 
 def run_service(name: str, settings: Settings, build: Build) -> None:
-    """Run one worker until SIGTERM or SIGINT.
+    """Run a service until SIGTERM or SIGINT.
 
     Raises:
         ConfigError: before it begins.

@@ -64,6 +64,7 @@ def build_worker(
         batch_records_max=settings.batch_records_max,
         poll_timeout_s=settings.poll_timeout_ms / 1000,
         near_cache_bytes=settings.near_cache_mb * 1024 * 1024,
+        copies_bytes=settings.copies_mb * 1024 * 1024,
         breaker_share=settings.breaker_share,
     )
     return Worker(processor, ports, health, metrics, limits)

@@ -25,13 +25,8 @@ from services.core.profiles import CorruptProfileError
 from services.grid import (
     Applied,
     Grid,
-    GridAnswer,
-    GridMovedError,
-    GridRead,
-    GridUnavailableError,
     GridWrite,
-    Lookup,
-)  # fmt: skip
+)
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.breaker import Breaker
@@ -40,12 +35,13 @@ from services.runtime.fencings import Fencings
 from services.runtime.halting import Cause, damaged
 from services.runtime.health import Health
 from services.runtime.logs import fields
-from services.runtime.lookups import LookupPlan
+from services.runtime.lookups import Copies
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import LookedUp, Outcome, P, Prepared, Processor, R
+from services.runtime.reading import Caches, Reading
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.streams import Output, Publisher, Records, Source, StreamsError
@@ -62,6 +58,7 @@ class WorkerLimits:
     batch_records_max: int
     poll_timeout_s: float
     near_cache_bytes: int
+    copies_bytes: int = 64 * 1024 * 1024
     breaker_share: float = 0.5
 
 
@@ -94,7 +91,8 @@ class Worker(Generic[P, R]):
         )  # fmt: skip
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
         ports.source.revoked = self._ownership.release_all
-        self._cache = NearCache(limits.near_cache_bytes)
+        self._caches = Caches(NearCache(limits.near_cache_bytes), Copies(limits.copies_bytes))
+        self._reading = Reading(processor.topic, ports.grid, self._ownership, self._outages, self._caches)
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
@@ -103,24 +101,37 @@ class Worker(Generic[P, R]):
         """Ask the loop to end after the batch at hand; safe to call from a signal handler."""
         self._outages.stop()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._outages.stopping
+
     def run(self) -> None:
         """Turn until :meth:`stop`, then give everything back. Raises DoubleError."""
         try:
-            self._open()
-            while not self._outages.stopping:
+            self.open()
+            while not self.stopping:
                 self.turn()
-            self._ownership.release_all()
+            self.release()
         finally:
-            self._upkeep.close()
-            self._publisher.close()
-            self._source.close()
+            self.close()
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Make the producer before joining the group: everybody waits for the last one that takes its partitions over."""
         try:
             self._publisher.open()
         except StreamsError as error:
             log.warning("Kafka is away", extra=fields(error=str(error)))  # waited out by the first take-over
+
+    def release(self) -> None:
+        """Give all partitions back in good order."""
+        self._ownership.release_all()
+
+    def close(self) -> None:
+        """Leave the group, and release what was held."""
+        self._upkeep.close()
+        self._publisher.close()
+        self._source.close()
 
     def turn(self) -> None:
         """Poll once, and do what came: a change of assignment, a batch, or nothing."""
@@ -153,7 +164,7 @@ class Worker(Generic[P, R]):
         self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
 
     def _take_over(self) -> None:
-        self._cache.clear()
+        self._reading.forget()
         self._health.set("partitions_assigned", False)
         self._ownership.take_over()
         self._outages.wait_out("kafka", self._upkeep.begin)
@@ -167,16 +178,11 @@ class Worker(Generic[P, R]):
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)
         if self._health.conditions["grid_reachable"]:
-            self._prove()
+            self._reading.prove()
         if self._ownership.resumed():
             raise AbandonedError("a halted partition was resumed")
         if idle:
             self._pass_marks()
-
-    def _prove(self) -> None:
-        """Find out, also without a record to decide on, whether the grid still holds what was written to it."""
-        reads = [GridRead(owned.claim, owned.applied, []) for owned in self._ownership.owned.values()]
-        self._outages.wait_out("redis", lambda: self._read_proved(reads))
 
     def _pass_marks(self) -> None:
         """Move offsets past what holds no record, such as the marks of atomic commits: else something would seem to wait."""
@@ -193,8 +199,10 @@ class Worker(Generic[P, R]):
         killers = self._suspects.screen(records, self._ownership.owned)
         prepared = self._stage("prepare", lambda: self._processor.prepare(records, killers))
         emit = self._emit_mask(records)
-        profiles, found = self._stage("read", lambda: self._read(prepared, wanted=bool(emit.any())))
-        outcome = self._stage("decide", lambda: self._decide(prepared, profiles, found, emit, now_ms))
+        profiles, found = self._stage("read", lambda: self._reading.read(prepared, wanted=bool(emit.any())))
+        if found is None:
+            self._metrics.add(m.LOOKUPS_MISSED)
+        outcome = self._stage("decide", lambda: self._decide(prepared, profiles, found or {}, emit, now_ms))
         self._break(prepared, outcome)
         self._stage("publish", lambda: self._publish(records, outcome))
         committed_ms = now_ms + round(1000 * (self._clock.monotonic_s() - begin_s))
@@ -219,43 +227,6 @@ class Worker(Generic[P, R]):
             if partition < len(committed):
                 committed[partition] = owned.committed
         return records.offset >= committed[records.partition]
-
-    def _read(self, prepared: Prepared, *, wanted: bool) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp]]:
-        """Read the profiles that are not in the near cache and, if anything is emitted, those of others, in one round trip."""
-        profiles = self._cache.get(prepared.partitions, prepared.cards)
-        plan = LookupPlan.of(prepared.lookups if wanted else {}, self._ownership.looked_up)
-        missing: dict[int, list[int]] = {}
-        for i, profile in enumerate(profiles):
-            if profile is None:
-                missing.setdefault(prepared.partitions[i], []).append(i)
-        if missing:
-            owned = self._ownership.owned
-            reads = [
-                GridRead(owned[p].claim, owned[p].applied, [prepared.cards[i] for i in rows])
-                for p, rows in missing.items()
-            ]
-            answer = self._outages.wait_out("redis", lambda: self._read_proved(reads, plan.lookups))
-            for rows, values in zip(missing.values(), answer.profiles, strict=True):
-                for i, value in zip(rows, values, strict=True):
-                    profiles[i] = value
-            return profiles, plan.resolve(answer.found)
-        return profiles, self._look_up(plan)
-
-    def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp]:
-        """Return what others' profiles are, or nothing where they do not come in time: a decision does not wait for them."""
-        if not plan.lookups:
-            return {}
-        try:
-            return plan.resolve(self._grid.look_up(plan.lookups))
-        except GridUnavailableError:
-            self._metrics.add(m.LOOKUPS_MISSED)
-            return {}
-
-    def _read_proved(self, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
-        try:
-            return self._grid.read(self._processor.topic, reads, lookups)
-        except GridMovedError as error:
-            raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
 
     def _decide(
         self, prepared: P, profiles: Sequence[bytes | None], found: Mapping[str, LookedUp], emit: Any, now_ms: int
@@ -301,7 +272,7 @@ class Worker(Generic[P, R]):
             if answer is not Applied.APPLIED:
                 raise AbandonedError(f"the grid refused the profiles of partition {partition}: {answer.value}")
             self._ownership.owned[partition].applied = write.target
-            self._cache.put(partition, write.cards, write.profiles)
+            self._reading.keep(partition, write.cards, write.profiles)
 
     def _grid_writes(self, targets: Mapping[int, int], prepared: Prepared, outcome: Outcome) -> list[GridWrite]:
         cards: dict[int, list[bytes]] = {p: [] for p in targets}
@@ -312,7 +283,15 @@ class Worker(Generic[P, R]):
                 profiles[partition].append(profile)
         owned = self._ownership.owned
         return [
-            GridWrite(owned[p].claim, owned[p].applied, target, cards[p], profiles[p], outcome.folded_until_ms.get(p))
+            GridWrite(
+                owned[p].claim,
+                owned[p].applied,
+                target,
+                cards[p],
+                profiles[p],
+                outcome.folded_until_ms.get(p),
+                self._processor.announces,
+            )
             for p, target in targets.items()
         ]
 
@@ -324,4 +303,5 @@ class Worker(Generic[P, R]):
         self._metrics.set(m.PARTITIONS, len(self._ownership.owned), "running")
         self._metrics.set(m.PARTITIONS, len(halted), "halted")
         self._metrics.replace(m.HALTED, {(cause.name,): float(halted.count(cause)) for cause in Cause})
-        self._metrics.set(m.PROFILES_CACHED, len(self._cache))
+        self._metrics.set(m.PROFILES_CACHED, len(self._caches.own))
+        self._metrics.set(m.COPIES, len(self._caches.copies))

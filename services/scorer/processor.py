@@ -65,6 +65,7 @@ class ScorerProcessor:
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
     looks_up: Sequence[str] = (TERMINALS,)
+    announces = False
 
     def __init__(self, model: Model) -> None:
         self.model = model

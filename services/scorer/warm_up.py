@@ -15,7 +15,7 @@ from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.core.rules.vocabulary import Facts
 from services.grid import Found
-from services.runtime.lookups import LookupPlan
+from services.runtime.lookups import Copies, LookupPlan
 from services.runtime.processor import LookedUp
 from services.scorer.explaining import Explainer
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
@@ -43,8 +43,9 @@ def _transactions(count: int) -> TransactionColumns:
 
 def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
     """As if everything was folded, and nothing known."""
-    plan = LookupPlan.of(prepared.lookups, dict.fromkeys(prepared.lookups, 2))
-    return plan.resolve([Found([None] * len(lookup.keys), _AT_MS) for lookup in plan.lookups])
+    plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, 2), Copies(0))
+    plan.take([Found([None] * len(lookup.keys), _AT_MS) for lookup in plan.lookups])
+    return plan.found
 
 
 _RULES: Final = RuleSet(

@@ -14,7 +14,6 @@ from services.grid import (
     Applied,
     Attempt,
     Claim,
-    Found,
     Grid,
     GridMovedError,
     GridRead,
@@ -26,7 +25,8 @@ from services.grid import (
     RefusedClaimError,
     UnsafeGridError,
 )
-from services.grid.keys import meta_key, profiles_key
+from services.grid.base import CHANGES_MAX
+from services.grid.keys import changes_key, meta_key, profiles_key
 from services.grid.memory import GridMemory, MemoryGrid
 from services.grid.near_cache import NearCache
 from services.grid.redis import READ_CARDS_MAX, RedisGrid
@@ -344,7 +344,10 @@ def test_others_profiles_are_read_beside_the_own_ones_with_how_far_they_are(grid
     answer = grid.read(topic, [GridRead(mine, 7, CARDS)], asked)
 
     assert answer.profiles == [PROFILES]
-    assert answer.found == [Found([PROFILES[1], None, PROFILES[0]], 1_000), Found([None], None)]
+    assert [(f.profiles, f.folded_until_ms) for f in answer.found] == [
+        ([PROFILES[1], None, PROFILES[0]], 1_000),
+        ([None], None),
+    ]
     assert grid.look_up(asked) == answer.found
 
 
@@ -358,7 +361,66 @@ def test_how_far_a_fold_is_never_goes_back_and_is_forgotten_with_it(grid: Grid, 
     store.forget_profile(topic, CARDS[0])
     claim_of(store.connect(), topic)
 
-    assert grid.look_up(asked) == [Found([None], None)]
+    assert [(f.profiles, f.folded_until_ms) for f in grid.look_up(asked)] == [([None], None)]
+
+
+def test_whoever_keeps_a_copy_is_told_what_changed(grid: Grid, store: Store, topic: str):
+    claim = claim_of(grid, topic)
+    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])
+    reader = store.connect()
+    [first] = reader.look_up([Lookup(topic, 0, CARDS)])
+    grid.apply(topic, [GridWrite(claim, 7, 8, CARDS[:1], [b"new"], announced=True)])
+    grid.apply(topic, [GridWrite(claim, 8, 9, [*CARDS[:1], b"more"], [b"newest", b"!"], announced=True)])
+
+    [then] = reader.look_up([Lookup(topic, 0, [b"more"], first.mark)])
+    [later] = reader.look_up([Lookup(topic, 0, [], then.mark)])
+
+    assert (first.profiles, first.changed) == (PROFILES, None)
+    assert (then.profiles, then.changed) == ([b"!"], {CARDS[0]: b"newest", b"more": b"!"})
+    assert (later.profiles, later.changed) == ([], {})
+
+
+def test_a_copy_is_of_no_use_after_another_claim_too_many_changes_or_one_that_was_not_announced(
+    grid: Grid, store: Store, topic: str
+):
+    claim, reader = claim_of(grid, topic), store.connect()
+
+    def changed_since(mark):
+        return reader.look_up([Lookup(topic, 0, [], mark)])[0].changed
+
+    def mark():
+        return reader.look_up([Lookup(topic, 0, [])])[0].mark
+
+    begin = mark()
+    names = [b"card-%d" % i for i in range(CHANGES_MAX)]
+    grid.apply(topic, [GridWrite(claim, None, 7, names, names, announced=True)])
+    assert changed_since(begin) == dict(zip(names, names, strict=True))
+    grid.apply(topic, [GridWrite(claim, 7, 8, CARDS, PROFILES, announced=True)])
+    assert changed_since(begin) is None
+    full = mark()
+    assert changed_since(full) == {}
+    grid.halt(topic, 0, "somebody looks at it")
+    assert changed_since(full) is None
+    grid.resume(topic, 0, 0)
+    second = claim_of(grid, topic)
+    assert changed_since(full) is None
+    fresh = mark()
+    assert changed_since(fresh) == {}
+    grid.apply(topic, [GridWrite(second, 8, 9, CARDS, PROFILES)])
+    assert mark() is None
+    assert changed_since(fresh) is None
+
+
+def test_the_loss_of_the_announcements_is_noticed(store: Store, topic: str, stack):
+    if isinstance(store.connect(), MemoryGrid):
+        pytest.skip("a twin in memory loses nothing by itself")
+    grid = store.connect()
+    claim = claim_of(grid, topic)
+    [first] = grid.look_up([Lookup(topic, 0, CARDS)])
+    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])
+    redis.Redis.from_url(stack.redis_url).delete(changes_key(topic, 0))
+
+    assert grid.look_up([Lookup(topic, 0, [], first.mark)])[0].changed is None
 
 
 def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):

@@ -12,15 +12,11 @@ from services.codec.schemas import topics
 from services.codec.terminal_events import LABELS, TOPIC, encode_terminal_events
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import encode_transactions
-from services.core.columns import Text
 from services.core.features import FEATURE_NAMES
-from services.core.kernels import partitions_of
 from services.core.profiles import DAY_MS, NEVER_MS, CorruptProfileError
 from services.core.terminals import TERMINAL
-from services.grid import Found
 from services.profiler.processor import ProfilerProcessor
 from services.router.processor import RouterProcessor
-from services.runtime.lookups import LookupPlan
 from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
@@ -108,22 +104,6 @@ def test_a_router_sends_labels_to_their_terminals_and_refuses_those_without():
     assert (event["kind"], event["amount_minor"]) == ("LABEL", 0)
     reasons = [decode_record(value or b"")[1]["reason"] for value in letters.values]
     assert reasons == ["INVALID_IDENTIFIER", "INVALID_TIME", "CARD_NUMBER"]
-
-
-def test_lookups_are_sorted_into_partitions_and_their_answers_back():
-    keys = Text.of([b"terminal-%d" % i for i in range(50)])
-    plan = LookupPlan.of({"some": keys}, {"some": 4})
-
-    found = [
-        Found([b"of " + key for key in lookup.keys], None if lookup.partition == 1 else lookup.partition)
-        for lookup in plan.lookups
-    ]
-    answer = plan.resolve(found)["some"]
-
-    assert answer.profiles == [b"of terminal-%d" % i for i in range(50)]
-    home = partitions_of(keys, 4)
-    assert answer.folded_until_ms.tolist() == [NEVER_MS if p == 1 else p for p in home.tolist()]
-    assert LookupPlan.of({}, {}).resolve([]) == {}
 
 
 def decided_with(found: dict[str, LookedUp] | None = None, profile: bytes | None = None) -> list[dict[str, Any]]:

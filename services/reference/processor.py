@@ -1,0 +1,110 @@
+"""What the reference service does: the newest record of an account or customer is what the grid holds of it. No IO.
+
+Records are decoded one by one: they come as often as things change at a bank, and in three forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.codec.reference import ACCOUNTS, DELETED, decode_change
+from services.core.columns import type_bool, type_i64
+from services.core.kernels import group_text
+from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
+from services.core.validation import Reject, identifier_status
+from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.streams import Records
+
+LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, "customers": CUSTOMER_LAYOUT}
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedChanges(Prepared):
+    """A batch of changes: of each pair the newest one, and of the refused records the reason."""
+
+    newest: Sequence[bytes]
+    """What the grid is to hold of each pair of ``cards``: here they are accounts or customers."""
+    status: type_i64
+    """(n,) the Reject of every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOutcome(Outcome):
+    """The outcome with what is measured of it."""
+
+    rejected: type_i64
+
+
+class ReferenceProcessor:
+    """Of one of the topics. See :class:`services.runtime.processor.Processor` for the protocol."""
+
+    history_ms = 0
+    """The topics are compacted: their beginning will do, whenever that was."""
+    looks_up: Sequence[str] = ()
+    announces = True
+
+    def __init__(self, topic: str) -> None:
+        self.topic, self.layout = topic, LAYOUTS[topic]
+
+    def prepare(self, records: Records, killers: type_bool) -> PreparedChanges:
+        """See :class:`services.runtime.processor.Processor`."""
+        keys, has_key = key_column(records.keys)
+        status = identifier_status(keys)
+        status[~has_key] = Reject.NULL_KEY
+        status[killers] = Reject.KILLS_DECODER
+        held = [DELETED] * len(records)
+        values = without_killers(records.values, killers)
+        for i in np.flatnonzero(status == Reject.NONE).tolist():
+            held[i], status[i] = decode_change(records.topic, records.keys[i] or b"", values[i])
+        rows = np.flatnonzero(status == Reject.NONE)
+        slot, first = group_text(keys.take(rows), records.partition[rows])
+        last = np.zeros(len(first), np.int64)
+        last[slot] = rows  # the last of several stays
+        return PreparedChanges(
+            records=records,
+            partitions=records.partition[rows[first]].tolist(),
+            cards=keys.take(rows[first]).tolist(),
+            lookups={},
+            newest=[held[i] for i in last.tolist()],
+            status=status,
+        )
+
+    def decide(
+        self,
+        prepared: PreparedChanges,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
+        emit: type_bool,
+        now_ms: int,
+    ) -> ReferenceOutcome:
+        """See :class:`services.runtime.processor.Processor`."""
+        records = prepared.records
+        bad = (prepared.status != Reject.NONE) & emit
+        outputs = [encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms)] if bad.any() else []
+        changed = zip(prepared.newest, profiles, strict=True)
+        return ReferenceOutcome(
+            outputs=outputs,
+            profiles=[new if new != (old or DELETED) else None for new, old in changed],
+            decided=int(emit.sum() - bad.sum()),
+            folded_only=int((~emit).sum()),
+            refused=records.partition[bad],
+            notices=notices(records, prepared.status, bad, {}),
+            folded_until_ms={},
+            rejected=prepared.status[bad],
+        )
+
+    def measure(
+        self,
+        metrics: MetricsRegistry,
+        prepared: PreparedChanges,  # noqa: ARG002
+        outcome: ReferenceOutcome,
+        committed_ms: int,  # noqa: ARG002
+    ) -> None:
+        """See :class:`services.runtime.processor.Processor`."""
+        count_refused(metrics, outcome.rejected)

@@ -1,0 +1,81 @@
+"""What a batch reads: the profiles that its worker owns, proved, and those of others, as they stand, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.grid import Grid, GridAnswer, GridMovedError, GridRead, GridUnavailableError, Lookup
+from services.grid.near_cache import NearCache
+from services.runtime.lookups import Copies, LookupPlan
+from services.runtime.outages import AbandonedError, Outages
+from services.runtime.ownership import Ownership
+from services.runtime.processor import LookedUp, Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What a worker keeps to itself: of its own profiles and of others'."""
+
+    own: NearCache
+    copies: Copies
+
+
+class Reading:
+    """Reads for one worker, on its thread."""
+
+    def __init__(self, topic: str, grid: Grid, ownership: Ownership, outages: Outages, caches: Caches) -> None:
+        self._topic, self._grid, self._ownership, self._outages, self._caches = topic, grid, ownership, outages, caches
+
+    def forget(self) -> None:
+        """Forget own profiles: claims are taken again, or a write is in doubt. Copies are proved each time."""
+        self._caches.own.clear()
+
+    def keep(self, partition: int, cards: Iterable[bytes], profiles: Iterable[bytes]) -> None:
+        """Keep what was just applied."""
+        self._caches.own.put(partition, cards, profiles)
+
+    def prove(self) -> None:
+        """Find out whether the grid still holds what was written to it. Raises AbandonedError."""
+        self._proved([GridRead(owned.claim, owned.applied, []) for owned in self._ownership.owned.values()], [])
+
+    def read(self, prepared: Prepared, *, wanted: bool) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
+        """Return the profiles of a batch's pairs and, if they are wanted, what was found of others.
+
+        None for the latter where it did not come in time: a decision does not wait for it. Raises AbandonedError.
+        """
+        profiles = self._caches.own.get(prepared.partitions, prepared.cards)
+        plan = LookupPlan(prepared.lookups if wanted else {}, self._ownership.looked_up, self._caches.copies)
+        missing: dict[int, list[int]] = {}
+        for i, profile in enumerate(profiles):
+            if profile is None:
+                missing.setdefault(prepared.partitions[i], []).append(i)
+        if missing:
+            owned = self._ownership.owned
+            reads = [
+                GridRead(owned[p].claim, owned[p].applied, [prepared.cards[i] for i in rows])
+                for p, rows in missing.items()
+            ]
+            answer = self._proved(reads, plan.lookups)
+            for rows, values in zip(missing.values(), answer.profiles, strict=True):
+                for i, value in zip(rows, values, strict=True):
+                    profiles[i] = value
+            plan.take(answer.found)
+        return profiles, self._look_up(plan)
+
+    def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp] | None:
+        try:
+            while lookups := plan.lookups:
+                plan.take(self._grid.look_up(lookups))
+        except GridUnavailableError:
+            return None
+        return plan.found
+
+    def _proved(self, reads: Sequence[GridRead], lookups: Sequence[Lookup]) -> GridAnswer:
+        def ask() -> GridAnswer:
+            try:
+                return self._grid.read(self._topic, reads, lookups)
+            except GridMovedError as error:
+                raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
+
+        return self._outages.wait_out("redis", ask)

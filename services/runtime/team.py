@@ -1,0 +1,45 @@
+"""Several workers of one process, which take turns on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from services.runtime.worker import Worker
+
+
+class Runnable(Protocol):
+    """What a service runs."""
+
+    def run(self) -> None:
+        """Work until :meth:`stop`. Raises DoubleError."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end; safe to call from a signal handler."""
+        ...
+
+
+class Team:
+    """Each worker has a topic of its own; while one waits for a store, the others do too: it is the same store."""
+
+    def __init__(self, workers: Sequence[Worker[Any, Any]]) -> None:
+        self._workers = tuple(workers)
+
+    def stop(self) -> None:
+        """See :class:`Runnable`."""
+        for worker in self._workers:
+            worker.stop()
+
+    def run(self) -> None:
+        """See :class:`Runnable`."""
+        with ExitStack() as ending:
+            for worker in self._workers:
+                ending.callback(worker.close)
+                worker.open()
+            while not any(worker.stopping for worker in self._workers):
+                for worker in self._workers:
+                    worker.turn()
+            for worker in self._workers:
+                worker.release()

@@ -1,0 +1,82 @@
+"""The reference service on a real Kafka and a real Redis: what was announced last is what the grid holds, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+
+from services.codec.records import decode_record
+from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode_customer
+from services.core.columns import Text
+from services.core.kernels import partitions_of
+from services.core.reference import Account, Customer, open_accounts, open_customers
+from services.grid import Lookup
+from services.grid.redis import RedisGrid
+from services.streams.sink import KafkaSink
+from tests.integration.system import START_MS, read_all, services, wait_drained
+
+PARTITIONS = 3
+CUSTOMER = Customer("BE", None, None, "STANDARD", "EUR", 5_000)
+
+
+def held(stack, topic: str, keys: list[bytes]) -> list[bytes | None]:
+    """Return what the grid holds of each key."""
+    home, grid = partitions_of(Text.of(keys), PARTITIONS).tolist(), RedisGrid(stack.redis_url)
+    found = grid.look_up([Lookup(topic, p, [key]) for p, key in zip(home, keys, strict=True)])
+    return [one.profiles[0] for one in found]
+
+
+def drained(stack) -> None:
+    for topic in (ACCOUNTS, CUSTOMERS):
+        wait_drained(stack, group=f"proact-reference-{topic}", topic=topic)
+
+
+def balance(number: int, amount: int) -> bytes:
+    return encode_account(f"account-{number}", Account("EUR", amount, 0, "ACTIVE", START_MS), START_MS)
+
+
+def test_what_was_announced_last_is_held_whatever_dies(own_stack, tmp_path, proact):
+    stack, rng = own_stack(PARTITIONS), np.random.default_rng(3)
+    sink = KafkaSink(stack.kafka_address)
+    names = [b"account-%d" % i for i in range(200)]
+    last = {}
+    with services(stack, tmp_path, ["reference"] * 2) as children:
+        children[0].wait_ready()
+        sink.send(CUSTOMERS, [b"customer-1"], [encode_customer("customer-1", CUSTOMER, START_MS)])
+        sink.send(ACCOUNTS, [b"account-1"], [b"bad"])
+        for turn in range(20):
+            numbers = rng.permutation(200)[:100].tolist()
+            amounts = rng.integers(0, 10**6, 100).tolist()
+            sink.send(
+                ACCOUNTS, [names[i] for i in numbers], [balance(i, a) for i, a in zip(numbers, amounts, strict=True)]
+            )
+            last |= dict(zip(numbers, amounts, strict=True))
+            assert sink.flush(10)
+            if turn == 10:
+                children[0].process.kill()
+                children[0].process.wait()
+                children[0].start()
+        change = {"op": "d", "before": None, "after": None, "ts_ms": START_MS}
+        sink.send(ACCOUNTS, [b"account-0", b"account-1"], [json.dumps(change).encode(), None])
+        assert sink.flush(10)
+        sink.close()
+        last |= {0: None, 1: None}
+        drained(stack)
+        for child in children:
+            child.wait_ready()
+
+    accounts = open_accounts(held(stack, ACCOUNTS, [names[i] for i in last]))
+    found = np.where(accounts.known, accounts.spendable_minor, -1).tolist()
+    assert found == [-1 if amount is None else amount for amount in last.values()]
+    assert open_customers(held(stack, CUSTOMERS, [b"customer-1"])).limit_per_transaction_minor.tolist() == [5_000]
+    letters = [decode_record(value or b"")[1] for _, _, _, value in read_all(stack, "dead-letters")]
+    assert [letter["reason"] for letter in letters] == ["BAD_FRAMING"]
+    for service in (ACCOUNTS, CUSTOMERS):
+        connection = ["--kafka-bootstrap-servers", stack.kafka_address, "--redis-url", stack.redis_url]
+        said = subprocess.run(
+            [*proact, "grid", "verify", "--service", service, *connection],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stdout + said.stderr
