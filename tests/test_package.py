@@ -48,4 +48,4 @@ def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_
     )  # fmt: skip
 
     assert done.stdout.split()[0].startswith(str(tmp_path))
-    assert done.stdout.split()[1:] == ["8", "v2"]
+    assert done.stdout.split()[1:] == ["10", "v2"]
