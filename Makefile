@@ -11,7 +11,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench parity benchmark-quality readme dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench costs parity benchmark-quality readme dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,11 +86,14 @@ format: setup ## Write the style
 types: setup ## Check types
 	$(BIN)/mypy
 
-train: setup ## Train models/fraud/v2 from simulated data
+train: setup ## Train models/fraud/v3 from simulated data
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput and latency; the last line is JSON
 	$(BIN)/proact bench $(ARGS)
+
+costs: setup ## Measure what each part of a decision costs, in microseconds
+	@$(BIN)/proact costs $(ARGS)
 
 parity: setup ## Compare features with the Fraud Detection Handbook's, on all of its transactions
 	$(BIN)/proact parity $(HANDBOOK) $(ARGS)

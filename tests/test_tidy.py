@@ -36,6 +36,8 @@ LAYERS = {
     "observer": {"core", "codec", "streams"},
     "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
     "measure": {
+        "inference",
+        "scorer",
         "core",
         "codec",
         "streams",

@@ -109,6 +109,7 @@ BUSINESS: Final = (
             "By whose word, and rules that held by their effect", "ops",
             (rate("proact_decided_by_total", "voice"), "{{voice}}"), (rate("proact_rules_held_total", "effect"), "rule {{effect}}"),
         ),
+        lines("Refused by account or customer", "ops", (rate("proact_refusals_total", "refusal"), "{{refusal}}")),
         lines(
             "Rule set that runs, by scorer", "none", ("proact_rule_set_version", "{{instance}}"),
             ("sum(proact_rule_set_refused)", "scorers that cannot run the live one"),

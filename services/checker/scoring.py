@@ -17,6 +17,8 @@ from services.paths import data_folder
 
 ACTIONS = ("APPROVE", "CHALLENGE", "REVIEW", "BLOCK")
 """From the mildest to the most severe."""
+OF_ACCOUNT = {"ACCOUNT_NOT_ACTIVE", "INSUFFICIENT_FUNDS"}
+"""The refusals that are the account's; the others are the customer's. Both block, whatever the others say."""
 ANOMALY_TOLERANCE = 1e-8
 """Anomaly scores are rounded to nine digits."""
 SHARE_TOLERANCE = 1e-4
@@ -102,6 +104,9 @@ def _check_action(released: Released, decision: dict[str, Any], score: float, st
     looked_at = "REVIEW" if by_model == "APPROVE" and decision["anomaly_score"] >= released.strange.review else by_model
     action = _with_rules(looked_at, decision)
     voice = "RULE" if action != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
+    refused = [one["code"] for one in decision.get("refusals", [])]
+    if refused:
+        action, voice = "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
     right = (score, action, voice) == (decision["score"], decision["action"], decision["decided_by"])
     if not right or abs(strange - decision["anomaly_score"]) > ANOMALY_TOLERANCE:
         said = f"{decision['action']} {decision['score']} {decision['anomaly_score']} by {decision['decided_by']}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from services.replay.labels import LabelFeed
     from services.replay.producer import TransactionProducer
     from services.simulator.traffic import Traffic
+    from services.streams.sink import KafkaSink
 
 CARDS, DAYS = 5_000, 30
 DAMAGED = 25
@@ -107,6 +108,7 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
 
     sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
     producer, labels = TransactionProducer(sink, SystemClock()), LabelFeed(sink, simulated_truth(month, seed))
+    _announce_people(session, sink, month.joined(live), seed)
     try:
         with LiveView() as view:
             begin_s = time.monotonic()
@@ -131,6 +133,24 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
         stopped.set()
         sink.close()
     return _result(session, producer.sent, (month, live), throughput, batches) | {"rule_change": change.result()}
+
+
+def _announce_people(session: Session, sink: KafkaSink, traffic: Traffic, seed: int) -> None:
+    """Send what the bank knows of the people, and wait until the grid knows it. Raises UserError when it does not."""
+    from services.codec.reference import ACCOUNTS, CUSTOMERS
+    from services.replay.reference import send_reference
+    from services.simulator.reference import simulate_reference
+
+    sent = send_reference(
+        sink, simulate_reference(traffic.columns, traffic.scenario == 0, seed), time.time_ns() // 1_000_000
+    )
+    sink.flush(ANSWER_TIMEOUT_S)
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while any(session.admin.group_lag(t, session.settings.reference_group(t)) != 0 for t in (ACCOUNTS, CUSTOMERS)):
+        if time.monotonic() > deadline_s:
+            raise UserError("accounts and customers do not come into the grid; the reference service's log says why")
+        time.sleep(0.1)
+    progress(f"{sent:,} accounts and customers are in the grid")
 
 
 class _RuleChange(_Sender):

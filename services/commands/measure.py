@@ -1,4 +1,4 @@
-"""``proact bench``, ``proact parity`` and ``proact benchmark-quality``."""
+"""``proact bench``, ``proact costs``, ``proact parity`` and ``proact benchmark-quality``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,31 @@ def bench(settings: Settings, records: int, cards: int, rate: float, seconds: in
     except (ChildError, StackError, StreamsError, ValueError) as error:
         raise UserError(str(error)) from None
     click.echo(json.dumps(result))
+
+
+@click.command(epilog=example("proact costs --repeats 30"))
+@with_settings("model_path")
+@click.option(
+    "--repeats", default=30, show_default=True, type=click.IntRange(3), help="Measurements; medians are told."
+)
+def costs(settings: Settings, repeats: int) -> None:
+    """Measure what each part of a decision costs, in microseconds of one thread, without Kafka and Redis. The last line is JSON."""
+    from services.inference import ModelError
+    from services.measure.costs import measure_costs
+    from services.scorer.wiring import released_model
+
+    progress("measuring, about half a minute")
+    try:
+        found = measure_costs(released_model(settings), repeats)
+    except ModelError as error:
+        raise UserError(str(error)) from None
+    for what, parts in (("of a batch of 1,000", found["batch_us"]), ("by itself", found["single_us"])):
+        for name, micros in parts.items():
+            click.echo(f"{micros:>9.2f} us a transaction {what}: {name.replace('_', ' ')}")
+    click.echo(
+        f"{found['explanation_us']:>9.2f} us an explanation, {found['explanation_with_rules_us']:.2f} with {found['rules']} rules"
+    )
+    click.echo(json.dumps(found))
 
 
 @click.command(epilog=example("proact parity ../shared/data/handbook --from 2018-06-15 --until 2018-08-05"))

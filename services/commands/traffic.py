@@ -14,9 +14,11 @@ from services.runtime.config import Settings
 from services.simulator.generate import CARDS_MAX, DAYS_MAX, PRESETS
 
 if TYPE_CHECKING:
+    from services.simulator.reference import SimulatedReference
     from services.simulator.traffic import Traffic
 
 DAY_MS = 86_400_000
+REFERENCE_FLUSH_S = 30.0
 
 
 def first_day_ms(start: str | None, days: int, now_ms: int) -> int:
@@ -87,24 +89,26 @@ def simulate(
     settings: Settings, cards: int, days: int, seed: int, preset: str, start: str | None,
     rate: float | None, seconds: int, fresh: bool, output: Path | None,
 ) -> None:  # fmt: skip
-    """Make up card traffic: into Kafka, with its labels, or into a Parquet file.
+    """Make up card traffic: into Kafka, with its accounts, customers and labels, or into a Parquet file.
 
     Without --rate the history goes out as fast as Kafka takes it. With --rate the transactions that follow the history
     go out at an even pace: their event times go on from the history's, so the cards stay in character.
     """
+    from services.simulator.reference import simulate_reference
+
     tag = format(time.time_ns() // 1_000_000, "x")
     seed = int(tag, 16) if fresh else seed
     count = 0 if rate is None else int(rate * seconds)
     start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
-    chosen = history if rate is None or output is not None else live
+    chosen, everything = history if rate is None or output is not None else live, history.joined(live)
     if fresh:
-        chosen = chosen.of_others(tag)
+        chosen, everything = chosen.of_others(tag), everything.of_others(tag)
     if output is not None:
         _write(output, chosen)
     else:
-        _send(settings, chosen, rate, seed)
+        _send(settings, chosen, simulate_reference(everything.columns, everything.scenario == 0, seed), rate, seed)
 
 
 def _write(output: Path, traffic: Traffic) -> None:
@@ -118,9 +122,10 @@ def _write(output: Path, traffic: Traffic) -> None:
     click.echo(f"{len(traffic):,} transactions, {int((traffic.scenario > 0).sum()):,} frauds: {output}")
 
 
-def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -> None:
+def _send(settings: Settings, traffic: Traffic, reference: SimulatedReference, rate: float | None, seed: int) -> None:
     from services.replay.labels import LabelFeed, simulated_truth
     from services.replay.producer import NotDeliveredError, Pace, TransactionProducer
+    from services.replay.reference import send_reference
     from services.runtime.clock import SystemClock
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
@@ -131,6 +136,8 @@ def _send(settings: Settings, traffic: Traffic, rate: float | None, seed: int) -
     pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
     begin = clock.monotonic_s()
     try:
+        send_reference(sink, reference, clock.now_ms())
+        sink.flush(REFERENCE_FLUSH_S)
         labels = LabelFeed(sink, simulated_truth(traffic, seed))
         sent = TransactionProducer(sink, clock).send(traffic, pace, labels=labels)
     except (NotDeliveredError, StreamsError) as error:

@@ -67,7 +67,7 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 )
 @click.option(
     "--output",
-    default=Path("models/fraud/v2"),
+    default=Path("models/fraud/v3"),
     show_default=True,
     type=click.Path(path_type=Path),
     help="NAME/vN: the release's folder.",
@@ -94,7 +94,7 @@ def train(
     )
 
 
-@click.command(epilog=example("proact evaluate models/fraud/v2 --seed 99"))
+@click.command(epilog=example("proact evaluate models/fraud/v3 --seed 99"))
 @click.argument("model", type=click.Path(path_type=Path))
 @_DATA
 @_MAPPING

@@ -87,6 +87,15 @@ class _Batch:
     def __len__(self) -> int:
         return len(self.transaction_id)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Put batches one behind the other."""
+        columns: dict[str, Any] = {}
+        for field in fields(cls):
+            several = [getattr(part, field.name) for part in parts]
+            columns[field.name] = Text.joined(several) if isinstance(several[0], Text) else np.concatenate(several)
+        return cls(**columns)
+
     def take(self, rows: type_i64 | type_bool) -> Self:
         """Return the given rows, in the given order."""
         taken: dict[str, Any] = {}

@@ -35,6 +35,8 @@ _AGGREGATES: Final = (
     "known_count", "known_mean", "known_risk",
     # of what is known of the terminal
     "days_since_first_fraud", "days_since_last_fraud", "days_since_last_genuine",
+    # of what the bank knows of the account and the customer
+    "amount_to_spendable", "days_since_opened", "km_from_home", "abroad_unannounced",
 )  # fmt: skip
 (
     AMOUNT, WEEKEND, NIGHT, ENTRY_MODE, HOUR, WEEKDAY, SECONDS_SINCE_LAST, KM_FROM_LAST, KM_PER_HOUR,
@@ -42,6 +44,7 @@ _AGGREGATES: Final = (
     DISTINCT_TERMINALS, DISTINCT_COUNTRIES, TIMES_AT_TERMINAL, AMOUNT_TO_MEDIAN, HIGH_AMOUNTS,
     KNOWN_COUNT, KNOWN_MEAN, KNOWN_RISK,
     FIRST_FRAUD_DAYS, LAST_FRAUD_DAYS, LAST_GENUINE_DAYS,
+    AMOUNT_TO_SPENDABLE, DAYS_SINCE_OPENED, KM_FROM_HOME, ABROAD,
 ) = range(len(_AGGREGATES))  # fmt: skip
 """The aggregates: what the kernels know to compute."""
 
@@ -134,6 +137,10 @@ FEATURES: Final[tuple[Feature, ...]] = (
         "d",
         "since the last transaction at least 7 days ago that is not known as a fraud",
     ),
+    Feature(AMOUNT_TO_SPENDABLE, 0, "account", "ratio", "amount / available balance and credit limit together"),
+    Feature(DAYS_SINCE_OPENED, 0, "account", "d", "since the account was opened"),
+    Feature(KM_FROM_HOME, 0, "customer", "km", "from home; 0 where a travel notice covers country and time"),
+    Feature(ABROAD, 0, "customer", "0 or 1", "in another country than home, and no travel notice covers it"),
 )
 
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)

@@ -12,11 +12,14 @@ from services.core.columns import TerminalEventColumns, Text, TransactionColumns
 from services.core.kernels import group_text
 from services.core.money import exponents_of
 from services.core.profiles import open_profiles
+from services.core.reference_features import ReferenceRows, see_reference
 from services.core.terminal_features import fill_terminal_row, looking_at
 from services.core.terminals import TERMINAL, entries_of, fold_row, terminal_events
 
 
-def compute_offline(columns: TransactionColumns, labels: TerminalEventColumns | None = None) -> Folded:
+def compute_offline(
+    columns: TransactionColumns, labels: TerminalEventColumns | None = None, reference: ReferenceRows | None = None
+) -> Folded:
     """Compute the vectors of a whole history, in log order, from empty profiles.
 
     Bit-equal to what the workers compute from the same log, as long as the terminals' log is folded in time: then a label
@@ -25,6 +28,7 @@ def compute_offline(columns: TransactionColumns, labels: TerminalEventColumns | 
     Args:
         columns: n transactions in the order of their log.
         labels: what became known of them, in any order; without it no terminal has a history, and its columns are NaN.
+        reference: what was known of accounts and customers, the same for the whole history; without it their columns are NaN.
     """
     slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
     additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
@@ -32,6 +36,8 @@ def compute_offline(columns: TransactionColumns, labels: TerminalEventColumns | 
     folded = fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
     if labels is not None and len(columns):
         _fill_terminals(columns, labels, folded)
+    if reference is not None and len(columns):
+        see_reference(columns, reference, folded.vectors)
     return folded
 
 

@@ -27,6 +27,10 @@ class Voice(IntEnum):
     ANOMALY = 1
     """The model approved, and the transaction is unlike all that was seen: people look at it."""
     RULE = 2
+    ACCOUNT = 3
+    """The account cannot pay, or must not."""
+    CUSTOMER = 4
+    """The customer's own instructions forbid it."""
 
 
 SEVERITY_OF_ACTION: Final = np.array([0, 0, 1, 2], np.int64)

@@ -11,12 +11,15 @@ import numpy as np
 
 from services.core.columns import ENTRY_MODES, type_f64
 from services.core.features import (
+    ABROAD,
     AMOUNT,
     AMOUNT_DEVIATION,
     AMOUNT_TO_LARGEST,
     AMOUNT_TO_MEAN,
     AMOUNT_TO_MEDIAN,
+    AMOUNT_TO_SPENDABLE,
     COUNT_WITH_CURRENT,
+    DAYS_SINCE_OPENED,
     DISTINCT_COUNTRIES,
     DISTINCT_TERMINALS,
     ENTRY_MODE,
@@ -24,6 +27,7 @@ from services.core.features import (
     FIRST_FRAUD_DAYS,
     HIGH_AMOUNTS,
     HOUR,
+    KM_FROM_HOME,
     KM_FROM_LAST,
     KM_PER_HOUR,
     KNOWN_COUNT,
@@ -90,6 +94,10 @@ _UNKNOWN: Final[Mapping[int, str]] = {
     KNOWN_MEAN: "no known transactions at this terminal",
     KM_FROM_LAST: "no position to measure a distance with",
     KM_PER_HOUR: "no position to measure a speed with",
+    AMOUNT_TO_SPENDABLE: "nothing known of what the account can spend",
+    DAYS_SINCE_OPENED: "nothing known of the account",
+    KM_FROM_HOME: "no position, or no home, to measure a distance with",
+    ABROAD: "nothing known of the customer's home",
 }
 
 
@@ -147,12 +155,25 @@ def _terminal_words(feature: Feature, value: float) -> str:
     return words[feature.aggregate]
 
 
+def _reference_words(feature: Feature, value: float, amount: str) -> str:
+    if feature.aggregate == ABROAD:
+        return "in another country than home, without a travel notice" if value else "at home, or where a notice said"
+    words = {
+        AMOUNT_TO_SPENDABLE: f"{amount} is {value:.0%} of what the account can spend",
+        DAYS_SINCE_OPENED: f"the account was opened {value:,.0f} days ago",
+        KM_FROM_HOME: f"{value:,.0f} km from the customer's home",
+    }
+    return words[feature.aggregate]
+
+
 def describe(feature: Feature, value: float, amount: str) -> str:
     """Return what an analyst reads of one feature; ``amount`` is the formatted billing amount."""
     if math.isnan(value):
         return _UNKNOWN.get(feature.aggregate, "unknown")
     if feature.entity == "terminal":
         return _terminal_words(feature, value)
+    if feature.entity in ("account", "customer"):
+        return _reference_words(feature, value, amount)
     return _transaction_words(feature, value, amount) or _card_words(feature, value, amount)
 
 
@@ -183,4 +204,6 @@ def describe_counterfactual(found: Counterfactual, currency: str) -> str:
         return f"would pass at {'or below ' if found.and_below else ''}{format_amount(found.amount_minor, currency)}"
     if found.changed == "terminal":
         return "would pass at a terminal without a known fraud"
+    if found.changed == "travel_notice":
+        return "would pass with a travel notice for where it is"
     return "would pass at the card's last position"

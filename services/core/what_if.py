@@ -16,15 +16,18 @@ from numba import njit
 
 from services.core.columns import type_bool, type_f64, type_i64
 from services.core.features import (
+    ABROAD,
     AMOUNT,
     AMOUNT_DEVIATION,
     AMOUNT_TO_LARGEST,
     AMOUNT_TO_MEAN,
     AMOUNT_TO_MEDIAN,
+    AMOUNT_TO_SPENDABLE,
     COUNT_WITH_CURRENT,
     DISTINCT_COUNTRIES,
     FEATURES,
     FIRST_FRAUD_DAYS,
+    KM_FROM_HOME,
     KM_FROM_LAST,
     KM_PER_HOUR,
     KNOWN_RISK,
@@ -33,7 +36,9 @@ from services.core.features import (
 )
 
 _AT: Final = {(f.entity, f.aggregate, f.window_ms): j for j, f in enumerate(FEATURES)}
-_CHANGING: Final = (AMOUNT, MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_TO_LARGEST, AMOUNT_TO_MEDIAN, AMOUNT_DEVIATION)
+_CHANGING: Final = (
+    AMOUNT, MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_TO_LARGEST, AMOUNT_TO_MEDIAN, AMOUNT_DEVIATION, AMOUNT_TO_SPENDABLE,
+)  # fmt: skip
 
 
 def _of_amount() -> type_i64:
@@ -82,7 +87,7 @@ def _change_amounts(features: type_i64, amount: float, scale: float, others: typ
             was = vectors[i, j]
             if aggregate == AMOUNT:
                 vectors[i, j] = other / scale
-            elif aggregate == AMOUNT_TO_LARGEST and was > 0.0:
+            elif aggregate in (AMOUNT_TO_LARGEST, AMOUNT_TO_SPENDABLE) and was > 0.0:
                 vectors[i, j] = other / np.rint(amount / was)
             elif aggregate == AMOUNT_TO_MEDIAN and was > 0.0:
                 vectors[i, j] = other / (np.rint(2.0 * amount / was) / 2.0)
@@ -115,7 +120,7 @@ class Counterfactual:
     """One thing that, had it been different, would have let a transaction pass."""
 
     changed: str
-    """amount, terminal or place."""
+    """amount, terminal, place or travel_notice."""
     amount_minor: int | None
     """The highest amount found that passes."""
     and_below: bool
@@ -168,7 +173,8 @@ _NO_FRAUD: Final = {
 _SAME_PLACE: Final = {
     j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (KM_FROM_LAST, KM_PER_HOUR, DISTINCT_COUNTRIES)
 }
-_CHANGES: Final = {"terminal": _NO_FRAUD, "place": _SAME_PLACE}
+_ANNOUNCED: Final = {j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (KM_FROM_HOME, ABROAD)}
+_CHANGES: Final = {"terminal": _NO_FRAUD, "place": _SAME_PLACE, "travel_notice": _ANNOUNCED}
 
 
 def _changed(vector: type_f64, change: dict[int, float]) -> type_f64:

@@ -26,9 +26,10 @@ REPEAT, LATE, TRUNCATED, TOO_LATE = 1, 2, 4, 8
 card's newest, so windows may miss what was forgotten. TRUNCATED: a window reaches back to entries lost to
 ``MAX_ENTRIES``. TOO_LATE: so late that it was not remembered."""
 
-TERMINAL_UNKNOWN, TERMINAL_SUMMED = 16, 32
+TERMINAL_UNKNOWN, TERMINAL_SUMMED, REFERENCE_MISSED = 16, 32, 64
 """Flags of what was read of others. TERMINAL_UNKNOWN: the terminal's profile could not be read, or nobody folds them.
-TERMINAL_SUMMED: a window of the terminal reaches back to what is only kept as sums."""
+TERMINAL_SUMMED: a window of the terminal reaches back to what is only kept as sums. REFERENCE_MISSED: account and customer
+could not be read in time."""
 
 DEGRADATIONS = {
     "LATE": LATE,
@@ -36,6 +37,7 @@ DEGRADATIONS = {
     "NOT_REMEMBERED": TOO_LATE,
     "TERMINAL_UNKNOWN": TERMINAL_UNKNOWN,
     "TERMINAL_SUMMED": TERMINAL_SUMMED,
+    "REFERENCE_MISSED": REFERENCE_MISSED,
 }
 """What a decision may not have seen, in the order of the Avro enum, with its flag."""
 

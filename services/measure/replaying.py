@@ -9,9 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from services.core.columns import type_i64
+from services.core.columns import TransactionColumns, type_i64
 from services.core.profiles import DAY_MS
-from services.datasets.joining import concatenate
 from services.datasets.mapping import Dataset, DatasetError, load_mapping, read_dataset
 from services.measure.parity import Parity, Recorded, VectorCollector, compare
 from services.measure.session import Session, running_session
@@ -34,7 +33,8 @@ def read_recorded(path: Path, mapping: str) -> Recorded:
     if not chunks or any(chunk.is_fraud is None for chunk in chunks):
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
     return Recorded(
-        concatenate(chunks), np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None])
+        TransactionColumns.joined([chunk.columns for chunk in chunks]),
+        np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None]),
     )
 
 

@@ -90,7 +90,7 @@ def alert_line(alert: dict[str, Any]) -> str:
 
 
 def told_of(alert: dict[str, Any]) -> list[str]:
-    """Return what an alert says in words: the rule that decided, what weighed most, what would have passed."""
+    """Return what an alert says in words: what account or customer forbid, the rule that decided, what weighed most, what would have passed."""
     rule = deciding_rule(alert)
     by_rule = [] if rule is None else [f"rule {rule['rule_id']}: {rule['reason'] or rule['action']}"]
     strange = (
@@ -98,7 +98,10 @@ def told_of(alert: dict[str, Any]) -> list[str]:
         if alert["decided_by"] == "ANOMALY"
         else []
     )
-    words = [*by_rule, *strange, *(reason["text"] for reason in alert["reasons"])] or ["no single feature stands out"]
+    refused = [one["text"] for one in alert.get("refusals", [])]
+    words = [*refused, *by_rule, *strange, *(reason["text"] for reason in alert["reasons"])] or [
+        "no single feature stands out"
+    ]
     return words + [one["text"] for one in alert["counterfactuals"]]
 
 

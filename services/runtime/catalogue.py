@@ -13,6 +13,7 @@ from typing import Final
 
 from services.core.policy import Action, Voice
 from services.core.rules.engine import EFFECTS
+from services.core.standing import Refusal
 from services.core.validation import Reject
 from services.core.windows import DEGRADATIONS
 from services.runtime.halting import Cause
@@ -74,6 +75,7 @@ WHAT: Final = Label("what", tuple(DEGRADATIONS))
 CAUSE: Final = Label("cause", ("log", "abandoned", "fenced"))
 STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
+REFUSAL: Final = Label("refusal", tuple(refusal.name for refusal in Refusal))
 VOICE: Final = Label("voice", tuple(voice.name for voice in Voice))
 EFFECT: Final = Label("effect", EFFECTS)
 STATE: Final = Label("state", ("running", "halted"))
@@ -120,6 +122,9 @@ COPIES = Metric(
 )
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
 DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (VOICE,))
+REFUSALS = Metric(
+    "proact_refusals_total", COUNTER, "decisions", "that account or customer forbade, by each refusal", (REFUSAL,)
+)
 RULES_HELD = Metric("proact_rules_held_total", COUNTER, "decisions", "on which a rule held, by its effect", (EFFECT,))
 RULE_SET_VERSION = Metric("proact_rule_set_version", GAUGE, "version", "of the rule set that runs; 0: none")
 RULE_SET_REFUSED = Metric("proact_rule_set_refused", GAUGE, "0 or 1", "whether the live rule set cannot be run")
@@ -132,7 +137,7 @@ WORKER_METRICS: Final = (
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
-    DECIDED_BY, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
+    DECIDED_BY, REFUSALS, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 

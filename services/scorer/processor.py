@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.codec.reference import ACCOUNTS, CUSTOMERS
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
 from services.codec.writing import Nullable
@@ -17,8 +18,9 @@ from services.core.money import exponents_of
 from services.core.policy import Action, Voice
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.rules.engine import RuleEngine
+from services.core.standing import Refusal
 from services.core.validation import Reject, validate
-from services.core.windows import DEGRADATIONS, REPEAT
+from services.core.windows import DEGRADATIONS, REFERENCE_MISSED, REPEAT
 from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, notices, without_killers
@@ -27,6 +29,7 @@ from services.runtime.processor import LookedUp, Outcome, Prepared
 from services.scorer.explaining import Explainer
 from services.scorer.judging import judge
 from services.scorer.outputs import Decided, OutputEncoder
+from services.scorer.reference import group_keys, see_standing
 from services.scorer.terminals import see_terminals
 from services.streams import Records
 
@@ -40,8 +43,8 @@ class PreparedTransactions(Prepared):
     """(v,) the record that each row of ``columns`` came from."""
     slot: type_i64
     """(v,) the pair of ``cards`` that each row belongs to."""
-    terminal_slot: type_i64
-    """(v,) the terminal, of those looked up, that each row belongs to."""
+    lookup_slots: Mapping[str, type_i64]
+    """Of each topic that is looked up (v,) the key that each row has."""
     status: type_i64
     """(n,) the Reject of every record."""
     refused_ids: Mapping[int, bytes]
@@ -64,7 +67,7 @@ class ScorerProcessor:
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
-    looks_up: Sequence[str] = (TERMINALS,)
+    looks_up: Sequence[str] = (TERMINALS, ACCOUNTS, CUSTOMERS)
     announces = False
 
     def __init__(self, model: Model) -> None:
@@ -90,16 +93,17 @@ class ScorerProcessor:
             refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
         slot, first = group_text(columns.card_id, records.partition[rows])
-        terminal_slot, terminal_first = group_text(columns.terminal_id, np.zeros(len(rows), np.int64))
+        keys_of = {TERMINALS: columns.terminal_id, ACCOUNTS: columns.account_id, CUSTOMERS: columns.customer_id}
+        wanted = {name: group_keys(column) for name, column in keys_of.items()}
         return PreparedTransactions(
             records=records,
             partitions=records.partition[rows[first]].tolist(),
             cards=columns.card_id.take(first).tolist(),
-            lookups={TERMINALS: columns.terminal_id.take(terminal_first)},
+            lookups={name: distinct for name, (distinct, _) in wanted.items()},
             columns=columns,
             rows=rows,
             slot=slot,
-            terminal_slot=terminal_slot,
+            lookup_slots={name: slots for name, (_, slots) in wanted.items()},
             status=status,
             refused_ids=refused_ids,
         )
@@ -115,8 +119,8 @@ class ScorerProcessor:
         """See :class:`services.runtime.processor.Processor`."""
         folded, sealed = self._fold(prepared, profiles, emit)
         emitted = emit[prepared.rows]
-        behind = see_terminals(prepared.columns, prepared.terminal_slot, found.get(TERMINALS), folded)
-        decided = self._score(prepared, folded, behind, emitted)
+        behind = see_terminals(prepared.columns, prepared.lookup_slots[TERMINALS], found.get(TERMINALS), folded)
+        decided = self._score(prepared, folded, (behind, found), emitted)
         bad = (prepared.status != Reject.NONE) & emit
         outputs = self._encoder.encode(prepared.records, decided, np.flatnonzero(bad), prepared.status, now_ms)
         return ScoredOutcome(
@@ -142,17 +146,27 @@ class ScorerProcessor:
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
         return folded, seal_changed(opened, before)
 
-    def _score(self, prepared: PreparedTransactions, folded: Folded, behind: Nullable, emitted: type_bool) -> Decided:
+    def _score(
+        self,
+        prepared: PreparedTransactions,
+        folded: Folded,
+        seen: tuple[Nullable, Mapping[str, LookedUp]],
+        emitted: type_bool,
+    ) -> Decided:
         vectors, flags = folded.vectors[emitted], folded.flags[emitted]
         columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
-        verdict = judge(self.model, self._rules, columns, vectors)
+        behind, found = seen
+        standing = see_standing(columns, {t: s[emitted] for t, s in prepared.lookup_slots.items()}, found, vectors)
+        if standing is None:
+            flags |= REFERENCE_MISSED
+        verdict = judge(self.model, self._rules, columns, vectors, standing)
         flagged = np.flatnonzero(verdict.actions != Action.APPROVE)
         return Decided(
             columns=columns,
             rows=prepared.rows[emitted],
             vectors=vectors,
             verdict=verdict,
-            explanations=Explainer(self.model, self._rules).explain(columns, vectors, flagged),
+            explanations=Explainer(self.model, self._rules, standing).explain(columns, vectors, flagged),
             degraded=_degraded(flags),
             behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
             repeat=(flags & REPEAT) != 0,
@@ -172,6 +186,8 @@ class ScorerProcessor:
             metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
+        for refusal in Refusal:
+            metrics.add(m.REFUSALS, int((decided.verdict.refusals >> refusal & 1).sum()), refusal.name)
         for voice, count in zip(Voice, np.bincount(decided.verdict.voices, minlength=len(Voice)), strict=True):
             metrics.add(m.DECIDED_BY, count, voice.name)
         if decided.verdict.hits is not None:

@@ -32,6 +32,11 @@ class Traffic:
         """Return the given rows."""
         return Traffic(self.columns.take(rows), self.scenario[rows])
 
+    def joined(self, later: Traffic) -> Traffic:
+        """Return this traffic and what came later."""
+        columns = TransactionColumns.joined([self.columns, later.columns])
+        return Traffic(columns, np.concatenate([self.scenario, later.scenario]))
+
     def of_others(self, tag: str) -> Traffic:
         """Return the same traffic of cards, customers and accounts that carry ``tag`` in their names."""
         renamed: dict[str, Any] = {

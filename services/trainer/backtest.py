@@ -98,7 +98,7 @@ def run_backtest(
         ValueError: nothing is left after those days.
     """
     progress(f"computing the features of {len(history.columns):,} transactions")
-    vectors = compute_offline(history.columns, history.labels).vectors
+    vectors = compute_offline(history.columns, history.labels, history.reference).vectors
     day = history.columns.event_time_ms // DAY_MS
     rows = np.flatnonzero(day - day.min() >= warm_up_days)
     if not len(rows):

@@ -9,9 +9,9 @@ import numpy as np
 from services.core.columns import TransactionColumns, pack_code, type_f64
 from services.core.money import exponents_of
 from services.core.terminals import fraud_labels, label_events
-from services.datasets.joining import concatenate
 from services.datasets.mapping import DatasetError, load_mapping, read_dataset
 from services.simulator.generate import simulate
+from services.simulator.reference import simulate_reference
 from services.simulator.traffic import SCENARIOS, draw_labels
 from services.simulator.world import EUR_PER_UNIT
 from services.trainer.training import History
@@ -36,7 +36,9 @@ def simulated_history(cards: int, days: int, seed: int, start_ms: int) -> Histor
     source = f"simulated: {cards} cards, {days} days, seed {seed}"
     drawn = draw_labels(traffic, np.random.default_rng(seed))
     labels = label_events(traffic.columns, drawn.rows, traffic.scenario[drawn.rows] > 0, drawn.known_at_ms)
-    return History(traffic.columns, traffic.scenario > 0, names, amounts_in_eur(traffic.columns), labels, source)
+    reference = simulate_reference(traffic.columns, traffic.scenario == 0, seed).rows_of(traffic.columns)
+    amounts = amounts_in_eur(traffic.columns)
+    return History(traffic.columns, traffic.scenario > 0, names, amounts, labels, source, reference)
 
 
 def file_history(path: Path, mapping: str) -> History:
@@ -44,7 +46,7 @@ def file_history(path: Path, mapping: str) -> History:
     chunks = list(read_dataset(path, load_mapping(mapping)))
     if not chunks or any(chunk.is_fraud is None for chunk in chunks):
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
-    columns = concatenate(chunks)
+    columns = TransactionColumns.joined([chunk.columns for chunk in chunks])
     fraud = np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None])
     scenario = np.where(fraud, "fraud", "genuine").astype(object)
     if all(chunk.scenario is not None for chunk in chunks):

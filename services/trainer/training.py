@@ -15,6 +15,8 @@ from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.policy import Thresholds
 from services.core.profiles import DAY_MS
+from services.core.reference_features import REFERENCE_COLUMNS, ReferenceRows
+from services.core.terminal_features import TERMINAL_COLUMNS
 from services.inference.artifact import XgboostModel
 from services.inference.isolation import IsolationForest
 from services.trainer.anomaly import fit_isolation_forest
@@ -35,6 +37,8 @@ PARAMETERS: Final[dict[str, Any]] = {
     "nthread": 2,
 }
 ROUNDS: Final = 100
+GAP_SHARE: Final = 0.1
+"""Of the training's rows: those without what is known of the terminal, and those without account and customer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class History:
     """What became known of them while they happened, and when: what the terminals' features see."""
     source: str
     """What the data are, for the manifest."""
+    reference: ReferenceRows | None = None
+    """What was known of accounts and customers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,14 @@ def _fit(vectors: type_f64, fraud: type_bool) -> xgboost.Booster:
     return xgboost.train(PARAMETERS, xgboost.DMatrix(vectors, label=fraud), num_boost_round=ROUNDS)
 
 
+def _with_gaps(vectors: type_f64) -> type_f64:
+    """Return vectors in some of which what others know is missing, so that the model learns what to make of that."""
+    rng, gappy = np.random.default_rng(int(PARAMETERS["seed"])), vectors.copy()
+    for columns in (TERMINAL_COLUMNS, REFERENCE_COLUMNS):
+        gappy[np.ix_(rng.random(len(vectors)) < GAP_SHARE, columns)] = np.nan
+    return gappy
+
+
 def train(history: History, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
     """Train, choose thresholds on the validation days, test on the last days.
 
@@ -120,7 +134,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
         ValueError: the history is too short, or a range holds no fraud.
     """
     progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
-    vectors = compute_offline(history.columns, history.labels).vectors
+    vectors = compute_offline(history.columns, history.labels, history.reference).vectors
     day = _days(history)
     split = split_for(int(day.max()) + 1, label_delay)
     rows = {
@@ -134,7 +148,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     progress(
         f"training on {int(rows['train'].sum()):,} transactions, {int(history.fraud[rows['train']].sum()):,} frauds"
     )
-    booster = _fit(vectors[rows["train"]], history.fraud[rows["train"]])
+    booster = _fit(_with_gaps(vectors[rows["train"]]), history.fraud[rows["train"]])
     scores = np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
     v, t = rows["validate"], rows["test"]
     anomaly = fit_isolation_forest(vectors[rows["train"]], vectors[v])
@@ -156,7 +170,7 @@ def evaluate(model: XgboostModel, history: History, warm_up_days: int = 30) -> d
     Raises:
         ValueError: there are no frauds after the warm-up.
     """
-    vectors = compute_offline(history.columns, history.labels).vectors
+    vectors = compute_offline(history.columns, history.labels, history.reference).vectors
     day = _days(history)
     rows = day >= warm_up_days
     if not history.fraud[rows].any():

@@ -72,6 +72,8 @@ def fitted(value, schema):
         return {field["name"]: fitted(value[field["name"]], field["type"]) for field in schema["fields"]}
     if isinstance(schema, dict) and schema["type"] == "array":
         return [fitted(one, schema["items"]) for one in value]
+    if isinstance(schema, dict) and schema["type"] == "enum" and value not in schema["symbols"]:
+        return schema["symbols"][0]
     return value
 
 

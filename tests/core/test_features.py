@@ -18,7 +18,7 @@ from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
 from tests.generators import random_events, to_columns
 from tests.naive import Event, NaiveCard
 
-OWN = [name for name in FEATURE_NAMES if not name.startswith("terminal_")]
+OWN = [feature.name for feature in FEATURES if feature.entity in ("card", "transaction")]
 FLAGS = {"REPEAT": REPEAT, "LATE": LATE, "TRUNCATED": TRUNCATED, "TOO_LATE": TOO_LATE}
 
 
@@ -116,7 +116,7 @@ def test_the_transaction_at_hand_is_never_in_its_own_past():
 
 def test_names_are_derived_and_distinct_and_the_hash_is_of_this_very_set():
     assert Feature(PAST_COUNT, 10 * 60_000).name == "card_count_10m"
-    assert len(set(FEATURE_NAMES)) == len(FEATURES) == 38
+    assert len(set(FEATURE_NAMES)) == len(FEATURES) == 42
     assert len(FEATURE_SET_HASH) == 16
 
 

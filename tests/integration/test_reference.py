@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,11 +12,15 @@ from services.codec.records import decode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode_customer
 from services.core.columns import Text
 from services.core.kernels import partitions_of
+from services.core.offline import compute_offline
 from services.core.reference import Account, Customer, open_accounts, open_customers
+from services.core.reference_features import REFERENCE_COLUMNS
 from services.grid import Lookup
 from services.grid.redis import RedisGrid
+from services.replay.reference import send_reference
+from services.simulator.reference import simulate_reference
 from services.streams.sink import KafkaSink
-from tests.integration.system import START_MS, read_all, services, wait_drained
+from tests.integration.system import START_MS, judged, produce, read_all, services, traffic_of, wait_drained
 
 PARTITIONS = 3
 CUSTOMER = Customer("BE", None, None, "STANDARD", "EUR", 5_000)
@@ -80,3 +85,46 @@ def test_what_was_announced_last_is_held_whatever_dies(own_stack, tmp_path, proa
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_decisions_see_the_account_as_it_is_now(own_stack, tmp_path):
+    stack, traffic = own_stack(PARTITIONS), traffic_of(3_000, cards=150)
+    reference = simulate_reference(traffic.columns, traffic.scenario == 0, 5)
+    sink = KafkaSink(stack.kafka_address)
+    half = len(traffic) // 2
+    with services(stack, tmp_path, ["scorer", "reference"]) as children:
+        for child in children:
+            child.wait_ready()
+        send_reference(sink, reference, START_MS)
+        assert sink.flush(10)
+        drained(stack)
+        produce(stack, traffic.take(np.arange(half)))
+        wait_drained(stack)
+        frozen = reference.account_ids[:75]
+        send = [
+            encode_account(name.decode(), replace(account, status="FROZEN"), START_MS)
+            for name, account in zip(frozen, reference.accounts, strict=False)
+        ]
+        sink.send(ACCOUNTS, frozen, send)
+        assert sink.flush(10)
+        drained(stack)
+        produce(stack, traffic.take(np.arange(half, len(traffic))))
+        wait_drained(stack)
+        verdict = judged(stack)
+    sink.close()
+
+    assert verdict["verdict"] == "ok", verdict
+    decisions = {
+        r["transaction_id"]: r for r in (decode_record(v or b"")[1] for *_, v in read_all(stack, "card-decisions"))
+    }
+    rows = reference.rows_of(traffic.columns)
+    vectors = compute_offline(traffic.columns, None, rows).vectors
+    for i, identifier in enumerate(traffic.columns.transaction_id):
+        one = decisions[bytes(identifier)]
+        found = np.array(one["features"])[REFERENCE_COLUMNS]
+        np.testing.assert_array_equal(found, vectors[i, REFERENCE_COLUMNS])
+        codes = {refusal["code"] for refusal in one["refusals"]}
+        now_frozen = i >= half and one["account_id"].encode() in set(frozen)
+        was_frozen = reference.accounts[rows.account[i]].status == "FROZEN"
+        assert ("ACCOUNT_NOT_ACTIVE" in codes) == (now_frozen or was_frozen)
+        assert (one["action"] == "BLOCK" and one["decided_by"] in ("ACCOUNT", "CUSTOMER")) or not codes

@@ -44,7 +44,7 @@ def test_decisions_see_what_is_known_of_their_terminal_as_training_does(own_stac
     with services(stack, tmp_path, SERVICES) as children:
         for child in children:
             child.wait_ready()
-        for part in parts_of(traffic, 3):  # what is folded is never more than three days behind
+        for part in parts_of(traffic, 5):  # what is folded is never more than five days behind
             end_ms = int(part.columns.event_time_ms[-1])
             feed.send_until(end_ms)
             assert sink.flush(10)
@@ -58,7 +58,7 @@ def test_decisions_see_what_is_known_of_their_terminal_as_training_does(own_stac
     expected = compute_offline(traffic.columns, labels).vectors
     seen = ~np.isnan(found[:, TERMINAL_COLUMNS[0]])
     settled = seen & (traffic.columns.event_time_ms >= START_MS + 8 * DAY_MS)
-    # A label that comes within the three days of a part counts here for all of the part: those rows are told apart by their risk.
+    # A label that comes within the five days of a part counts here for all of the part: those rows are told apart by their risk.
     same = (found[:, TERMINAL_COLUMNS] == expected[:, TERMINAL_COLUMNS]) | (
         np.isnan(found[:, TERMINAL_COLUMNS]) & np.isnan(expected[:, TERMINAL_COLUMNS])
     )
