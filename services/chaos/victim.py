@@ -143,8 +143,7 @@ def _service(
     if name == "scorer":
         released = build_processor(settings, health, metrics)
         return VictimProcessor(released.model), membership(settings, SANDBOX)
-    for condition in ("model_verified", "kernels_compiled"):
-        health.set(condition, True)
+    health.set("kernels_compiled", True)
     if name == "profiler":
         return ProfilerProcessor(), profiler_wiring.membership(settings)
     return RouterProcessor(), router_wiring.membership(settings)

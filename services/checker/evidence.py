@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 INPUTS, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
 TERMINAL_EVENTS, LABELS = "terminal-events", "fraud-labels"
+REFERENCE: Final = ("accounts", "customers")
 OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS, TERMINAL_EVENTS)
 STUCK_POLLS: Final = 100
 ASK_S: Final = 10.0
@@ -63,6 +64,10 @@ class Evidence:
     """Whether labels were brought to their terminals, by a router that has committed offsets up to their end."""
     terminal_applied: dict[int, int | None] = field(default_factory=dict)
     terminal_profiles: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    reference: dict[str, list[Seen]] = field(default_factory=dict)
+    """By topic, what was announced of accounts and customers."""
+    reference_applied: dict[str, dict[int, int | None]] = field(default_factory=dict)
+    reference_profiles: dict[str, dict[int, dict[bytes, bytes]]] = field(default_factory=dict)
     hanging: list[str] = field(default_factory=list)
     """Topics and partitions with an atomic commit that is still open."""
     samples: list[Sample] = field(default_factory=list)
@@ -186,6 +191,7 @@ def _gather(log: Log, routers: Log, grid: Profiles, progress: Callable[[str], No
     terminals = log.ends(TERMINAL_EVENTS, committed=False)
     label_ends = log.ends(LABELS, committed=False)
     routed = routers.committed(label_ends, LABELS)
+    known = {topic: log.ends(topic, committed=False) for topic in REFERENCE}
     return Evidence(
         inputs=inputs,
         outputs=outputs,
@@ -198,5 +204,8 @@ def _gather(log: Log, routers: Log, grid: Profiles, progress: Callable[[str], No
         routed=all(routed.get(p) == end for p, end in label_ends.items() if end),
         terminal_applied={p: applied_of(grid.meta(p, TERMINAL_EVENTS)) for p in terminals},
         terminal_profiles={p: grid.all(p, TERMINAL_EVENTS) for p in terminals},
+        reference={topic: list(log.read(topic)) for topic in known},
+        reference_applied={t: {p: applied_of(grid.meta(p, t)) for p in found} for t, found in known.items()},
+        reference_profiles={t: {p: grid.all(p, t) for p in found} for t, found in known.items()},
         hanging=hanging,
     )

@@ -35,7 +35,7 @@ class Schemas:
 
     def __init__(self, topic: str) -> None:
         self._by_header = {}
-        for path in sorted(data_folder("schemas").glob(f"{topic}/v*.avsc")):
+        for path in sorted(data_folder("schemas").glob(f"{topic}/*.avsc")):
             definition = fastavro.schema.load_schema(path)
             canonical = fastavro.schema.to_parsing_canonical_form(definition)
             digits = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")

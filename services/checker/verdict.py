@@ -23,6 +23,7 @@ from services.checker.evidence import (
 )
 from services.checker.findings import Verdict
 from services.checker.reference import KM, Reference, Schemas, acceptable
+from services.checker.reference_data import check_reference
 from services.checker.scoring import Scoring
 from services.checker.terminals import Event, check_terminals, event_of
 
@@ -72,6 +73,7 @@ class Checker:
         progress(f"scoring {len(decided):,} decisions again")
         self._scoring.check(decided, verdict)
         check_terminals(evidence, self._events, verdict, repeats=self._repeats)
+        check_reference(evidence, verdict)
         self._check_offsets()
         self._check_samples()
         self._check_live()
@@ -88,6 +90,7 @@ class Checker:
             "profiles": sum(map(len, evidence.profiles.values())),
             "terminal_events": len(evidence.outputs[TERMINAL_EVENTS]),
             "terminals": sum(map(len, evidence.terminal_profiles.values())),
+            "accounts_and_customers": sum(len(p) for t in evidence.reference_profiles.values() for p in t.values()),
             "samples": len(evidence.samples),
             "seen_live": sum(map(len, evidence.live.values())),
         }

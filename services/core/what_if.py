@@ -7,7 +7,7 @@ last digits).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,11 +58,11 @@ def _of_amount() -> type_i64:
 _OF_AMOUNT: Final = _of_amount()
 _GRID: Final = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02])
 """Shares of the amount that are tried first."""
-_REFINED: Final = 6
-"""How many amounts between the highest that passes and the one above it are tried then."""
+_BETWEEN: Final = np.linspace(1.0, 0.0, 8)[1:-1]
+"""Where, between the highest that passes and the one above it, it is tried then."""
 
-Passes = Callable[[type_f64, type_i64], type_bool]
-"""Says of each of some vectors (n, features) and billing amounts (n,) whether they would be approved."""
+Passes = Callable[[type_f64, type_i64, type_i64], type_bool]
+"""Says of each of some vectors (t, features) and billing amounts (t,), tried for these transactions (t,), whether they would be approved."""
 
 
 def vectors_at_amounts(vector: type_f64, amount_minor: int, scale: float, others_minor: type_i64) -> type_f64:
@@ -127,37 +127,73 @@ class Counterfactual:
     """Whether all lower amounts that were tried pass, too."""
 
 
-def counterfactual(vector: type_f64, amount_minor: int, scale: float, passes: Passes) -> Counterfactual | None:
-    """Return what would have let a transaction pass, scored again to be sure; None where nothing that is tried does."""
-    found = _by_amount(vector, amount_minor, scale, passes)
+_Tried = tuple[type_f64, type_i64]
+"""Vectors that are to be scored, and the billing amounts that they stand for."""
+_Search = Generator[_Tried, type_bool, Counterfactual | None]
+"""Asks which of some tries pass, until it knows what to tell."""
+
+
+def counterfactuals(
+    vectors: type_f64, amounts_minor: type_i64, scales: type_f64, passes: Passes
+) -> list[Counterfactual | None]:
+    """Return what would have let each of some transactions pass, scored again to be sure; None where nothing that is tried does.
+
+    What all of them try next is scored together.
+
+    Args:
+        vectors: (n, features).
+        amounts_minor: (n,) their billing amounts.
+        scales: (n,) the minor units in a major unit of each.
+        passes: says what would be approved.
+    """
+    found: list[Counterfactual | None] = [None] * len(vectors)
+    searches = [_search(*one) for one in zip(vectors, amounts_minor.tolist(), scales.tolist(), strict=True)]
+    asked = {row: next(search) for row, search in enumerate(searches)}
+    while asked:
+        lengths = [len(amounts) for _, amounts in asked.values()]
+        rows = np.repeat(np.fromiter(asked, np.int64, len(asked)), lengths)
+        tried = np.concatenate([one for one, _ in asked.values()])
+        passing = passes(tried, np.concatenate([amounts for _, amounts in asked.values()]), rows)
+        answers = np.split(passing, np.cumsum(lengths)[:-1])
+        for row, answer in zip(list(asked), answers, strict=True):
+            try:
+                asked[row] = searches[row].send(answer)
+            except StopIteration as end:
+                found[row] = end.value
+                del asked[row]
+    return found
+
+
+def _search(vector: type_f64, amount_minor: int, scale: float) -> _Search:
+    found = yield from _by_amount(vector, amount_minor, scale)
     if found is not None:
         return found
     without = np.stack([_changed(vector, change) for change in _CHANGES.values()])
-    passing = passes(without, np.full(len(without), amount_minor, np.int64))
+    passing = yield without, np.full(len(without), amount_minor, np.int64)
     return next((Counterfactual(name, None, False) for name, yes in zip(_CHANGES, passing, strict=True) if yes), None)
 
 
-def _round_down(amounts: type_f64) -> type_i64:
-    """Return amounts with two significant digits: what people read as a limit."""
+def _round_down(amounts: type_f64, above: int, below: int) -> type_i64:
+    """Return descending amounts with two significant digits, what people read as a limit: each once, and between the two given."""
     size = 10.0 ** np.maximum(0.0, np.floor(np.log10(np.maximum(amounts, 1.0))) - 1.0)
-    return (np.floor(amounts / size) * size).astype(np.int64)
+    rounded = (np.floor(amounts / size) * size).astype(np.int64)
+    chosen = (rounded > above) & (rounded < below)
+    chosen[1:] &= rounded[1:] != rounded[:-1]
+    return rounded[chosen]
 
 
-def _by_amount(vector: type_f64, amount_minor: int, scale: float, passes: Passes) -> Counterfactual | None:
-    tried = np.unique(_round_down(_GRID * amount_minor))[::-1]
-    tried = tried[(tried > 0) & (tried < amount_minor)]
+def _by_amount(vector: type_f64, amount_minor: int, scale: float) -> _Search:
+    tried = _round_down(_GRID * amount_minor, 0, amount_minor)
     if not len(tried):
         return None
-    passing = passes(vectors_at_amounts(vector, amount_minor, scale, tried), tried)
+    passing = yield vectors_at_amounts(vector, amount_minor, scale, tried), tried
     if not passing.any():
         return None
     at = int(np.argmax(passing))
-    above = int(tried[at - 1]) if at else amount_minor
-    between = np.unique(_round_down(np.linspace(tried[at], above, _REFINED + 2)[1:-1]))[::-1]
-    between = between[(between > tried[at]) & (between < above)]
-    best = int(tried[at])
+    best, above = int(tried[at]), int(tried[at - 1]) if at else amount_minor
+    between = _round_down(best + (above - best) * _BETWEEN, best, above)
     if len(between):
-        again = passes(vectors_at_amounts(vector, amount_minor, scale, between), between)
+        again = yield vectors_at_amounts(vector, amount_minor, scale, between), between
         # From below, as far as everything passes.
         fails = np.flatnonzero(~again)
         higher = between[fails[-1] + 1 :] if len(fails) else between

@@ -21,7 +21,6 @@ def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worke
     """Build everything. Raises ConfigError."""
     processor = ProfilerProcessor()
     warm_up(processor)
-    health.set("model_verified", True)  # it needs none
     health.set("kernels_compiled", True)
     return build_worker(
         settings, processor, build_ports(settings, SystemClock(), membership(settings)), health, metrics

@@ -32,7 +32,6 @@ def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Team:
         poll_timeout_ms = min(settings.poll_timeout_ms, POLL_TIMEOUT_MS)
         own = settings.with_values(poll_timeout_ms=poll_timeout_ms, transactional_id=name)
         part = health.part(topic)
-        part.set("model_verified", True)  # it needs none
         part.set("kernels_compiled", True)
         ports = build_ports(own, SystemClock(), membership(own, topic))
         workers.append(build_worker(own, ReferenceProcessor(topic), ports, part, metrics.part()))

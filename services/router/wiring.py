@@ -19,7 +19,6 @@ def membership(settings: Settings) -> Membership:
 def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedLabels, RoutedOutcome]:
     """Build everything. Raises ConfigError."""
     processor = RouterProcessor()
-    health.set("model_verified", True)  # it needs none
     health.set("kernels_compiled", True)
     return build_worker(
         settings, processor, build_ports(settings, SystemClock(), membership(settings)), health, metrics

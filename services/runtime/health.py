@@ -23,7 +23,8 @@ from services.runtime.metrics import MetricsRegistry
 
 LIVE_WITHIN_S = 30.0
 """A loop that has not turned for so long is stuck."""
-CONDITIONS = ("kernels_compiled", "model_verified", "partitions_assigned", "grid_reachable", "log_reachable")
+CONDITIONS = ("kernels_compiled", "partitions_assigned", "grid_reachable", "log_reachable")
+"""Of every worker."""
 
 
 @dataclass(slots=True)
@@ -45,13 +46,13 @@ class Health:
         self.beat_s = self.clock.monotonic_s()
 
     def set(self, condition: str, holds: bool) -> None:
-        """Set one of ``CONDITIONS``."""
+        """Set one of the conditions."""
         assert condition in self.conditions
         self.conditions[condition] = holds
 
     def part(self, name: str) -> Health:
         """Return the health of one of several workers."""
-        self.parts[name] = Health(self.clock)
+        self.parts[name] = Health(self.clock, dict.fromkeys(self.conditions, False))
         return self.parts[name]
 
     @property

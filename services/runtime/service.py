@@ -12,7 +12,7 @@ from services.runtime.catalogue import PROFILER_METRICS, SCORER_METRICS, WORKER_
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.fencings import DoubleError
-from services.runtime.health import Health, serve_health
+from services.runtime.health import CONDITIONS, Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.team import Runnable
@@ -21,6 +21,8 @@ Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
 """Builds a service's worker, or several. May raise ConfigError."""
 
 
+MORE_CONDITIONS: Final = {"scorer": ("model_verified",)}
+"""What must hold of a service beside what must hold of every worker."""
 METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS}
 """What each service counts; the others count what every worker does."""
 
@@ -37,7 +39,8 @@ def run_service(name: str, settings: Settings, build: Build) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # A container's first process ignores signals that it has no handler for; nothing is under way yet.
         signal.signal(number, lambda *_: sys.exit(0))
-    health, metrics = Health(SystemClock()), MetricsRegistry(METRICS.get(name, WORKER_METRICS))
+    conditions = dict.fromkeys((*CONDITIONS, *MORE_CONDITIONS.get(name, ())), False)
+    health, metrics = Health(SystemClock(), conditions), MetricsRegistry(METRICS.get(name, WORKER_METRICS))
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     worker = build(settings, health, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Why a transaction is not approved, and what would have let it pass: one by one, since such transactions are few."""
+"""Why transactions are not approved, and what would have let them pass: told one by one, since they are few."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.core.refusals import ToldRefusal, describe_refusals
 from services.core.rules.engine import RuleEngine
 from services.core.rules.vocabulary import Facts
 from services.core.standing import Standing
-from services.core.what_if import Counterfactual, Passes, counterfactual
+from services.core.what_if import Counterfactual, Passes, counterfactuals
 from services.inference import FEW_PRECISION, Model
 
 TOLD: Final = ("reasons", "refusals", "counterfactuals")
@@ -51,17 +51,16 @@ class Explainer:
         """Explain some rows of a batch."""
         if not len(rows):
             return []
-        shares = self._model.explain(vectors[rows])
+        shares, told = self._model.explain(vectors[rows]), []
+        amounts = columns.billing_amount_minor[rows]
         scales = 10.0 ** exponents_of(columns.billing_currency[rows])
-        found = []
-        for row, share, scale in zip(rows.tolist(), shares, scales.tolist(), strict=True):
+        passing = counterfactuals(vectors[rows], amounts, scales, self._passes(columns, rows))
+        for row, share, one, amount in zip(rows.tolist(), shares, passing, amounts.tolist(), strict=True):
             currency = unpack_code(int(columns.billing_currency[row]))
-            amount_minor = int(columns.billing_amount_minor[row])
-            reasons = heaviest_reasons(share, vectors[row], format_amount(amount_minor, currency))
-            one = counterfactual(vectors[row], amount_minor, scale, self._passes(columns, row))
-            told = [] if one is None else [_told(one, currency)]
-            found.append(Explanation(reasons, self._refusals(columns, row), told))
-        return found
+            reasons = heaviest_reasons(share, vectors[row], format_amount(amount, currency))
+            found = [] if one is None else [_told(one, currency)]
+            told.append(Explanation(reasons, self._refusals(columns, row), found))
+        return told
 
     def _refusals(self, columns: TransactionColumns, row: int) -> Sequence[ToldRefusal]:
         if self._standing is None:
@@ -69,21 +68,21 @@ class Explainer:
         mask = int(self._standing.refusals(columns.billing_amount_minor)[row])
         return describe_refusals(mask, row, self._standing, columns)
 
-    def _passes(self, columns: TransactionColumns, row: int) -> Passes:
-        """Return what says whether a transaction would be approved with other vectors and amounts, by all who have a say."""
-        standing = None if self._standing is None else self._standing.take(np.array([row]))
+    def _passes(self, columns: TransactionColumns, rows: type_i64) -> Passes:
+        """Return what says whether transactions would be approved with other vectors and amounts, by all who have a say."""
         sure = self._model.thresholds.challenge * (1.0 - FEW_PRECISION)
 
-        def passes(vectors: type_f64, amounts_minor: type_i64) -> type_bool:
+        def passes(vectors: type_f64, amounts_minor: type_i64, tried: type_i64) -> type_bool:
             scores, anomaly_scores = self._model.predict_few(vectors), self._model.anomaly.score(vectors)
             approved = (scores < sure) & (anomaly_scores < self._model.anomaly.review)
-            free = standing is None or standing.take(np.zeros(len(vectors), np.int64)).refusals(amounts_minor) == 0
-            if self._rules is None:
-                return approved & free
-            tried = replace(columns.take(np.full(len(vectors), row)), billing_amount_minor=amounts_minor)
-            actions = np.where(approved, Action.APPROVE, Action.BLOCK).astype(np.int64)
-            hits = self._rules.hits(Facts(tried, vectors, scores, anomaly_scores))
-            return (self._rules.actions(actions, hits) == Action.APPROVE) & free
+            if self._rules is not None:
+                changed = replace(columns.take(rows[tried]), billing_amount_minor=amounts_minor)
+                actions = np.where(approved, Action.APPROVE, Action.BLOCK).astype(np.int64)
+                hits = self._rules.hits(Facts(changed, vectors, scores, anomaly_scores))
+                approved = self._rules.actions(actions, hits) == Action.APPROVE
+            if self._standing is not None:
+                approved = approved & (self._standing.take(rows[tried]).refusals(amounts_minor) == 0)
+            return approved
 
         return passes
 

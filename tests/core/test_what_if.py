@@ -12,7 +12,7 @@ from services.core.money import exponents_of
 from services.core.normals import own_normal
 from services.core.offline import compute_offline
 from services.core.reasons import describe_counterfactual
-from services.core.what_if import Counterfactual, counterfactual, vectors_at_amounts
+from services.core.what_if import Counterfactual, counterfactuals, vectors_at_amounts
 from tests.generators import random_events, to_columns
 
 AMOUNT = FEATURE_NAMES.index("transaction_amount")
@@ -48,6 +48,32 @@ def a_vector(amount_minor: int) -> np.ndarray:
     vector[[j for j, name in enumerate(FEATURE_NAMES) if "mean_with_current" in name]] = amount_minor / 100
     vector[AMOUNT], vector[RISK], vector[KMH] = amount_minor / 100, 0.5, 900.0
     return vector
+
+
+def counterfactual(vector, amount_minor, scale, passes) -> Counterfactual | None:
+    """Return what would have let one transaction pass."""
+    amounts, scales = np.array([amount_minor]), np.array([scale])
+    return counterfactuals(vector[None], amounts, scales, lambda tried, amount, _: passes(tried, amount))[0]
+
+
+def test_several_are_told_what_each_is_told_by_itself():
+    rng = np.random.default_rng(4)
+    amounts = np.array([0, 1, 7, 41_200, 99_999, 150_000, 1_234])
+    limits = rng.uniform(0.0, 1_000.0, len(amounts))
+    limits[4] = -1.0  # nothing passes
+    vectors = np.stack([a_vector(int(amount)) for amount in amounts])
+
+    together = counterfactuals(
+        vectors, amounts, np.full(len(amounts), 100.0), lambda tried, _, rows: tried[:, AMOUNT] <= limits[rows]
+    )
+
+    alone = [
+        counterfactual(vectors[i], int(amount), 100.0, lambda tried, _, i=i: tried[:, AMOUNT] <= limits[i])
+        for i, amount in enumerate(amounts.tolist())
+    ]
+    assert together == alone
+    assert {one is None for one in together} == {True, False}
+    assert counterfactuals(vectors[:0], amounts[:0], limits[:0], lambda *_: np.zeros(0, bool)) == []
 
 
 def test_the_highest_amount_that_passes_is_told_and_it_does_pass():

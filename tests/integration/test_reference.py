@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import numpy as np
+import redis
 
 from services.codec.records import decode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode_customer
@@ -16,6 +17,7 @@ from services.core.offline import compute_offline
 from services.core.reference import Account, Customer, open_accounts, open_customers
 from services.core.reference_features import REFERENCE_COLUMNS
 from services.grid import Lookup
+from services.grid.keys import profiles_key
 from services.grid.redis import RedisGrid
 from services.replay.reference import send_reference
 from services.simulator.reference import simulate_reference
@@ -85,6 +87,15 @@ def test_what_was_announced_last_is_held_whatever_dies(own_stack, tmp_path, proa
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert said.returncode == 0, said.stdout + said.stderr
+    assert judged(stack)["anomalies"].keys() == {"vacuous"}, "nothing but that no transaction was sent"
+    client = redis.Redis.from_url(stack.redis_url)
+    partition, name = next(
+        (p, n)
+        for p, n in zip(partitions_of(Text.of(names), PARTITIONS).tolist(), names, strict=True)
+        if last[names.index(n)]
+    )
+    client.hset(profiles_key(ACCOUNTS, partition), name, Account("EUR", 1, 1, "CLOSED", START_MS).sealed())
+    assert "divergent-state" in judged(stack)["anomalies"], "the checker sees another balance"
 
 
 def test_decisions_see_the_account_as_it_is_now(own_stack, tmp_path):

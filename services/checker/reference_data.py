@@ -1,0 +1,98 @@
+"""What the grid must hold of accounts and customers: the newest record of each key, packed in plain Python from the definitions."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import defaultdict
+from typing import Any, Final
+
+from services.checker.evidence import DEAD_LETTERS, REFERENCE, Evidence, Seen
+from services.checker.findings import Verdict
+from services.checker.reference import Schemas
+
+ACCOUNT, CUSTOMER, NOTICE = struct.Struct("<HHIqqq"), struct.Struct("<HHHHHHIqqdd"), struct.Struct("<qqH")
+STATUSES: Final = ("ACTIVE", "FROZEN", "CLOSED")
+SEGMENTS: Final = ("STANDARD", "STUDENT", "PREMIUM", "BUSINESS")
+
+
+def check_reference(evidence: Evidence, verdict: Verdict) -> None:
+    """Blame what the grid holds of accounts and customers and what is not the newest record of its key."""
+    letters, refused = Schemas(DEAD_LETTERS), set()
+    for seen in evidence.outputs[DEAD_LETTERS]:
+        letter = letters.decode(seen.value) or {}
+        refused.add((letter.get("source_topic"), letter.get("source_partition"), letter.get("source_offset")))
+    for topic, records in evidence.reference.items():
+        mine = [seen for seen in records if (topic, seen.partition, seen.offset) not in refused]
+        _check_topic(topic, mine, evidence, verdict)
+
+
+def _check_topic(topic: str, records: list[Seen], evidence: Evidence, verdict: Verdict) -> None:
+    schemas, wanted = Schemas(topic), defaultdict[int, dict[bytes, bytes]](dict)
+    applied = evidence.reference_applied[topic]
+    for seen in records:
+        until = applied.get(seen.partition)
+        if until is None:
+            continue
+        where = f"{topic} {seen.partition}/{seen.offset}"
+        if seen.offset >= until:
+            verdict.blame("stuck", f"{where} is not in the grid, which stands at {until}")
+            continue
+        packed = _packed(topic, schemas, seen.value)
+        if packed is None or seen.key is None:
+            verdict.blame("lost-write", f"{where} is no record of its topic, and no dead letter says so")
+            continue
+        wanted[seen.partition][seen.key] = packed
+    for p, until in applied.items():
+        if until is not None:
+            _compare(f"{topic} {p}", wanted[p], evidence.reference_profiles[topic][p], verdict)
+
+
+def _compare(where: str, wanted: dict[bytes, bytes], held: dict[bytes, bytes], verdict: Verdict) -> None:
+    for key in sorted(wanted.keys() | held.keys()):
+        if wanted.get(key, b"") != held.get(key, b""):
+            what = "missing" if not held.get(key) else "too much" if not wanted.get(key) else "another"
+            verdict.blame("divergent-state", f"{where}: what is known of a key is {what}")
+
+
+def _packed(topic: str, schemas: Schemas, value: bytes | None) -> bytes | None:
+    """Return what the grid holds after a record: nothing after a delete; None where it is not a record."""
+    if value is None:
+        return b""
+    told = json.loads(value) if value[:1] == b"{" else schemas.decode(value)
+    if told is None:
+        return None
+    told = told.get("payload", told)
+    if "op" in told:
+        told = told["after"] if told["op"] != "d" else None
+    if told is None:
+        return b""
+    return _account(told) if topic == REFERENCE[0] else _customer(told)
+
+
+def _code(text: str) -> int:
+    return int.from_bytes(text.encode(), "big")
+
+
+def _account(told: dict[str, Any]) -> bytes:
+    return ACCOUNT.pack(
+        0x301, STATUSES.index(told["status"]), _code(told["currency"]), told["available_balance_minor"],
+        told["credit_limit_minor"], told["opened_ms"],
+    )  # fmt: skip
+
+
+def _customer(told: dict[str, Any]) -> bytes:
+    categories, countries, notices = (
+        told[name] for name in ("blocked_categories", "blocked_countries", "travel_notices")
+    )
+    limits = [
+        -1 if told[name] is None else told[name] for name in ("limit_per_transaction_minor", "limit_per_day_minor")
+    ]
+    home = [math.nan if told[name] is None else told[name] for name in ("home_latitude", "home_longitude")]
+    head = CUSTOMER.pack(
+        0x401, SEGMENTS.index(told["segment"]), _code(told["home_country"]), len(categories), len(countries), len(notices),
+        _code(told["currency"]), *limits, *home,
+    )  # fmt: skip
+    codes = struct.pack(f"<{len(categories) + len(countries)}H", *categories, *map(_code, countries))
+    return head + codes + b"".join(NOTICE.pack(n["from_ms"], n["until_ms"], _code(n["country"])) for n in notices)
