@@ -23,6 +23,7 @@ vacuous              a run that proves nothing
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -46,6 +47,14 @@ class Verdict:
         self.totals[name] += 1
         if len(self.anomalies[name]) < WITNESSES_MAX:
             self.anomalies[name].append(witness)
+
+    def compare(self, what: str, wanted: Mapping[bytes, bytes], held: Mapping[bytes, bytes]) -> None:
+        """Blame every key of which the grid does not hold what it should; no bytes stand for nothing."""
+        for key in sorted(wanted.keys() | held.keys()):
+            mine, theirs = wanted.get(key), held.get(key)
+            if (mine or b"") != (theirs or b""):
+                how = "missing" if not theirs else "too much" if not mine else "another"
+                self.blame("divergent-state", f"{what} is {how}")
 
     @property
     def holds(self) -> bool:

@@ -46,14 +46,7 @@ def _check_topic(topic: str, records: list[Seen], evidence: Evidence, verdict: V
         wanted[seen.partition][seen.key] = packed
     for p, until in applied.items():
         if until is not None:
-            _compare(f"{topic} {p}", wanted[p], evidence.reference_profiles[topic][p], verdict)
-
-
-def _compare(where: str, wanted: dict[bytes, bytes], held: dict[bytes, bytes], verdict: Verdict) -> None:
-    for key in sorted(wanted.keys() | held.keys()):
-        if wanted.get(key, b"") != held.get(key, b""):
-            what = "missing" if not held.get(key) else "too much" if not wanted.get(key) else "another"
-            verdict.blame("divergent-state", f"{where}: what is known of a key is {what}")
+            verdict.compare(f"{topic} {p}: what is known of a key", wanted[p], evidence.reference_profiles[topic][p])
 
 
 def _packed(topic: str, schemas: Schemas, value: bytes | None) -> bytes | None:

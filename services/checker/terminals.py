@@ -149,8 +149,5 @@ def _compare_profiles(evidence: Evidence, events: list[tuple[Seen, Event]], verd
             continue
         if until < ends.get(p, 0):
             verdict.blame("stuck", f"terminals' partition {p}: applied {until}, end {ends[p]}")
-        wanted, held = {k: one.packed() for k, one in folded[p].items()}, evidence.terminal_profiles[p]
-        for terminal in sorted(wanted.keys() | held.keys()):
-            if wanted.get(terminal) != held.get(terminal):
-                what = "missing" if terminal not in held else "too much" if terminal not in wanted else "another"
-                verdict.blame("divergent-state", f"terminals' partition {p}: the profile of a terminal is {what}")
+        wanted = {terminal: one.packed() for terminal, one in folded[p].items()}
+        verdict.compare(f"terminals' partition {p}: the profile of a terminal", wanted, evidence.terminal_profiles[p])

@@ -215,10 +215,7 @@ class Checker:
 
     def _compare_profiles(self, partition: int, folded: dict[bytes, bytes]) -> None:
         held = self._evidence.profiles[partition]
-        for card in sorted(folded.keys() | held.keys()):
-            if folded.get(card) != held.get(card):
-                what = "missing" if card not in held else "too much" if card not in folded else "another"
-                self._verdict.blame("divergent-state", f"partition {partition}: the profile of a card is {what}")
+        self._verdict.compare(f"partition {partition}: the profile of a card", folded, held)
 
     # -- offsets, and what was seen meanwhile --------------------------------------------------------------------------
 

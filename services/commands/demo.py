@@ -108,8 +108,8 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
 
     sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
     producer, labels = TransactionProducer(sink, SystemClock()), LabelFeed(sink, simulated_truth(month, seed))
-    _announce_people(session, sink, month.joined(live), seed)
     try:
+        _announce_people(session, sink, month.joined(live), seed)
         with LiveView() as view:
             begin_s = time.monotonic()
             _phase(
@@ -144,7 +144,8 @@ def _announce_people(session: Session, sink: KafkaSink, traffic: Traffic, seed: 
     sent = send_reference(
         sink, simulate_reference(traffic.columns, traffic.scenario == 0, seed), time.time_ns() // 1_000_000
     )
-    sink.flush(ANSWER_TIMEOUT_S)
+    if not sink.flush(ANSWER_TIMEOUT_S):
+        raise UserError("Kafka does not take the accounts and customers")
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     while any(session.admin.group_lag(t, session.settings.reference_group(t)) != 0 for t in (ACCOUNTS, CUSTOMERS)):
         if time.monotonic() > deadline_s:

@@ -102,13 +102,14 @@ def simulate(
     start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
     progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
-    chosen, everything = history if rate is None or output is not None else live, history.joined(live)
     if fresh:
-        chosen, everything = chosen.of_others(tag), everything.of_others(tag)
+        history, live = history.of_others(tag), live.of_others(tag)
     if output is not None:
-        _write(output, chosen)
+        _write(output, history)
     else:
-        _send(settings, chosen, simulate_reference(everything.columns, everything.scenario == 0, seed), rate, seed)
+        people = history.joined(live)
+        reference = simulate_reference(people.columns, people.scenario == 0, seed)
+        _send(settings, history if rate is None else live, reference, rate, seed)
 
 
 def _write(output: Path, traffic: Traffic) -> None:

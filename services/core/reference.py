@@ -24,6 +24,10 @@ SEGMENTS: Final = ("STANDARD", "STUDENT", "PREMIUM", "BUSINESS")
 INSTRUCTIONS_MAX: Final = 64
 """The most blocked categories, blocked countries and travel notices of a customer, of each."""
 NO_LIMIT: Final = -1
+OPENED_MS_MIN: Final = -EARLIEST_MS
+"""1940-01-02: no account is older."""
+TIME_MS_MAX: Final = 2**45
+"""The year 3084: beyond what anybody announces."""
 
 _ACCOUNT = np.dtype(
     [
@@ -82,7 +86,7 @@ class Account:
         _require(abs(self.available_balance_minor) <= AMOUNT_MINOR_MAX, "available_balance_minor")
         _require(0 <= self.credit_limit_minor <= AMOUNT_MINOR_MAX, "credit_limit_minor")
         _require(self.status in STATUSES, "status")
-        _require(-EARLIEST_MS <= self.opened_ms <= 2**45, "opened_ms")
+        _require(OPENED_MS_MIN <= self.opened_ms <= TIME_MS_MAX, "opened_ms")
 
     def sealed(self) -> bytes:
         """Return the bytes that the grid holds."""
@@ -104,7 +108,7 @@ class TravelNotice:
 
     def __post_init__(self) -> None:
         _require(self.country in COUNTRIES, "travel_notices.country")
-        _require(0 <= self.from_ms <= self.until_ms <= 2**45, "travel_notices.until_ms")
+        _require(0 <= self.from_ms <= self.until_ms <= TIME_MS_MAX, "travel_notices.until_ms")
 
 
 @dataclass(frozen=True, slots=True)

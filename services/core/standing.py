@@ -71,7 +71,7 @@ class Standing:
     account_known: type_bool
     customer_known: type_bool
     spendable_minor: type_i64
-    """In the billing currency; no more than ``FREE`` where nothing is known."""
+    """In the billing currency; ``FREE`` where nothing is known."""
     limit_minor: type_i64
     """The customer's own, per transaction."""
     left_today_minor: type_i64

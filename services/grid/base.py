@@ -105,6 +105,10 @@ class CopyMark:
     owner: str
     changes: int
 
+    def continues(self, copied: CopyMark) -> bool:
+        """Whether this is a later mark of the same writes, or the same one."""
+        return self.owner == copied.owner and self.changes >= copied.changes
+
 
 @dataclass(frozen=True, slots=True)
 class Lookup:

@@ -229,7 +229,7 @@ class MemoryGrid:
 
 
 def _changed(copied: CopyMark | None, mark: CopyMark | None, meta: _Meta) -> dict[bytes, bytes] | None:
-    if copied is None or mark is None or mark.owner != copied.owner or mark.changes < copied.changes:
+    if copied is None or mark is None or not mark.continues(copied):
         return None
     assert meta.changes is not None
     since = meta.changes[copied.changes :]

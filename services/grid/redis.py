@@ -74,7 +74,7 @@ class RedisGrid:
         """See :class:`services.grid.Grid`."""
         owner = uuid.uuid4().hex
         arguments = [owner, self._process, identity.topic_id, identity.partitions, identity.layout, int(even_if_halted)]
-        verdict, *rest = self._run([(_CLAIM, _all_keys(topic, partition), arguments)])[0]
+        verdict, *rest = self._run([(_CLAIM, _keys(topic, partition), arguments)])[0]
         if verdict == b"HALTED":
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
@@ -91,7 +91,7 @@ class RedisGrid:
         """See :class:`services.grid.Grid`."""
         pipeline = self._client.pipeline(transaction=False)
         for read in reads:
-            meta, profiles = _keys(topic, read.claim.partition)
+            meta, profiles, _ = _keys(topic, read.claim.partition)
             _ask_profiles(pipeline, profiles, read.cards)
             # Asked behind the profiles on the same connection: what stands now stood when they were read.
             pipeline.hmget(meta, "owner", "applied", "profiles")
@@ -121,7 +121,7 @@ class RedisGrid:
             newest: str | int = "" if write.folded_until_ms is None else write.folded_until_ms
             arguments: list[Any] = [None] * (2 * len(write.cards))
             arguments[::2], arguments[1::2] = write.cards, write.profiles
-            keys, remembered = _all_keys(topic, write.claim.partition), CHANGES_MAX if write.announced else 0
+            keys, remembered = _keys(topic, write.claim.partition), CHANGES_MAX if write.announced else 0
             calls.append((_APPLY, keys, [write.claim.owner, expected, write.target, newest, remembered, *arguments]))
         return [Applied[answer.decode()] for answer in self._run(calls)]
 
@@ -143,7 +143,7 @@ class RedisGrid:
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
         """See :class:`services.grid.Grid`."""
-        self._run([(_HALT, _keys(topic, partition), [reason, int(drop)])])
+        self._run([(_HALT, _keys(topic, partition)[:2], [reason, int(drop)])])
 
     def resume(self, topic: str, partition: int, accepted: int) -> None:
         """See :class:`services.grid.Grid`."""
@@ -239,12 +239,12 @@ def _take_profiles(answers: Iterator[Any], wanted: Sequence[bytes]) -> list[byte
 
 def _ask_lookups(pipeline: Any, lookups: Sequence[Lookup]) -> None:
     for lookup in lookups:
-        meta, profiles = _keys(lookup.topic, lookup.partition)
+        meta, profiles, changes = _keys(lookup.topic, lookup.partition)
         # Asked before the profiles and the changes: they may be newer than it says, never older.
         pipeline.hmget(meta, "folded_until_ms", "owner", "changes")
         _ask_profiles(pipeline, profiles, lookup.keys)
         if lookup.copied is not None:
-            pipeline.xrange(changes_key(lookup.topic, lookup.partition), f"(0-{lookup.copied.changes}", "+")
+            pipeline.xrange(changes, f"(0-{lookup.copied.changes}", "+")
 
 
 def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found]:
@@ -262,18 +262,14 @@ def _changed(
     copied: CopyMark, mark: CopyMark | None, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
 ) -> dict[bytes, bytes] | None:
     """Return what changed since, None if not all of it is remembered."""
-    if mark is None or mark.owner != copied.owner or mark.changes < copied.changes:
+    if mark is None or not mark.continues(copied):
         return None
     first = int(entries[0][0].split(b"-")[1]) if entries else mark.changes + 1
     return {fields[b"k"]: fields[b"v"] for _, fields in entries} if first == copied.changes + 1 else None
 
 
 def _keys(topic: str, partition: int) -> list[bytes]:
-    return [meta_key(topic, partition), profiles_key(topic, partition)]
-
-
-def _all_keys(topic: str, partition: int) -> list[bytes]:
-    return [*_keys(topic, partition), changes_key(topic, partition)]
+    return [meta_key(topic, partition), profiles_key(topic, partition), changes_key(topic, partition)]
 
 
 def _prove(read: GridRead, meta: Sequence[bytes | None], there: int) -> None:

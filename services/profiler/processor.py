@@ -14,9 +14,9 @@ from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, refuse_a
 from services.core.terminals import BUCKETED, REPEATED, TERMINAL, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
 
 
@@ -34,11 +34,10 @@ class PreparedEvents(Prepared):
 
 
 @dataclass(frozen=True, slots=True)
-class TerminalOutcome(Outcome):
+class TerminalOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
     flags: type_i64
-    rejected: type_i64
 
 
 class ProfilerProcessor:
@@ -80,20 +79,18 @@ class ProfilerProcessor:
         now_ms: int,
     ) -> TerminalOutcome:
         """See :class:`services.runtime.processor.Processor`."""
-        records = prepared.records
         opened, flags = self._fold(prepared, profiles)
-        bad = (prepared.status != Reject.NONE) & emit
-        outputs = [encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms)] if bad.any() else []
+        refused = refuse(prepared.records, prepared.status, emit, now_ms)
         return TerminalOutcome(
-            outputs=outputs,
+            outputs=refused.outputs,
             profiles=opened,
-            decided=int(emit.sum() - bad.sum()),
+            decided=int(emit.sum()) - len(refused.reasons),
             folded_only=int((~emit).sum()),
-            refused=records.partition[bad],
-            notices=notices(records, prepared.status, bad, {}),
+            refused=refused.partitions,
+            notices=refused.notices,
             folded_until_ms=_folded_until(prepared),
+            rejected=refused.reasons,
             flags=flags,
-            rejected=prepared.status[bad],
         )
 
     def _fold(self, prepared: PreparedEvents, profiles: Sequence[bytes | None]) -> tuple[list[bytes | None], type_i64]:

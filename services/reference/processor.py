@@ -16,9 +16,9 @@ from services.core.columns import type_bool, type_i64
 from services.core.kernels import group_text
 from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
 from services.core.validation import Reject, identifier_status
-from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
 
 LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, "customers": CUSTOMER_LAYOUT}
@@ -32,13 +32,6 @@ class PreparedChanges(Prepared):
     """What the grid is to hold of each pair of ``cards``: here they are accounts or customers."""
     status: type_i64
     """(n,) the Reject of every record."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceOutcome(Outcome):
-    """The outcome with what is measured of it."""
-
-    rejected: type_i64
 
 
 class ReferenceProcessor:
@@ -82,28 +75,26 @@ class ReferenceProcessor:
         found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
         emit: type_bool,
         now_ms: int,
-    ) -> ReferenceOutcome:
+    ) -> RefusingOutcome:
         """See :class:`services.runtime.processor.Processor`."""
-        records = prepared.records
-        bad = (prepared.status != Reject.NONE) & emit
-        outputs = [encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms)] if bad.any() else []
+        refused = refuse(prepared.records, prepared.status, emit, now_ms)
         changed = zip(prepared.newest, profiles, strict=True)
-        return ReferenceOutcome(
-            outputs=outputs,
+        return RefusingOutcome(
+            outputs=refused.outputs,
             profiles=[new if new != (old or DELETED) else None for new, old in changed],
-            decided=int(emit.sum() - bad.sum()),
+            decided=int(emit.sum()) - len(refused.reasons),
             folded_only=int((~emit).sum()),
-            refused=records.partition[bad],
-            notices=notices(records, prepared.status, bad, {}),
+            refused=refused.partitions,
+            notices=refused.notices,
             folded_until_ms={},
-            rejected=prepared.status[bad],
+            rejected=refused.reasons,
         )
 
     def measure(
         self,
         metrics: MetricsRegistry,
         prepared: PreparedChanges,  # noqa: ARG002
-        outcome: ReferenceOutcome,
+        outcome: RefusingOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
 from services.core.validation import Reject, validate_terminal_events
-from services.runtime.dead_letters import count_refused, encode_dead_letters, key_column, notices, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Output, Records
 
 
@@ -25,13 +23,6 @@ class PreparedLabels(Prepared):
     """(v,) the record that each row of ``columns`` came from."""
     status: type_i64
     """(n,) the Reject of every record."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedOutcome(Outcome):
-    """The outcome with what is measured of it."""
-
-    rejected: type_i64
 
 
 class RouterProcessor:
@@ -62,32 +53,29 @@ class RouterProcessor:
         found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
         emit: type_bool,
         now_ms: int,
-    ) -> RoutedOutcome:
+    ) -> RefusingOutcome:
         """See :class:`services.runtime.processor.Processor`."""
-        records, chosen = prepared.records, emit[prepared.rows]
-        bad = (prepared.status != Reject.NONE) & emit
-        routed = prepared.columns.take(chosen)
+        routed = prepared.columns.take(emit[prepared.rows])
+        refused = refuse(prepared.records, prepared.status, emit, now_ms)
         outputs = []
         if len(routed):
             outputs.append(Output(TOPIC, routed.terminal_id.tolist(), encode_terminal_events(routed)))
-        if bad.any():
-            outputs.append(encode_dead_letters(records, np.flatnonzero(bad), prepared.status, now_ms))
-        return RoutedOutcome(
-            outputs=outputs,
+        return RefusingOutcome(
+            outputs=[*outputs, *refused.outputs],
             profiles=profiles,
             decided=len(routed),
             folded_only=int((~emit).sum()),
-            refused=records.partition[bad],
-            notices=notices(records, prepared.status, bad, {}),
+            refused=refused.partitions,
+            notices=refused.notices,
             folded_until_ms={},
-            rejected=prepared.status[bad],
+            rejected=refused.reasons,
         )
 
     def measure(
         self,
         metrics: MetricsRegistry,
         prepared: PreparedLabels,  # noqa: ARG002
-        outcome: RoutedOutcome,
+        outcome: RefusingOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""

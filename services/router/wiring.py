@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from services.router.processor import PreparedLabels, RoutedOutcome, RouterProcessor
+from services.router.processor import PreparedLabels, RouterProcessor
 from services.runtime.clock import SystemClock
 from services.runtime.config import Settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import RefusingOutcome
 from services.runtime.wiring import Membership, build_ports, build_worker
 from services.runtime.worker import Worker
 
@@ -16,7 +17,7 @@ def membership(settings: Settings) -> Membership:
     return Membership(RouterProcessor.topic, settings.router_group_id, "services.router.sandbox")
 
 
-def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedLabels, RoutedOutcome]:
+def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedLabels, RefusingOutcome]:
     """Build everything. Raises ConfigError."""
     processor = RouterProcessor()
     health.set("kernels_compiled", True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import numpy as np
@@ -59,6 +61,41 @@ def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, 
         }
         values.append(encode_record(schema, letter))
     return Output(DEAD_LETTERS, keys, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What becomes of the refused records of a batch."""
+
+    outputs: Sequence[Output]
+    """Their dead letters; nothing where there are none."""
+    partitions: type_i64
+    """(r,) the partition of each."""
+    reasons: type_i64
+    """(r,) the Reject of each."""
+    notices: Sequence[dict[str, Any]]
+
+
+def refuse(
+    records: Records,
+    status: type_i64,
+    emit: type_bool,
+    now_ms: int,
+    refused_ids: Mapping[int, bytes] = MappingProxyType({}),
+) -> Refused:
+    """Make dead letters of what is refused and to be answered.
+
+    Args:
+        records: the batch, of n records.
+        status: (n,) the Reject of each.
+        emit: (n,) False for records whose outputs exist already.
+        now_ms: the stamp of the dead letters.
+        refused_ids: the transaction id of each refused record that has a readable one.
+    """
+    bad = (status != Reject.NONE) & emit
+    rows = np.flatnonzero(bad)
+    outputs = [encode_dead_letters(records, rows, status, now_ms)] if len(rows) else []
+    return Refused(outputs, records.partition[rows], status[rows], notices(records, status, bad, refused_ids))
 
 
 def count_refused(metrics: MetricsRegistry, rejected: type_i64) -> None:

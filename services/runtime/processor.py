@@ -59,6 +59,14 @@ class Outcome:
     """By partition, the newest event time that was folded: for services whose profiles others look up."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefusingOutcome(Outcome):
+    """The outcome of a service that refuses records."""
+
+    rejected: type_i64
+    """(r,) the Reject of each record that became a dead letter."""
+
+
 class Processor(Protocol[P, R]):
     """The deciding part of a service."""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, Protocol
 
-from services.runtime.worker import Worker
+from services.runtime.worker import Worker, run_in_turn
 
 
 class Runnable(Protocol):
@@ -34,12 +33,4 @@ class Team:
 
     def run(self) -> None:
         """See :class:`Runnable`."""
-        with ExitStack() as ending:
-            for worker in self._workers:
-                ending.callback(worker.close)
-                worker.open()
-            while not any(worker.stopping for worker in self._workers):
-                for worker in self._workers:
-                    worker.turn()
-            for worker in self._workers:
-                worker.release()
+        run_in_turn(self._workers)

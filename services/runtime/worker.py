@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -108,13 +109,7 @@ class Worker(Generic[P, R]):
 
     def run(self) -> None:
         """Turn until :meth:`stop`, then give everything back. Raises DoubleError."""
-        try:
-            self.open()
-            while not self.stopping:
-                self.turn()
-            self.release()
-        finally:
-            self.close()
+        run_in_turn([self])
 
     def open(self) -> None:
         """Make the producer before joining the group: everybody waits for the last one that takes its partitions over."""
@@ -305,3 +300,16 @@ class Worker(Generic[P, R]):
         self._metrics.replace(m.HALTED, {(cause.name,): float(halted.count(cause)) for cause in Cause})
         self._metrics.set(m.PROFILES_CACHED, len(self._caches.own))
         self._metrics.set(m.COPIES, len(self._caches.copies))
+
+
+def run_in_turn(workers: Sequence[Worker[Any, Any]]) -> None:
+    """Let workers take turns on this thread until one is asked to end, then give everything back. Raises DoubleError."""
+    with ExitStack() as ending:
+        for worker in workers:
+            ending.callback(worker.close)
+            worker.open()
+        while not any(worker.stopping for worker in workers):
+            for worker in workers:
+                worker.turn()
+        for worker in workers:
+            worker.release()

@@ -47,8 +47,17 @@ class Explainer:
     def __init__(self, model: Model, rules: RuleEngine | None, standing: Standing | None) -> None:
         self._model, self._rules, self._standing = model, rules, standing
 
-    def explain(self, columns: TransactionColumns, vectors: type_f64, rows: type_i64) -> list[Explanation]:
-        """Explain some rows of a batch."""
+    def explain(
+        self, columns: TransactionColumns, vectors: type_f64, refusals: type_i64, rows: type_i64
+    ) -> list[Explanation]:
+        """Explain some rows of a batch.
+
+        Args:
+            columns: n transactions.
+            vectors: (n, features).
+            refusals: (n,) the masks that :class:`Standing` gave.
+            rows: (k,) which of them.
+        """
         if not len(rows):
             return []
         shares, told = self._model.explain(vectors[rows]), []
@@ -59,14 +68,11 @@ class Explainer:
             currency = unpack_code(int(columns.billing_currency[row]))
             reasons = heaviest_reasons(share, vectors[row], format_amount(amount, currency))
             found = [] if one is None else [_told(one, currency)]
-            told.append(Explanation(reasons, self._refusals(columns, row), found))
+            told.append(Explanation(reasons, self._refusals(columns, row, int(refusals[row])), found))
         return told
 
-    def _refusals(self, columns: TransactionColumns, row: int) -> Sequence[ToldRefusal]:
-        if self._standing is None:
-            return []
-        mask = int(self._standing.refusals(columns.billing_amount_minor)[row])
-        return describe_refusals(mask, row, self._standing, columns)
+    def _refusals(self, columns: TransactionColumns, row: int, mask: int) -> Sequence[ToldRefusal]:
+        return [] if self._standing is None else describe_refusals(mask, row, self._standing, columns)
 
     def _passes(self, columns: TransactionColumns, rows: type_i64) -> Passes:
         """Return what says whether transactions would be approved with other vectors and amounts, by all who have a say."""

@@ -1,4 +1,4 @@
-"""The scorer's records: decisions, alerts and dead letters, encoded from columns."""
+"""The scorer's records: decisions, alerts and terminal events, encoded from columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from services.core.rules.engine import RuleEngine
 from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
 from services.inference import Model
-from services.runtime.dead_letters import encode_dead_letters
 from services.scorer.explaining import TOLD, Explanation
 from services.scorer.judging import Verdict
 from services.streams import Output, Records
@@ -84,10 +83,8 @@ class OutputEncoder:
         fastavro.schemaless_writer(out, self._array_type(DECISIONS, "degraded"), named)
         return out.getvalue()
 
-    def encode(
-        self, records: Records, decided: Decided, bad_rows: type_i64, status: type_i64, now_ms: int
-    ) -> Sequence[Output]:
-        """Return the outputs of a batch; topics without a record are left out."""
+    def encode(self, records: Records, decided: Decided, now_ms: int) -> Sequence[Output]:
+        """Return what was decided in a batch; topics without a record are left out."""
         outputs = []
         if len(decided):
             alerted = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
@@ -103,8 +100,6 @@ class OutputEncoder:
                 alerts = self._alert_columns(columns, decided, alerted, told)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
             outputs.extend(_terminal_events(decided))
-        if len(bad_rows):
-            outputs.append(encode_dead_letters(records, bad_rows, status, now_ms))
         return outputs
 
     def _decision_columns(self, records: Records, decided: Decided, now_ms: int) -> dict[str, Column]:

@@ -23,9 +23,9 @@ from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS, REFERENCE_MISSED, REPEAT
 from services.inference import Model
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, notices, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Outcome, Prepared
+from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.scorer.explaining import Explainer
 from services.scorer.judging import judge
 from services.scorer.outputs import Decided, OutputEncoder
@@ -52,12 +52,10 @@ class PreparedTransactions(Prepared):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredOutcome(Outcome):
+class ScoredOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
     decided_rows: Decided
-    rejected: type_i64
-    """The Reject of every dead letter."""
 
 
 class ScorerProcessor:
@@ -121,18 +119,17 @@ class ScorerProcessor:
         emitted = emit[prepared.rows]
         behind = see_terminals(prepared.columns, prepared.lookup_slots[TERMINALS], found.get(TERMINALS), folded)
         decided = self._score(prepared, folded, (behind, found), emitted)
-        bad = (prepared.status != Reject.NONE) & emit
-        outputs = self._encoder.encode(prepared.records, decided, np.flatnonzero(bad), prepared.status, now_ms)
+        refused = refuse(prepared.records, prepared.status, emit, now_ms, prepared.refused_ids)
         return ScoredOutcome(
-            outputs=outputs,
+            outputs=[*self._encoder.encode(prepared.records, decided, now_ms), *refused.outputs],
             profiles=sealed,
             decided=len(decided),
             folded_only=int((~emit).sum()),
-            refused=prepared.records.partition[bad],
-            notices=notices(prepared.records, prepared.status, bad, prepared.refused_ids),
+            refused=refused.partitions,
+            notices=refused.notices,
             folded_until_ms={},
+            rejected=refused.reasons,
             decided_rows=decided,
-            rejected=prepared.status[bad],
         )
 
     def _fold(
@@ -166,7 +163,9 @@ class ScorerProcessor:
             rows=prepared.rows[emitted],
             vectors=vectors,
             verdict=verdict,
-            explanations=Explainer(self.model, self._rules, standing).explain(columns, vectors, flagged),
+            explanations=Explainer(self.model, self._rules, standing).explain(
+                columns, vectors, verdict.refusals, flagged
+            ),
             degraded=_degraded(flags),
             behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
             repeat=(flags & REPEAT) != 0,

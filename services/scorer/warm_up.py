@@ -65,7 +65,7 @@ def _warm_explanations(processor: ScorerProcessor) -> None:
     columns, vectors = _transactions(2), np.ones((2, len(FEATURES)))
     engine = RuleEngine(_RULES)
     engine.hits(Facts(columns, vectors, np.zeros(2), np.zeros(2)))
-    Explainer(processor.model, engine, None).explain(columns, vectors, np.arange(2))
+    Explainer(processor.model, engine, None).explain(columns, vectors, np.zeros(2, np.int64), np.arange(2))
 
 
 def warm_up(processor: ScorerProcessor) -> None:

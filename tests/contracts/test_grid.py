@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import redis
@@ -13,77 +11,19 @@ import redis
 from services.grid import (
     Applied,
     Attempt,
-    Claim,
     Grid,
     GridMovedError,
     GridRead,
     GridUnavailableError,
     GridWrite,
     HaltedError,
-    LogIdentity,
     Lookup,
     RefusedClaimError,
     UnsafeGridError,
 )
-from services.grid.base import CHANGES_MAX
-from services.grid.keys import changes_key, meta_key, profiles_key
-from services.grid.memory import GridMemory, MemoryGrid
 from services.grid.near_cache import NearCache
 from services.grid.redis import READ_CARDS_MAX, RedisGrid
-
-HERE = LogIdentity("id", 3, 1)
-CARDS, PROFILES = [b"card-1", b"card-\xc3\xa9 {x}*"], [b"\x00\xff" * 10, b"two"]
-
-
-@dataclass
-class Store:
-    """A store that several processes are connected to, and what can befall it."""
-
-    connect: Callable[[], Grid]
-    forget_meta: Callable[[str], None]
-    forget_profile: Callable[[str, bytes], None]
-
-
-@pytest.fixture(params=["memory", "redis"])
-def store(request: pytest.FixtureRequest) -> Store:
-    if request.param == "memory":
-        memory, count = GridMemory(), iter(range(100))
-        return Store(
-            lambda: MemoryGrid(memory, f"process-{next(count)}"),
-            lambda topic: memory.metas.pop((topic, 0), None) and None,
-            lambda topic, card: memory.of(topic, 0).pop(card) and None,
-        )
-    url = request.getfixturevalue("stack").redis_url
-    client = redis.Redis.from_url(url)
-    return Store(
-        lambda: RedisGrid(url),
-        lambda topic: client.delete(meta_key(topic, 0)) and None,
-        lambda topic, card: client.hdel(profiles_key(topic, 0), card) and None,
-    )
-
-
-@pytest.fixture
-def grid(store: Store) -> Grid:
-    return store.connect()
-
-
-@pytest.fixture
-def topic() -> str:
-    return f"topic-{uuid.uuid4().hex[:8]}"
-
-
-def claim_of(grid: Grid, topic: str, partition: int = 0) -> Claim:
-    return grid.claim(topic, partition, HERE)
-
-
-def read(grid: Grid, topic: str, claim: Claim, expected: int | None) -> list[bytes | None]:
-    return grid.read(topic, [GridRead(claim, expected, CARDS)]).profiles[0]
-
-
-def written(grid: Grid, topic: str) -> Claim:
-    claim = claim_of(grid, topic)
-    assert grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)]) == [Applied.APPLIED]
-    return claim
+from tests.contracts.stores import CARDS, HERE, PROFILES, Store, claim_of, read, written
 
 
 def test_a_new_partition_holds_nothing(grid: Grid, topic: str):
@@ -362,65 +302,6 @@ def test_how_far_a_fold_is_never_goes_back_and_is_forgotten_with_it(grid: Grid, 
     claim_of(store.connect(), topic)
 
     assert [(f.profiles, f.folded_until_ms) for f in grid.look_up(asked)] == [([None], None)]
-
-
-def test_whoever_keeps_a_copy_is_told_what_changed(grid: Grid, store: Store, topic: str):
-    claim = claim_of(grid, topic)
-    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])
-    reader = store.connect()
-    [first] = reader.look_up([Lookup(topic, 0, CARDS)])
-    grid.apply(topic, [GridWrite(claim, 7, 8, CARDS[:1], [b"new"], announced=True)])
-    grid.apply(topic, [GridWrite(claim, 8, 9, [*CARDS[:1], b"more"], [b"newest", b"!"], announced=True)])
-
-    [then] = reader.look_up([Lookup(topic, 0, [b"more"], first.mark)])
-    [later] = reader.look_up([Lookup(topic, 0, [], then.mark)])
-
-    assert (first.profiles, first.changed) == (PROFILES, None)
-    assert (then.profiles, then.changed) == ([b"!"], {CARDS[0]: b"newest", b"more": b"!"})
-    assert (later.profiles, later.changed) == ([], {})
-
-
-def test_a_copy_is_of_no_use_after_another_claim_too_many_changes_or_one_that_was_not_announced(
-    grid: Grid, store: Store, topic: str
-):
-    claim, reader = claim_of(grid, topic), store.connect()
-
-    def changed_since(mark):
-        return reader.look_up([Lookup(topic, 0, [], mark)])[0].changed
-
-    def mark():
-        return reader.look_up([Lookup(topic, 0, [])])[0].mark
-
-    begin = mark()
-    names = [b"card-%d" % i for i in range(CHANGES_MAX)]
-    grid.apply(topic, [GridWrite(claim, None, 7, names, names, announced=True)])
-    assert changed_since(begin) == dict(zip(names, names, strict=True))
-    grid.apply(topic, [GridWrite(claim, 7, 8, CARDS, PROFILES, announced=True)])
-    assert changed_since(begin) is None
-    full = mark()
-    assert changed_since(full) == {}
-    grid.halt(topic, 0, "somebody looks at it")
-    assert changed_since(full) is None
-    grid.resume(topic, 0, 0)
-    second = claim_of(grid, topic)
-    assert changed_since(full) is None
-    fresh = mark()
-    assert changed_since(fresh) == {}
-    grid.apply(topic, [GridWrite(second, 8, 9, CARDS, PROFILES)])
-    assert mark() is None
-    assert changed_since(fresh) is None
-
-
-def test_the_loss_of_the_announcements_is_noticed(store: Store, topic: str, stack):
-    if isinstance(store.connect(), MemoryGrid):
-        pytest.skip("a twin in memory loses nothing by itself")
-    grid = store.connect()
-    claim = claim_of(grid, topic)
-    [first] = grid.look_up([Lookup(topic, 0, CARDS)])
-    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])
-    redis.Redis.from_url(stack.redis_url).delete(changes_key(topic, 0))
-
-    assert grid.look_up([Lookup(topic, 0, [], first.mark)])[0].changed is None
 
 
 def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):
