@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from services.measure.session import Session
     from services.replay.labels import LabelFeed
     from services.replay.producer import TransactionProducer
+    from services.simulator.reference import SimulatedReference
     from services.simulator.traffic import Traffic
     from services.streams.sink import KafkaSink
 
@@ -64,9 +65,10 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     from services.streams import StreamsError
 
     month, live = _traffic(seed, int(rate * seconds))
+    people = _people(month.joined(live), seed)
     try:
         with interruptible(), running_session(settings, Path(settings.data_folder) / "demo", progress) as session:
-            result = _run(session, month, live, rate, seed)
+            result = _run(session, people, (month, live), rate, seed)
     except (StackError, StreamsError, ChildError) as error:
         raise UserError(str(error)) from None
     _summary(result)
@@ -84,6 +86,13 @@ def _traffic(seed: int, live: int) -> tuple[Traffic, Traffic]:
     return history_and_live(CARDS, DAYS, seed, start_ms, "default", live)
 
 
+def _people(traffic: Traffic, seed: int) -> SimulatedReference:
+    """Make up what the bank knows of everybody: before anything runs, since an interrupt in numba's loading of a kernel ends the process hard."""
+    from services.simulator.reference import simulate_reference
+
+    return simulate_reference(traffic.columns, traffic.scenario == 0, seed)
+
+
 class _Sender(threading.Thread):
     """Does something in a thread of its own, so that the observer never waits for it."""
 
@@ -99,17 +108,20 @@ class _Sender(threading.Thread):
             self.error = error
 
 
-def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int) -> dict[str, Any]:
+def _run(
+    session: Session, people: SimulatedReference, traffic: tuple[Traffic, Traffic], rate: float, seed: int
+) -> dict[str, Any]:
     from services.commands.live import LiveView
     from services.replay.labels import LabelFeed, simulated_truth
     from services.replay.producer import Pace, TransactionProducer
     from services.runtime.clock import SystemClock
     from services.streams.sink import KafkaSink
 
+    month, live = traffic
     sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
     producer, labels = TransactionProducer(sink, SystemClock()), LabelFeed(sink, simulated_truth(month, seed))
     try:
-        _announce_people(session, sink, month.joined(live), seed)
+        _announce_people(session, sink, people)
         with LiveView() as view:
             begin_s = time.monotonic()
             _phase(
@@ -132,18 +144,15 @@ def _run(session: Session, month: Traffic, live: Traffic, rate: float, seed: int
     finally:
         stopped.set()
         sink.close()
-    return _result(session, producer.sent, (month, live), throughput, batches) | {"rule_change": change.result()}
+    return _result(session, producer.sent, traffic, throughput, batches) | {"rule_change": change.result()}
 
 
-def _announce_people(session: Session, sink: KafkaSink, traffic: Traffic, seed: int) -> None:
+def _announce_people(session: Session, sink: KafkaSink, people: SimulatedReference) -> None:
     """Send what the bank knows of the people, and wait until the grid knows it. Raises UserError when it does not."""
     from services.codec.reference import ACCOUNTS, CUSTOMERS
     from services.replay.reference import send_reference
-    from services.simulator.reference import simulate_reference
 
-    sent = send_reference(
-        sink, simulate_reference(traffic.columns, traffic.scenario == 0, seed), time.time_ns() // 1_000_000
-    )
+    sent = send_reference(sink, people, time.time_ns() // 1_000_000)
     if not sink.flush(ANSWER_TIMEOUT_S):
         raise UserError("Kafka does not take the accounts and customers")
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
