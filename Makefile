@@ -86,7 +86,7 @@ format: setup ## Write the style
 types: setup ## Check types
 	$(BIN)/mypy
 
-train: setup ## Train models/fraud/v3 from simulated data
+train: setup ## Train models/fraud/v4 from simulated data
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput and latency; the last line is JSON

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from tests.containers import ContainerStack, choose_stack
+
+# The first call of a kernel loads or compiles it; and no test is about time but those that say so.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 _STACK = choose_stack()
 HANDBOOK = Path(__file__).parents[2] / "shared" / "data" / "handbook"

@@ -49,7 +49,7 @@ def queries() -> dict[str, str]:
 
 
 def known_series() -> set[str]:
-    metrics = {*m.SCORER_METRICS, *m.PROFILER_METRICS, *m.MONITOR_METRICS}
+    metrics = {*m.SCORER_METRICS, *m.PROFILER_METRICS, *m.REASSESSOR_METRICS, *m.MONITOR_METRICS}
     names = {metric.name for metric in metrics if metric.kind != m.HISTOGRAM}
     parts = {
         f"{metric.name}{part}"
@@ -72,7 +72,7 @@ def test_every_metric_is_shown_asked_or_watched_somewhere():
     everything = " ".join(queries().values())
     unused = {
         metric.name
-        for metric in {*m.SCORER_METRICS, *m.PROFILER_METRICS, *m.MONITOR_METRICS}
+        for metric in {*m.SCORER_METRICS, *m.PROFILER_METRICS, *m.REASSESSOR_METRICS, *m.MONITOR_METRICS}
         if metric.name not in everything
     }
 

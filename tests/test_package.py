@@ -30,8 +30,8 @@ def test_the_wheel_holds_schemas_models_and_data(wheel: Path):
         "services/trainer/model_card.md",
         "services/_data/schemas/card-transactions/v1.avsc",
         "services/_data/schemas/card-transactions/topic.yaml",
-        "services/_data/models/fraud/v3/model.json",
-        "services/_data/models/fraud/v3/manifest.json",
+        "services/_data/models/fraud/v4/champion.json",
+        "services/_data/models/fraud/v4/manifest.json",
     ):
         assert needed in names, needed
 
@@ -48,4 +48,4 @@ def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_
     )  # fmt: skip
 
     assert done.stdout.split()[0].startswith(str(tmp_path))
-    assert done.stdout.split()[1:] == ["10", "v3"]
+    assert done.stdout.split()[1:] == ["12", "v4"]

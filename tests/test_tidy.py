@@ -31,6 +31,7 @@ LAYERS = {
     "profiler": {"core", "codec", "streams", "runtime"},
     "router": {"core", "codec", "streams", "runtime"},
     "reference": {"core", "codec", "streams", "runtime"},
+    "reassessor": {"core", "codec", "streams", "inference", "runtime", "scorer"},
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
     "monitor": {"codec", "streams", "grid", "runtime"},
     "observer": {"core", "codec", "streams"},
@@ -77,7 +78,7 @@ MANY_PARAMETERS = {
     "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate", "commands/measure.py:bench",
     "commands/watch.py:tail", "commands/traffic.py:history_and_live",
     # Pure functions of as many independent columns.
-    "trainer/training.py:_measure", "simulator/handbook.py:_add_frauds",
+    "simulator/handbook.py:_add_frauds",
 }  # fmt: skip
 
 

@@ -115,6 +115,18 @@ BUSINESS: Final = (
             ("sum(proact_rule_set_refused)", "scorers that cannot run the live one"),
         ),
     ),
+    (
+        lines("Decisions by class of transaction", "ops", (rate("proact_transaction_classes_total", "transaction_class"), "{{transaction_class}}")),
+        lines(
+            "Decisions below the champion, and scorers without it", "ops",
+            ('sum by (rung) (rate(proact_rungs_total{rung!="CHAMPION"}[1m]))', "{{rung}}"),
+            ("count(proact_model_complete == 0)", "workers that cannot use the model"),
+        ),
+        lines(
+            "Assessed again: what was decided and would have been", "ops",
+            ("sum by (decided, would_be) (rate(proact_reassessed_total[1m]))", "{{decided}}, would be {{would_be}}"),
+        ),
+    ),
 )  # fmt: skip
 
 PIPELINE: Final = (

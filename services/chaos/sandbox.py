@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from services.chaos.victim import VictimProcessor
 from services.runtime.config import resolve_settings
+from services.runtime.model_keeper import usable_model
 from services.runtime.sandbox import try_records
-from services.scorer.wiring import released_model
+from services.scorer.wiring import ladder_of
 
 if __name__ == "__main__":
-    try_records(VictimProcessor(released_model(resolve_settings({}))))
+    settings = resolve_settings({})
+    try_records(VictimProcessor(usable_model(settings), ladder_of(settings)))

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ import numpy as np
 
 from services.profiler import wiring as profiler_wiring
 from services.profiler.processor import ProfilerProcessor
+from services.reassessor import wiring as reassessor_wiring
+from services.reassessor.processor import ReassessorProcessor
 from services.router import wiring as router_wiring
 from services.router.processor import RouterProcessor
 from services.runtime.clock import SystemClock
@@ -28,10 +31,12 @@ from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import Processor
 from services.runtime.service import run_service
+from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.runtime.wiring import Membership, build_ports, build_worker
 from services.runtime.worker import Ports, Worker
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
-from services.scorer.wiring import build_processor, membership
+from services.scorer.warm_up import warm_up
+from services.scorer.wiring import keepers, ladder_of, membership
 from services.streams import Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.clients import ATOMIC
@@ -129,24 +134,32 @@ def build_victim(
     if "PROACT_CHAOS_QUEUE" in environment:
         ATOMIC["queue.buffering.max.messages"] = int(environment["PROACT_CHAOS_QUEUE"])
     clock = SkewedClock(int(environment.get("PROACT_CHAOS_SKEW_MS", "0")))
-    processor, member = _service(environment.get("PROACT_CHAOS_SERVICE", "scorer"), settings, health, metrics)
+    processor, member, upkeep = _service(environment.get("PROACT_CHAOS_SERVICE", "scorer"), settings, health, metrics)
     points.around(processor, "prepare")
     points.around(processor, "decide")
-    ports = build_ports(settings, clock, member)
+    ports = replace(build_ports(settings, clock, member), upkeep=upkeep)
     _hurt_ports(ports, points)
     return build_worker(settings, processor, ports, health, metrics)
 
 
 def _service(
     name: str, settings: Settings, health: Health, metrics: MetricsRegistry
-) -> tuple[Processor[Any, Any], Membership]:
+) -> tuple[Processor[Any, Any], Membership, Upkeep]:
+    """Return the parts of a service's worker; a scorer's and a reassessor's follow model and rules, as they do elsewhere."""
+    parts: tuple[Processor[Any, Any], Membership, Upkeep]
     if name == "scorer":
-        released = build_processor(settings, health, metrics)
-        return VictimProcessor(released.model), membership(settings, SANDBOX)
+        scorer, member = VictimProcessor(None, ladder_of(settings)), membership(settings, SANDBOX)
+        parts = scorer, member, keepers(settings, member.group_id, health, metrics, scorer)
+        warm_up(scorer)
+    elif name == "reassessor":
+        again, member = ReassessorProcessor(None, ladder_of(settings)), reassessor_wiring.membership(settings)
+        parts = again, member, keepers(settings, member.group_id, health, metrics, again)
+    elif name == "profiler":
+        parts = ProfilerProcessor(), profiler_wiring.membership(settings), NoUpkeep()
+    else:
+        parts = RouterProcessor(), router_wiring.membership(settings), NoUpkeep()
     health.set("kernels_compiled", True)
-    if name == "profiler":
-        return ProfilerProcessor(), profiler_wiring.membership(settings)
-    return RouterProcessor(), router_wiring.membership(settings)
+    return parts
 
 
 def _end_with_parent() -> None:

@@ -16,7 +16,8 @@ from confluent_kafka import Consumer, TopicPartition
 INPUTS, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
 TERMINAL_EVENTS, LABELS = "terminal-events", "fraud-labels"
 REFERENCE: Final = ("accounts", "customers")
-OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS, TERMINAL_EVENTS)
+REQUESTS, REASSESSMENTS = "card-reassessment-requests", "card-reassessments"
+OUTPUTS: Final = (DECISIONS, ALERTS, DEAD_LETTERS, TERMINAL_EVENTS, REQUESTS, REASSESSMENTS)
 STUCK_POLLS: Final = 100
 ASK_S: Final = 10.0
 POLL_S: Final = 0.2

@@ -29,6 +29,9 @@ MASK64: Final = 2**64 - 1
 KM: Final = (19, 20)
 """The features that go through the machine's sine and cosine: equal up to rounding, not bit for bit."""
 
+OF_CARD: Final = (*range(3, 21), 24, 25)
+"""The features of the card's own past."""
+
 
 class Schemas:
     """The writer schemas of a topic, by the ten bytes that frame their records."""

@@ -13,6 +13,7 @@ import numpy as np
 import xgboost
 
 from services.checker.findings import Verdict
+from services.core.money import EXPONENTS
 from services.paths import data_folder
 
 ACTIONS = ("APPROVE", "CHALLENGE", "REVIEW", "BLOCK")
@@ -21,6 +22,10 @@ OF_ACCOUNT = {"ACCOUNT_NOT_ACTIVE", "INSUFFICIENT_FUNDS"}
 """The refusals that are the account's; the others are the customer's. Both block, whatever the others say."""
 ANOMALY_TOLERANCE = 1e-8
 """Anomaly scores are rounded to nine digits."""
+WITHOUT_MODEL = ("RULES", "SAFE_DEFAULT")
+"""The rungs on which no model speaks."""
+ATM, NOT_READ = 5, (3, 4)
+"""How the card was read: at a machine; online, or keyed in."""
 SHARE_TOLERANCE = 1e-4
 """Of log-odds: XGBoost adds up in single precision."""
 
@@ -34,19 +39,42 @@ def released_folders() -> list[Path]:
 class Released:
     """One released model, as the checker reads it."""
 
-    booster: xgboost.Booster
-    cuts: list[float]
+    boosters: dict[str, xgboost.Booster]
+    routes: dict[str, tuple[str, list[float]]]
+    """By class, the booster that scores it and from which scores on it is challenged, reviewed and blocked."""
+    small: tuple[str, list[float]]
     names: list[str]
     strange: Strangeness
 
     @classmethod
     def of(cls, folder: Path, manifest: dict[str, Any]) -> Released:
         """Read a folder."""
-        booster = xgboost.Booster()
-        booster.load_model(str(folder / "model.json"))
-        cuts = [manifest["thresholds"][name] for name in ("challenge", "review", "block")]
+        boosters = {}
+        for name in manifest["boosters"]:
+            boosters[name] = xgboost.Booster()
+            boosters[name].load_model(str(folder / f"{name}.json"))
+        routes = {name: _route(told) for name, told in manifest["classes"].items()}
         strange = Strangeness(json.loads((folder / "anomaly.json").read_text()))
-        return cls(booster, cuts, manifest["feature_names"], strange)
+        return cls(boosters, routes, _route(manifest["small"]), manifest["feature_names"], strange)
+
+    def route(self, decision: dict[str, Any]) -> tuple[str, list[float]]:
+        """Return what scores a decision's transaction on its rung, and what its score means there."""
+        return self.routes[self.class_of(decision)] if decision["rung"] == "CHAMPION" else self.small
+
+    def class_of(self, decision: dict[str, Any]) -> str:
+        """Return the class of a decision's transaction, off its recorded vector."""
+        at = dict(zip(self.names, decision["features"], strict=True))
+        if at["card_count_with_current_30d"] == 1:
+            return "FIRST_USE"
+        if at["transaction_entry_mode"] == ATM:
+            return "CASH"
+        if at["customer_abroad_unannounced"] == 1:
+            return "CROSS_BORDER"
+        return "ECOMMERCE" if at["transaction_entry_mode"] in NOT_READ else "CARD_PRESENT"
+
+
+def _route(told: dict[str, Any]) -> tuple[str, list[float]]:
+    return told["booster"], [told["thresholds"][name] for name in ("challenge", "review", "block")]
 
 
 class Strangeness:
@@ -74,45 +102,88 @@ class Strangeness:
 class Scoring:
     """The released models that decisions name, scored and explained with XGBoost itself."""
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self._models: dict[tuple[str, str], Released] = {}
+    def __init__(self, folders: Iterable[Path], safe: tuple[float, float]) -> None:
+        """Read models.
+
+        Args:
+            folders: of the released models.
+            safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
+        """
+        self._safe, self._models = safe, dict[tuple[str, str], Released]()
         for folder in folders:
             manifest = json.loads((folder / "manifest.json").read_text())
             self._models[manifest["name"], manifest["version"]] = Released.of(folder, manifest)
 
-    def check(self, decisions: Sequence[dict[str, Any]], verdict: Verdict) -> None:
-        """Blame every decision whose scores, action or reasons are not its model's on its recorded vector."""
-        by_model: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        for decision in decisions:
-            by_model[decision["model"], decision["model_version"]].append(decision)
-        for name, mine in by_model.items():
-            if name not in self._models:
-                verdict.blame("wrong-decision", f"by a model that is not released: {name}")
+    def check(self, decisions: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], verdict: Verdict) -> None:
+        """Blame every decision whose scores, action or reasons are not its model's on its recorded vector.
+
+        Args:
+            decisions: each with its transaction.
+            verdict: where blame goes.
+        """
+        by_booster: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+        for decision, transaction in decisions:
+            if decision["rung"] in WITHOUT_MODEL:
+                self._check_default(decision, transaction, verdict)
                 continue
-            released = self._models[name]
-            rows = np.array([d["features"] for d in mine])
-            scores = released.booster.predict(xgboost.DMatrix(rows), validate_features=False)
-            for decision, score, strange in zip(
-                mine, scores.astype(np.float64).tolist(), released.strange.of(rows).tolist(), strict=True
-            ):
-                _check_action(released, decision, score, strange, verdict)
-            _check_reasons(released.booster, released.names, [d for d in mine if d["action"] != "APPROVE"], verdict)
+            model = decision["model"], decision["model_version"]
+            if model not in self._models:
+                verdict.blame("wrong-decision", f"by a model that is not released: {model}")
+                continue
+            by_booster[*model, self._models[model].route(decision)[0]].append(decision)
+        for (name, version, booster), mine in by_booster.items():
+            self._check_scored(self._models[name, version], booster, mine, verdict)
+
+    def _check_scored(self, released: Released, name: str, mine: list[dict[str, Any]], verdict: Verdict) -> None:
+        booster, rows = released.boosters[name], np.array([d["features"] for d in mine])
+        scores = booster.predict(xgboost.DMatrix(rows), validate_features=False)
+        for decision, score, strange in zip(
+            mine, scores.astype(np.float64).tolist(), released.strange.of(rows).tolist(), strict=True
+        ):
+            _check_action(released, decision, score, strange, verdict)
+            if (decision["scored_by"], decision["transaction_class"]) != (name, released.class_of(decision)):
+                said = f"{decision['scored_by']} {decision['transaction_class']}"
+                verdict.blame("wrong-decision", f"{_position(decision)}: another booster or class: {said}")
+        _check_reasons(booster, released.names, [d for d in mine if d["action"] != "APPROVE"], verdict)
+
+    def _check_default(self, decision: dict[str, Any], transaction: dict[str, Any] | None, verdict: Verdict) -> None:
+        """Check a decision without any model: a rule's, or the amount's."""
+        if transaction is None:
+            return
+        major = transaction["billing_amount_minor"] / 10.0 ** EXPONENTS[transaction["billing_currency"]]
+        by_amount = ACTIONS[sum(major >= least for least in self._safe)]
+        by_rule = any(rule["effect"] == "DECIDED" for rule in decision["rules"])
+        action, voice = _refused(decision, _with_rules(by_amount, decision), "RULE" if by_rule else "DEFAULT")
+        rung = "RULES" if by_rule else "SAFE_DEFAULT"
+        said = decision["action"], decision["decided_by"], decision["rung"], decision["score"], decision["scored_by"]
+        if said != (action, voice, rung, None, None) or decision["reasons"]:
+            verdict.blame("wrong-decision", f"{_position(decision)}: {said}; it should be {action} by {voice}, {rung}")
 
 
 def _check_action(released: Released, decision: dict[str, Any], score: float, strange: float, verdict: Verdict) -> None:
-    by_model = ACTIONS[sum(cut <= score for cut in released.cuts)]
-    looked_at = "REVIEW" if by_model == "APPROVE" and decision["anomaly_score"] >= released.strange.review else by_model
+    by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
+    told_strange, looked_at = decision["anomaly_score"], by_model
+    if told_strange is not None and by_model == "APPROVE" and told_strange >= released.strange.review:
+        looked_at = "REVIEW"
     action = _with_rules(looked_at, decision)
     voice = "RULE" if action != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
-    refused = [one["code"] for one in decision.get("refusals", [])]
-    if refused:
-        action, voice = "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
+    action, voice = _refused(decision, action, voice)
     right = (score, action, voice) == (decision["score"], decision["action"], decision["decided_by"])
-    if not right or abs(strange - decision["anomaly_score"]) > ANOMALY_TOLERANCE:
-        said = f"{decision['action']} {decision['score']} {decision['anomaly_score']} by {decision['decided_by']}"
+    # Where the small booster is all that can be used, there is nobody to say how strange a transaction is.
+    silent = told_strange is None and decision["rung"] == "SMALL_MODEL"
+    if not right or not (silent or abs(strange - told_strange) <= ANOMALY_TOLERANCE):
+        said = f"{decision['action']} {decision['score']} {told_strange} by {decision['decided_by']}"
         verdict.blame(
             "wrong-decision", f"{_position(decision)}: {said}; it should be {action} {score} {strange} by {voice}"
         )
+
+
+def _refused(decision: dict[str, Any], action: str, voice: str) -> tuple[str, str]:
+    """Return action and voice after what account and customer forbid."""
+    refused = [one["code"] for one in decision.get("refusals", [])]
+    if not refused:
+        return action, voice
+    return "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
 
 
 def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dict[str, Any]], verdict: Verdict) -> None:

@@ -16,13 +16,15 @@ from services.checker.evidence import (
     DECISIONS,
     INPUTS,
     OUTPUTS,
+    REQUESTS,
     TERMINAL_EVENTS,
     Evidence,
     Sample,
     Seen,
 )
 from services.checker.findings import Verdict
-from services.checker.reference import KM, Reference, Schemas, acceptable
+from services.checker.reassessments import check_reassessments
+from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable
 from services.checker.reference_data import check_reference
 from services.checker.scoring import Scoring
 from services.checker.terminals import Event, check_terminals, event_of
@@ -30,8 +32,10 @@ from services.checker.terminals import Event, check_terminals, event_of
 LOOK_S: Final = 1.0
 """How long one look at all partitions may take."""
 KILLER: Final = "KILLS_DECODER"
-OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED")
+OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED")
 """What decisions say of what they read of others: it is not to be had again."""
+BLIND: Final = "PROFILE_MISSED"
+"""What a decision says that was made without the card's own profile: nothing of the card's past can be asked of it."""
 RECORD_BYTES_MAX: Final = 8_192
 NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
@@ -55,10 +59,25 @@ class Checker:
     """Judges one run."""
 
     def __init__(
-        self, evidence: Evidence, models: Iterable[Path], *, repeats: bool, canaries: Sequence[bytes] = ()
+        self,
+        evidence: Evidence,
+        models: Iterable[Path],
+        *,
+        repeats: bool,
+        canaries: Sequence[bytes] = (),
+        safe: tuple[float, float] = (30.0, 300.0),
     ) -> None:
+        """Prepare to judge.
+
+        Args:
+            evidence: of the run.
+            models: the folders of the released models.
+            repeats: whether records may come again.
+            canaries: what must be nowhere.
+            safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
+        """
         self._evidence, self._repeats, self._canaries = evidence, repeats, canaries
-        self._scoring = Scoring(models)
+        self._scoring = Scoring(models, safe)
         self._verdict = Verdict()
         self._events: Counter[Event] = Counter()
 
@@ -70,8 +89,10 @@ class Checker:
         answers = self._answers()
         progress(f"folding {len(evidence.inputs):,} transactions again, one by one")
         decided = self._account(answers)
-        progress(f"scoring {len(decided):,} decisions again")
-        self._scoring.check(decided, verdict)
+        decisions = [decision for decision, _ in decided]
+        again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
+        progress(f"scoring {len(decided) + len(again):,} decisions again")
+        self._scoring.check([*decided, *((one, None) for one in again)], verdict)
         check_terminals(evidence, self._events, verdict, repeats=self._repeats)
         check_reference(evidence, verdict)
         self._check_offsets()
@@ -88,6 +109,8 @@ class Checker:
             "refused": len(evidence.outputs[DEAD_LETTERS]),
             "alerts": len(evidence.outputs[ALERTS]),
             "profiles": sum(map(len, evidence.profiles.values())),
+            "below_champion": len(evidence.outputs[REQUESTS]),
+            "reassessed": len(again),
             "terminal_events": len(evidence.outputs[TERMINAL_EVENTS]),
             "terminals": sum(map(len, evidence.terminal_profiles.values())),
             "accounts_and_customers": sum(len(p) for t in evidence.reference_profiles.values() for p in t.values()),
@@ -144,8 +167,10 @@ class Checker:
 
     # -- every transaction -------------------------------------------------------------------------------------------
 
-    def _account(self, answers: dict[tuple[int, int], list[_Answer]]) -> list[dict[str, Any]]:
-        """Compare every transaction with its answers, and the profiles with the fold; return the decisions."""
+    def _account(
+        self, answers: dict[tuple[int, int], list[_Answer]]
+    ) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+        """Compare every transaction with its answers, and the profiles with the fold; return the decisions with their transactions."""
         schemas, decided = Schemas(INPUTS), []
         references = {p: Reference() for p in self._evidence.log_end}
         packed: dict[int, dict[bytes, bytes]] = {}
@@ -162,7 +187,7 @@ class Checker:
             for answer in mine:
                 self._compare(seen, answer, expected, record)
                 if answer.decision is not None:
-                    decided.append(answer.decision)
+                    decided.append((answer.decision, record))
             told = next((answer.decision for answer in mine if answer.decision is not None), None)
             if told is not None and record is not None and not told["repeat"]:
                 self._events[_event(record)] += 1
@@ -191,11 +216,12 @@ class Checker:
         if expected is None or record is None:
             self._verdict.blame("wrong-decision", f"{where} was decided on, and is bad")
             return
+        blind = BLIND in decision["degraded"]
         wrong = [
             name
             for name, said, wanted in (
-                ("degraded", [d for d in decision["degraded"] if d not in OF_OTHERS], expected.degraded),
-                ("repeat", decision["repeat"], expected.repeat),
+                ("degraded", _own(decision), [] if blind else expected.degraded),
+                ("repeat", decision["repeat"], False if blind else expected.repeat),
                 ("transaction_id", decision["transaction_id"], record["transaction_id"]),
                 ("decision_id", decision["decision_id"], decision_id(record["transaction_id"])),
                 ("source_timestamp_ms", decision["source_timestamp_ms"], seen.timestamp_ms),
@@ -208,7 +234,7 @@ class Checker:
             f"feature {j}: {a!r}, not {b!r}"
             # What follows was read of others: it is recorded, and not to be had again.
             for j, (a, b) in enumerate(zip(decision["features"], expected.vector, strict=False))
-            if not same_number(a, b, rounded=j in KM)
+            if not same_number(a, math.nan if blind and j in OF_CARD else b, rounded=j in KM)
         ]
         if wrong:
             self._verdict.blame("wrong-decision", f"{where}: {'; '.join(wrong[:4])}")
@@ -266,6 +292,11 @@ class Checker:
                 for card, profile in profiles.items():
                     if canary in card or canary in profile:
                         self._verdict.blame("leak", f"the grid, partition {p}")
+
+
+def _own(decision: dict[str, Any]) -> list[str]:
+    """Return what a decision says it could not see of its own card's past."""
+    return [one for one in decision["degraded"] if one not in (*OF_OTHERS, BLIND)]
 
 
 def _event(transaction: dict[str, Any]) -> Event:

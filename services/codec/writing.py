@@ -32,6 +32,10 @@ class Nullable:
     values: type_i64
     there: type_bool
 
+    def take(self, rows: type_i64 | type_bool) -> Nullable:
+        """Return the given rows."""
+        return Nullable(self.values[rows], self.there[rows])
+
 
 Column = Text | Nullable | type_i64 | type_f64 | type_u8 | type_bool
 

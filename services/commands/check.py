@@ -12,7 +12,15 @@ from services.runtime.config import Settings
 
 
 @click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
-@with_settings("kafka_bootstrap_servers", "redis_url", "group_id", "guarantee", "model_path")
+@with_settings(
+    "kafka_bootstrap_servers",
+    "redis_url",
+    "group_id",
+    "guarantee",
+    "model_path",
+    "safe_challenge_from",
+    "safe_review_from",
+)
 @click.option(
     "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
 )
@@ -35,6 +43,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
-    verdict = Checker(evidence, folders, repeats=repeats, canaries=marks).judge(progress)
+    safe = settings.safe_challenge_from, settings.safe_review_from
+    verdict = Checker(evidence, folders, repeats=repeats, canaries=marks, safe=safe).judge(progress)
     click.echo(json.dumps(verdict.as_json()))
     return int(not verdict.holds)

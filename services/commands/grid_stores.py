@@ -63,7 +63,7 @@ class Stores:
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
-        """What folds it, made once: a scorer's loads and verifies its model. Raises ModelError."""
+        """What folds it, made once; to fold takes no model."""
         if self.service in REFERENCE:
             from services.reference.processor import ReferenceProcessor
 
@@ -72,10 +72,10 @@ class Stores:
             from services.profiler.processor import ProfilerProcessor
 
             return ProfilerProcessor()
+        from services.core.ladder import SafeDefault
         from services.scorer.processor import ScorerProcessor
-        from services.scorer.wiring import released_model
 
-        return ScorerProcessor(released_model(self.settings))
+        return ScorerProcessor(None, SafeDefault(0.0, 0.0))
 
     def states(self, partition: int | None) -> dict[int, LogState]:
         """Return what Kafka knows of the partitions. Raises UserError when there is no such partition."""
@@ -101,7 +101,6 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
     """Connect; what the stores refuse becomes a UserError."""
     from services.grid import GridUnavailableError
     from services.grid.redis import RedisGrid
-    from services.inference import ModelError
     from services.runtime.folding import FoldError
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
@@ -115,7 +114,7 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
         )
     except GridUnavailableError as error:
         raise UserError(f"Redis at {settings.redis_url} does not answer: {error}") from None
-    except (StreamsError, FoldError, ModelError) as error:
+    except (StreamsError, FoldError) as error:
         raise UserError(str(error)) from None
 
 

@@ -58,12 +58,13 @@ def bench(settings: Settings, records: int, cards: int, rate: float, seconds: in
 def costs(settings: Settings, repeats: int) -> None:
     """Measure what each part of a decision costs, in microseconds of one thread, without Kafka and Redis. The last line is JSON."""
     from services.inference import ModelError
+    from services.inference.artifact import load_model
     from services.measure.costs import measure_costs
-    from services.scorer.wiring import released_model
+    from services.runtime.model_keeper import released_folder
 
     progress("measuring, about half a minute")
     try:
-        found = measure_costs(released_model(settings), repeats)
+        found = measure_costs(load_model(released_folder(settings)), repeats)
     except ModelError as error:
         raise UserError(str(error)) from None
     for what, parts in (("of a batch of 1,000", found["batch_us"]), ("by itself", found["single_us"])):

@@ -67,7 +67,7 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 )
 @click.option(
     "--output",
-    default=Path("models/fraud/v3"),
+    default=Path("models/fraud/v4"),
     show_default=True,
     type=click.Path(path_type=Path),
     help="NAME/vN: the release's folder.",
@@ -89,12 +89,12 @@ def train(
     progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s")
     click.echo(
         json.dumps(
-            {"model": manifest.name, "version": manifest.version, "thresholds": manifest.thresholds, **manifest.metrics}
+            {"model": manifest.name, "version": manifest.version, "classes": manifest.classes, **manifest.metrics}
         )
     )
 
 
-@click.command(epilog=example("proact evaluate models/fraud/v3 --seed 99"))
+@click.command(epilog=example("proact evaluate models/fraud/v4 --seed 99"))
 @click.argument("model", type=click.Path(path_type=Path))
 @_DATA
 @_MAPPING

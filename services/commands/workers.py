@@ -1,4 +1,4 @@
-"""``proact scorer``, ``profiler``, ``router`` and ``reference``: a service, in one process or several under a supervisor."""
+"""``proact scorer``, ``profiler``, ``router``, ``reference`` and ``reassessor``: a service, in one process or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _COMMON = (
 )  # fmt: skip
 
 
+_DECIDING = ("lookup_timeout_ms", "model_path", "safe_challenge_from", "safe_review_from")
+
+
 def _run(name: str, settings: Settings) -> None:
-    from services.inference import ModelError
     from services.runtime.fencings import DoubleError
     from services.runtime.service import run_service
     from services.runtime.supervisor import supervise
@@ -27,23 +29,36 @@ def _run(name: str, settings: Settings) -> None:
             run_service(name, settings, importlib.import_module(f"services.{name}.wiring").build)
         else:
             supervise(f"services.{name}", settings)
-    except (ConfigError, ModelError, DoubleError) as error:
+    except (ConfigError, DoubleError) as error:
         raise UserError(str(error)) from None
 
 
 @click.command(epilog=example("proact scorer --workers 2 --metrics-port 9108"))
-@with_settings(*_COMMON, "group_id", "lookup_timeout_ms", "model_path")
+@with_settings(*_COMMON, *_DECIDING, "group_id", "without_profiles")
 def scorer(settings: Settings) -> None:
     """Run scorers until SIGTERM or Ctrl-C: one process each, under one supervisor that starts a dead one again."""
+    _check_model(settings)
+    _run("scorer", settings)
+
+
+@click.command(epilog=example("proact reassessor --metrics-port 9148"))
+@with_settings(*_COMMON, *_DECIDING, "reassessor_group_id")
+def reassessor(settings: Settings) -> None:
+    """Run reassessors until SIGTERM or Ctrl-C: they say what would have been decided where something was missing."""
+    _check_model(settings)
+    _run("reassessor", settings)
+
+
+def _check_model(settings: Settings) -> None:
+    """Tell a person at once of a model that cannot be used; a service that runs would go down the ladder. Raises UserError."""
     from services.inference import ModelError
     from services.inference.artifact import load_manifest
-    from services.inference.released import newest_model
+    from services.runtime.model_keeper import released_folder
 
     try:
-        load_manifest(newest_model()) if not settings.model_path else None
+        load_manifest(released_folder(settings))
     except ModelError as error:
         raise UserError(str(error)) from None
-    _run("scorer", settings)
 
 
 @click.command(epilog=example("proact profiler --metrics-port 9118"))

@@ -144,6 +144,8 @@ FEATURES: Final[tuple[Feature, ...]] = (
 )
 
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
+CARD_COLUMNS: Final = [j for j, feature in enumerate(FEATURES) if feature.entity == "card"]
+"""Where what is known of the card's own past is in a vector."""
 
 
 def _hash_features() -> str:

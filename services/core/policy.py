@@ -31,6 +31,8 @@ class Voice(IntEnum):
     """The account cannot pay, or must not."""
     CUSTOMER = 4
     """The customer's own instructions forbid it."""
+    DEFAULT = 5
+    """Nobody else could speak: the amount alone decided."""
 
 
 SEVERITY_OF_ACTION: Final = np.array([0, 0, 1, 2], np.int64)

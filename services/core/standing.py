@@ -114,7 +114,7 @@ def standing_of(
         columns: n transactions.
         accounts: with (n,) the row of each transaction's account.
         customers: with (n,) the row of each transaction's customer.
-        spent_minor: (n,) the billing amounts of all of the card's attempts in the 24 hours before.
+        spent_minor: (n,) the billing amounts of all of the card's attempts in the 24 hours before; NaN where they are not known.
     """
     (account, a), (customer, c) = accounts, customers
     known, told = account.known[a], customer.known[c]
@@ -130,13 +130,14 @@ def standing_of(
         | (said & _CATEGORY != 0).astype(np.int64) << Refusal.CATEGORY_BLOCKED
         | (said & _COUNTRY != 0).astype(np.int64) << Refusal.COUNTRY_BLOCKED
     )
-    spent = np.rint(spent_minor).astype(np.int64)
+    counted = ~np.isnan(spent_minor)
+    spent = np.rint(np.where(counted, spent_minor, 0.0)).astype(np.int64)
     return Standing(
         account_known=comparable,
         customer_known=told,
         spendable_minor=np.where(comparable, account.spendable_minor[a], FREE),
         limit_minor=np.where(limited & (per_transaction != NO_LIMIT), per_transaction, FREE),
-        left_today_minor=np.where(limited & (per_day != NO_LIMIT), per_day - spent, FREE),
+        left_today_minor=np.where(limited & counted & (per_day != NO_LIMIT), per_day - spent, FREE),
         always=always,
         travelling=said & _TRAVELLING != 0,
     )

@@ -31,6 +31,10 @@ TERMINAL_UNKNOWN, TERMINAL_SUMMED, REFERENCE_MISSED = 16, 32, 64
 TERMINAL_SUMMED: a window of the terminal reaches back to what is only kept as sums. REFERENCE_MISSED: account and customer
 could not be read in time."""
 
+PROFILE_MISSED, MODEL_MISSED = 128, 256
+"""Flags of what a decision had to do without. PROFILE_MISSED: the card's own profile was not read. MODEL_MISSED: the released model, or
+all of it but its small booster, could not be used."""
+
 DEGRADATIONS = {
     "LATE": LATE,
     "PROFILE_TRUNCATED": TRUNCATED,
@@ -38,6 +42,8 @@ DEGRADATIONS = {
     "TERMINAL_UNKNOWN": TERMINAL_UNKNOWN,
     "TERMINAL_SUMMED": TERMINAL_SUMMED,
     "REFERENCE_MISSED": REFERENCE_MISSED,
+    "PROFILE_MISSED": PROFILE_MISSED,
+    "MODEL_MISSED": MODEL_MISSED,
 }
 """What a decision may not have seen, in the order of the Avro enum, with its flag."""
 

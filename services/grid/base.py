@@ -128,6 +128,8 @@ class Found:
     profiles: Sequence[bytes | None]
     folded_until_ms: int | None
     """The newest event time in that partition's fold; None where nobody has folded anything."""
+    applied: int | None = None
+    """Up to which offset that partition's log is folded."""
     mark: CopyMark | None = None
     """Up to where a copy of these profiles is true; None where not all changes of this claim were announced."""
     changed: Mapping[bytes, bytes] | None = None
@@ -206,8 +208,16 @@ class Grid(Protocol):
         """
         ...
 
-    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
+    def read(
+        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, hasty: bool = False
+    ) -> GridAnswer:
         """Return the stored profile of each card of each read, None where there is none, and what others' partitions hold.
+
+        Args:
+            topic: whose partitions are read.
+            reads: of this worker's own partitions.
+            lookups: of others'.
+            hasty: whether to give up at the deadline of :meth:`look_up`, for whoever goes on without it.
 
         Raises:
             GridMovedError: the grid does not stand at the expected offset, or not all profiles are there.

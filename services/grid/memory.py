@@ -101,7 +101,14 @@ class MemoryGrid:
         attempt = meta.attempt if died else None
         return Claim(partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted)
 
-    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
+    def read(
+        self,
+        topic: str,
+        reads: Sequence[GridRead],
+        lookups: Sequence[Lookup] = (),
+        *,
+        hasty: bool = False,  # noqa: ARG002 - it answers at once, or not at all
+    ) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
         return self._wire("read", lambda: GridAnswer(self._read(topic, reads), self._look_up(lookups)))
 
@@ -117,7 +124,7 @@ class MemoryGrid:
             meta = self.memory.metas.get((lookup.topic, lookup.partition), _Meta())
             mark = None if meta.changes is None else CopyMark(meta.owner, len(meta.changes))
             there = [profiles.get(key) for key in lookup.keys]
-            found.append(Found(there, meta.folded_until_ms, mark, _changed(lookup.copied, mark, meta)))
+            found.append(Found(there, meta.folded_until_ms, meta.applied, mark, _changed(lookup.copied, mark, meta)))
         return found
 
     def _read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:

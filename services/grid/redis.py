@@ -87,9 +87,11 @@ class RedisGrid:
             _offsets(killers), int(accepted),
         )  # fmt: skip
 
-    def read(self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = ()) -> GridAnswer:
+    def read(
+        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, hasty: bool = False
+    ) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = (self._hasty if hasty else self._client).pipeline(transaction=False)
         for read in reads:
             meta, profiles, _ = _keys(topic, read.claim.partition)
             _ask_profiles(pipeline, profiles, read.cards)
@@ -241,7 +243,7 @@ def _ask_lookups(pipeline: Any, lookups: Sequence[Lookup]) -> None:
     for lookup in lookups:
         meta, profiles, changes = _keys(lookup.topic, lookup.partition)
         # Asked before the profiles and the changes: they may be newer than it says, never older.
-        pipeline.hmget(meta, "folded_until_ms", "owner", "changes")
+        pipeline.hmget(meta, "folded_until_ms", "applied", "owner", "changes")
         _ask_profiles(pipeline, profiles, lookup.keys)
         if lookup.copied is not None:
             pipeline.xrange(changes, f"(0-{lookup.copied.changes}", "+")
@@ -250,12 +252,16 @@ def _ask_lookups(pipeline: Any, lookups: Sequence[Lookup]) -> None:
 def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found]:
     found = []
     for lookup in lookups:
-        until_ms, owner, changes = next(answers)
+        until_ms, applied, owner, changes = next(answers)
         profiles = _take_profiles(answers, lookup.keys)
         mark = None if owner is None or changes is None else CopyMark(owner.decode(), int(changes))
         changed = None if lookup.copied is None else _changed(lookup.copied, mark, next(answers))
-        found.append(Found(profiles, None if until_ms is None else int(until_ms), mark, changed))
+        found.append(Found(profiles, _number(until_ms), _number(applied), mark, changed))
     return found
+
+
+def _number(text: bytes | None) -> int | None:
+    return None if text is None else int(text)
 
 
 def _changed(

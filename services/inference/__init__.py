@@ -4,3 +4,4 @@ from services.inference.base import FEW_PRECISION as FEW_PRECISION
 from services.inference.base import Anomaly as Anomaly
 from services.inference.base import Model as Model
 from services.inference.base import ModelError as ModelError
+from services.inference.base import Predictor as Predictor

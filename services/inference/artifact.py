@@ -1,4 +1,4 @@
-"""A released model on disk: ``model.json``, ``anomaly.json``, ``manifest.json``, ``golden.json``, verified before it scores anything.
+"""A released model on disk: boosters, ``anomaly.json``, ``manifest.json``, ``golden.json``, verified before it scores anything.
 
 XGBoost scores permuted columns without complaint, so the manifest's feature names, their order and their hash are
 compared with the running code's. The golden rows must score the same, bit for bit, before the model is used.
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from services.core.classes import TransactionClass
 from services.core.columns import type_f64
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
-from services.core.policy import Thresholds
-from services.inference.base import Anomaly, ModelError
-from services.inference.forest import Forest, ForestError, Shares
+from services.inference.base import Anomaly, ModelError, Predictor
 from services.inference.isolation import IsolationForest
 from services.inference.lean_xgboost import xgboost
+from services.inference.trees import Booster, ClassTable, Route
 
-MODEL_BYTES_MAX = 64 * 1024 * 1024
+MODEL_BYTES_MAX: Final = 64 * 1024 * 1024
+BOOSTERS_MAX: Final = 8
+CHAMPION, SMALL = "champion", "small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,12 @@ class Manifest:
     version: str
     feature_names: list[str]
     feature_set_hash: str
-    thresholds: dict[str, float]
-    sha256: str
+    classes: dict[str, dict[str, Any]]
+    """Of each class the booster that scores it, and its thresholds."""
+    small: dict[str, Any]
+    """The same for decisions that must be made without what others know."""
+    boosters: dict[str, str]
+    """The SHA-256 of each booster's file, ``NAME.json``."""
     anomaly_sha256: str
     xgboost_version: str
     trained_at: str
@@ -42,41 +50,46 @@ class Manifest:
     metrics: dict[str, Any]
     costs: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if not 0 < len(self.boosters) <= BOOSTERS_MAX or SMALL not in self.boosters:
+            raise ValueError(f"a release has 1 to {BOOSTERS_MAX} boosters, one of them named {SMALL}")
+        if wrong := [name for name in self.boosters if not re.fullmatch(r"[a-z][a-z-]{0,30}", name)]:
+            raise ValueError(f"a booster's name is lower-case letters and hyphens: {wrong[0]!r}")
+        if self.small_route.booster != SMALL:
+            raise ValueError(f"the small route leads to the booster {SMALL}")
+        _ = self.routes
 
-class XgboostModel:
-    """A verified booster: the :class:`services.inference.Model` of the scorer."""
+    @property
+    def routes(self) -> dict[TransactionClass, Route]:
+        """The table of classes. Raises TypeError, ValueError, KeyError for what is none."""
+        return {TransactionClass[name]: Route.of(told) for name, told in self.classes.items()}
 
-    def __init__(self, booster: Any, anomaly: Anomaly, manifest: Manifest, raw: bytes) -> None:
-        self._booster, self.anomaly = booster, anomaly
-        try:
-            self._shares: Shares | None = Shares.of(Forest.of(raw))
-        except ForestError:
-            self._shares = None  # XGBoost itself explains, at its pace
-        # One thread: a worker is one process a core, and a small batch is not worth waking others.
-        booster.set_param({"nthread": 1})
-        self.manifest = manifest
-        self.name, self.version = manifest.name, manifest.version
-        self.thresholds = Thresholds(**manifest.thresholds)
+    @property
+    def small_route(self) -> Route:
+        """What the small booster's scores mean, for every class."""
+        return Route.of(self.small)
 
-    def predict(self, vectors: type_f64) -> type_f64:
-        """See :class:`services.inference.Model`."""
-        if not len(vectors):
-            return np.empty(0)
-        return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
 
-    def explain(self, vectors: type_f64) -> type_f64:
-        """See :class:`services.inference.Model`. Source: Lundberg et al., TreeSHAP, 2018, as XGBoost computes it."""
-        if not len(vectors):
-            return np.empty((0, vectors.shape[1]))
-        if self._shares is not None:
-            return self._shares.explain(vectors)
-        matrix = xgboost.DMatrix(vectors, nthread=1)
-        shares = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
-        return np.asarray(shares[:, :-1], np.float64)  # the last column is the bias
+class SmallModel:
+    """What is left of a release whose small booster alone can be used; see :class:`services.inference.Model`."""
 
-    def predict_few(self, vectors: type_f64) -> type_f64:
-        """See :class:`services.inference.Model`."""
-        return self.predict(vectors) if self._shares is None else self._shares.forest.scores(vectors)
+    champion: None = None
+    anomaly: None = None
+
+    def __init__(self, manifest: Manifest, boosters: Mapping[str, Booster]) -> None:
+        self.manifest, self.name, self.version = manifest, manifest.name, manifest.version
+        self.small: Predictor = ClassTable(dict.fromkeys(TransactionClass, manifest.small_route), boosters)
+
+
+class ReleasedModel:
+    """A verified release: the :class:`services.inference.Model` of the scorer."""
+
+    def __init__(self, manifest: Manifest, boosters: Mapping[str, Booster], anomaly: Anomaly) -> None:
+        """Put together what was read. Raises ModelError."""
+        self.manifest, self.name, self.version = manifest, manifest.name, manifest.version
+        self.champion: Predictor = ClassTable(manifest.routes, boosters)
+        self.small: Predictor = ClassTable(dict.fromkeys(TransactionClass, manifest.small_route), boosters)
+        self.anomaly = anomaly
 
 
 def _read_json(path: Path) -> Any:
@@ -96,8 +109,7 @@ def load_manifest(folder: Path) -> Manifest:
     """
     try:
         manifest = Manifest(**_read_json(folder / "manifest.json"))
-        Thresholds(**manifest.thresholds)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder / 'manifest.json'}: {error}") from None
     if tuple(manifest.feature_names) != FEATURE_NAMES or manifest.feature_set_hash != FEATURE_SET_HASH:
         raise ModelError(
@@ -107,22 +119,35 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def load_model(folder: Path) -> XgboostModel:
+def load_model(folder: Path) -> ReleasedModel:
     """Load and verify a released model.
 
     Raises:
         ModelError: a file is missing or was changed, the features differ, or a golden row scores differently.
     """
     manifest = load_manifest(folder)
-    raw = _read_verified(folder / "model.json", manifest.sha256)
-    anomaly = IsolationForest.of(
-        _read_verified(folder / "anomaly.json", manifest.anomaly_sha256), len(manifest.feature_names)
-    )
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(raw))
-    model = XgboostModel(booster, anomaly, manifest, raw)
-    _check_golden(model, folder / "golden.json")
+    raw_anomaly = _read_verified(folder / "anomaly.json", manifest.anomaly_sha256)
+    boosters = {name: _load_booster(folder, manifest, name) for name in manifest.boosters}
+    anomaly = IsolationForest.of(raw_anomaly, len(manifest.feature_names))
+    model = ReleasedModel(manifest, boosters, anomaly)
+    golden = _Golden.read(folder / "golden.json")
+    golden.check("scores", model.champion.predict(golden.vectors))
+    golden.check("small_scores", model.small.predict(golden.vectors))
+    golden.check("anomaly_scores", anomaly.score(golden.vectors))
     return model
+
+
+def load_small(folder: Path) -> SmallModel:
+    """Load and verify the small booster alone, where the release as a whole cannot be used. Raises ModelError."""
+    manifest = load_manifest(folder)
+    model = SmallModel(manifest, {SMALL: _load_booster(folder, manifest, SMALL)})
+    golden = _Golden.read(folder / "golden.json")
+    golden.check("small_scores", model.small.predict(golden.vectors))
+    return model
+
+
+def _load_booster(folder: Path, manifest: Manifest, name: str) -> Booster:
+    return Booster(_read_verified(folder / f"{name}.json", manifest.boosters[name]))
 
 
 def _read_verified(path: Path, sha256: str) -> bytes:
@@ -136,43 +161,56 @@ def _read_verified(path: Path, sha256: str) -> bytes:
     return raw
 
 
-def _check_golden(model: XgboostModel, path: Path) -> None:
-    golden = _read_json(path)
-    vectors = np.array([[np.nan if x is None else x for x in row] for row in golden["vectors"]], np.float64)
-    if not len(vectors) or vectors.shape[1] != len(FEATURE_NAMES):
-        raise ModelError(f"{path} does not hold golden rows of {len(FEATURE_NAMES)} features")
-    for name, scores in (("scores", model.predict(vectors)), ("anomaly_scores", model.anomaly.score(vectors))):
-        expected = np.array([float.fromhex(score) for score in golden[name]])
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    """Rows that must score the same, bit for bit."""
+
+    path: Path
+    vectors: type_f64
+    expected: Mapping[str, list[str]]
+
+    @classmethod
+    def read(cls, path: Path) -> _Golden:
+        golden = _read_json(path)
+        vectors = np.array([[np.nan if x is None else x for x in row] for row in golden["vectors"]], np.float64)
+        if not len(vectors) or vectors.shape[1] != len(FEATURE_NAMES):
+            raise ModelError(f"{path} does not hold golden rows of {len(FEATURE_NAMES)} features")
+        return cls(path, vectors, golden)
+
+    def check(self, name: str, scores: type_f64) -> None:
+        expected = np.array([float.fromhex(score) for score in self.expected.get(name, [])])
         wrong = int((scores != expected).sum()) if len(expected) == len(scores) else len(scores)
         if wrong:
             raise ModelError(
-                f"{path}: {name} of {wrong} of {len(scores)} golden rows are others with this XGBoost or numpy"
+                f"{self.path}: {name} of {wrong} of {len(scores)} golden rows are others with this XGBoost or numpy"
             )
 
 
 def save_model(
-    folder: Path, booster: Any, anomaly: IsolationForest, manifest: dict[str, Any], golden_vectors: type_f64
-) -> XgboostModel:
-    """Write a release: the models, their manifest with the SHA-256s filled in, and golden rows with their exact scores."""
+    folder: Path, boosters: Mapping[str, Any], anomaly: IsolationForest, manifest: dict[str, Any], golden: type_f64
+) -> ReleasedModel:
+    """Write a release: boosters, anomaly model, their manifest with the SHA-256s filled in, and golden rows with their exact scores."""
     folder.mkdir(parents=True, exist_ok=True)
-    raw = bytes(booster.save_raw("json"))
+    raw = {name: bytes(booster.save_raw("json")) for name, booster in boosters.items()}
     raw_anomaly = json.dumps(anomaly.as_json(), separators=(",", ":")).encode()
-    (folder / "model.json").write_bytes(raw)
+    for name, content in raw.items():
+        (folder / f"{name}.json").write_bytes(content)
     (folder / "anomaly.json").write_bytes(raw_anomaly)
     complete = Manifest(
         **manifest,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        boosters={name: hashlib.sha256(content).hexdigest() for name, content in raw.items()},
         anomaly_sha256=hashlib.sha256(raw_anomaly).hexdigest(),
         xgboost_version=xgboost.__version__,
     )
     (folder / "manifest.json").write_text(json.dumps(asdict(complete), indent=2) + "\n")
-    reread = xgboost.Booster()
-    reread.load_model(bytearray(raw))
-    model = XgboostModel(reread, IsolationForest.of(raw_anomaly, len(FEATURE_NAMES)), complete, raw)
-    golden = {
-        "vectors": [[None if np.isnan(x) else float(x) for x in row] for row in golden_vectors],
-        "scores": [float(score).hex() for score in model.predict(golden_vectors)],
-        "anomaly_scores": [float(score).hex() for score in model.anomaly.score(golden_vectors)],
+    reread = IsolationForest.of(raw_anomaly, len(FEATURE_NAMES))
+    model = ReleasedModel(complete, {name: Booster(content) for name, content in raw.items()}, reread)
+    scores = {
+        "scores": model.champion.predict(golden),
+        "small_scores": model.small.predict(golden),
+        "anomaly_scores": reread.score(golden),
     }
-    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    written: dict[str, Any] = {"vectors": [[None if np.isnan(x) else float(x) for x in row] for row in golden]}
+    written |= {name: [float(score).hex() for score in found] for name, found in scores.items()}
+    (folder / "golden.json").write_text(json.dumps(written) + "\n")
     return load_model(folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
-from services.core.columns import type_f64
-from services.core.policy import Thresholds
+from services.core.columns import type_f64, type_i64
 
 FEW_PRECISION: Final = 1e-6
-"""By what share of itself a score of :meth:`Model.predict_few` may differ from that of :meth:`Model.predict`."""
+"""By what share of itself a score of :meth:`Predictor.predict_few` may differ from that of :meth:`Predictor.predict`."""
 
 
 class ModelError(Exception):
@@ -16,7 +16,7 @@ class ModelError(Exception):
 
 
 class Anomaly(Protocol):
-    """How strange transactions are, whether such things were ever labelled or not; called as a :class:`Model` is."""
+    """How strange transactions are, whether such things were ever labelled or not; called as a :class:`Predictor` is."""
 
     @property
     def review(self) -> float:
@@ -28,26 +28,67 @@ class Anomaly(Protocol):
         ...
 
 
-class Model(Protocol):
-    """A verified model. The worker's thread calls it; neither method keeps or changes its argument, or fails for data.
+class Predictor(Protocol):
+    """Scores each transaction by the booster that a table of the release gives to its class, and turns scores into actions.
 
-    A row's result depends on that row alone: scoring it again, in another batch, gives the same bits.
+    The worker's thread calls it; no method keeps or changes its arguments, or fails for data. A row's result depends on that row
+    alone: scoring it again, in another batch, gives the same bits.
     """
 
-    name: str
-    version: str
-    thresholds: Thresholds
-    anomaly: Anomaly
-    """Released and trained with it."""
+    @property
+    def boosters(self) -> Sequence[str]:
+        """The names of the boosters that it may use."""
+        ...
+
+    def spoke(self, vectors: type_f64) -> type_i64:
+        """Return, as an index of :attr:`boosters`, which one scores each row of (n, features), shape (n,)."""
+        ...
 
     def predict(self, vectors: type_f64) -> type_f64:
-        """Return the score of each row of ``vectors`` (n, features): a probability, shape (n,)."""
+        """Return the score of each row of (n, features): a probability, shape (n,)."""
+        ...
+
+    def predict_few(self, vectors: type_f64) -> type_f64:
+        """Return the score of each row, right to ``FEW_PRECISION``, shape (n,): quicker for a few rows, for asking what would be."""
         ...
 
     def explain(self, vectors: type_f64) -> type_f64:
         """Return each feature's share of each score in log-odds, shape (n, features): slow, for alerted rows only."""
         ...
 
-    def predict_few(self, vectors: type_f64) -> type_f64:
-        """Return the score of each row, right to ``FEW_PRECISION``, shape (n,): quicker for a few rows, for asking what would be."""
+    def actions(self, vectors: type_f64, scores: type_f64) -> type_i64:
+        """Return the :class:`services.core.policy.Action` of each row at its score, by the thresholds of its class, shape (n,)."""
+        ...
+
+    def challenged_from(self, vectors: type_f64) -> type_f64:
+        """Return the score from which each row is not approved, shape (n,)."""
+        ...
+
+
+class Model(Protocol):
+    """A verified release, or what of it can be used."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        ...
+
+    @property
+    def champion(self) -> Predictor | None:
+        """By the table of classes; None where what that needs cannot be used."""
+        ...
+
+    @property
+    def anomaly(self) -> Anomaly | None:
+        """Trained with the champion, and there where it is."""
+        ...
+
+    @property
+    def small(self) -> Predictor:
+        """One small booster that needs nothing but the card's own past, for decisions that must be made without the rest."""
         ...

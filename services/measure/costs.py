@@ -8,16 +8,20 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.core.classes import classify
 from services.core.columns import TransactionColumns, type_f64, type_i64
 from services.core.features import FEATURES
+from services.core.ladder import Rung, SafeDefault
 from services.core.offline import compute_offline
 from services.core.policy import Action
 from services.core.reference_features import ReferenceRows, see_reference
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.core.rules.vocabulary import Facts
-from services.inference import Model
+from services.core.standing import Standing
+from services.inference.artifact import ReleasedModel
 from services.scorer.explaining import Explainer
+from services.scorer.judging import Judges
 from services.simulator.generate import simulate
 from services.simulator.reference import simulate_reference
 
@@ -50,7 +54,7 @@ def _median_us(work: Callable[[], Any], count: int, repeats: int) -> float:
     return round(float(np.median(took)) * 1e6 / count, 2)
 
 
-def measure_costs(model: Model, repeats: int = 30) -> dict[str, Any]:
+def measure_costs(model: ReleasedModel, repeats: int = 30) -> dict[str, Any]:
     """Return microseconds a transaction of each part, in batches of 1,000 and one by one; medians."""
     traffic = simulate(500, 40, 7, _START_MS)
     reference = simulate_reference(traffic.columns, traffic.scenario == 0, 7).rows_of(traffic.columns)
@@ -59,16 +63,20 @@ def measure_costs(model: Model, repeats: int = 30) -> dict[str, Any]:
     engine = RuleEngine(some_rules())
     batch = _parts(model, engine, traffic.columns.take(last), vectors[last], _taken(reference, last))
     single = _parts(model, engine, traffic.columns.take(last[:1]), vectors[last[:1]], _taken(reference, last[:1]))
-    top = np.argsort(-model.predict(vectors))[:EXPLAINED]
+    top = np.argsort(-model.champion.predict(vectors))[:EXPLAINED]
     columns, flagged = traffic.columns.take(top), vectors[top]
     standing = see_reference(columns, _taken(reference, top), flagged)
     return {
         "batch_us": {name: _median_us(work, BATCH, repeats) for name, work in batch.items()},
         "single_us": {name: _median_us(work, 1, 10 * repeats) for name, work in single.items()},
-        "explanation_us": _explaining(Explainer(model, None, standing), columns, flagged, repeats),
-        "explanation_with_rules_us": _explaining(Explainer(model, engine, standing), columns, flagged, repeats),
+        "explanation_us": _explaining(_explainer(model, None, standing), columns, flagged, repeats),
+        "explanation_with_rules_us": _explaining(_explainer(model, engine, standing), columns, flagged, repeats),
         "rules": RULES,
     }
+
+
+def _explainer(model: ReleasedModel, engine: RuleEngine | None, standing: Standing) -> Explainer:
+    return Explainer(Judges(model, engine, SafeDefault(0.0, 0.0)), Rung.CHAMPION, standing)
 
 
 def _taken(reference: ReferenceRows, rows: type_i64) -> ReferenceRows:
@@ -76,12 +84,13 @@ def _taken(reference: ReferenceRows, rows: type_i64) -> ReferenceRows:
 
 
 def _parts(
-    model: Model, engine: RuleEngine, columns: TransactionColumns, vectors: type_f64, reference: ReferenceRows
+    model: ReleasedModel, engine: RuleEngine, columns: TransactionColumns, vectors: type_f64, reference: ReferenceRows
 ) -> Mapping[str, Callable[[], Any]]:
-    facts = Facts(columns, vectors, model.predict(vectors), model.anomaly.score(vectors))
+    facts = Facts(columns, vectors, model.champion.predict(vectors), model.anomaly.score(vectors))
     return {
-        "score": lambda: model.predict(vectors),
+        "score": lambda: model.champion.predict(vectors),
         "anomaly_score": lambda: model.anomaly.score(vectors),
+        "classify": lambda: classify(vectors),
         "rules": lambda: engine.hits(facts),
         "account_and_customer": lambda: see_reference(columns, reference, vectors.copy()),
     }

@@ -17,7 +17,7 @@ from services.stack.temporary import temporary_stack
 from services.streams.admin import KafkaAdmin
 from services.streams.reader import KafkaReader
 
-SERVICES: Final = ("scorer", "profiler", "router", "reference")
+SERVICES: Final = ("scorer", "profiler", "router", "reference", "reassessor")
 
 
 @dataclass(slots=True)

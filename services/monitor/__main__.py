@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+from services.codec.reassessments import REQUESTS
 from services.codec.reference import ACCOUNTS, CUSTOMERS
 from services.codec.terminal_events import LABELS
 from services.codec.terminal_events import TOPIC as EVENTS
@@ -34,6 +35,7 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
     admin, grid = KafkaAdmin(settings.kafka_bootstrap_servers), RedisStatus(settings.redis_url)
     log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     groups = {TOPIC: settings.group_id, EVENTS: settings.profiler_group_id, LABELS: settings.router_group_id}
+    groups[REQUESTS] = settings.reassessor_group_id
     groups |= {topic: settings.reference_group(topic) for topic in (ACCOUNTS, CUSTOMERS)}
     before: dict[str, str | None] = {"kafka": None, "redis": None}
     while not stop.is_set():

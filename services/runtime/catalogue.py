@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
+from services.core.classes import TransactionClass
+from services.core.ladder import Rung
 from services.core.policy import Action, Voice
 from services.core.rules.engine import EFFECTS
 from services.core.standing import Refusal
@@ -77,6 +79,10 @@ STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
 REFUSAL: Final = Label("refusal", tuple(refusal.name for refusal in Refusal))
 VOICE: Final = Label("voice", tuple(voice.name for voice in Voice))
+RUNG: Final = Label("rung", tuple(rung.name for rung in Rung))
+CLASS: Final = Label("transaction_class", tuple(one.name for one in TransactionClass))
+DECIDED: Final = Label("decided", ACTION.values)
+WOULD_BE: Final = Label("would_be", ACTION.values)
 EFFECT: Final = Label("effect", EFFECTS)
 STATE: Final = Label("state", ("running", "halted"))
 HALT_CAUSE: Final = Label("cause", tuple(cause.name for cause in Cause))
@@ -122,6 +128,18 @@ COPIES = Metric(
 )
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
 DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (VOICE,))
+RUNGS = Metric("proact_rungs_total", COUNTER, "decisions", "by the rung of the ladder that they were made on", (RUNG,))
+CLASSES = Metric(
+    "proact_transaction_classes_total", COUNTER, "decisions", "by the class of their transaction", (CLASS,)
+)
+REASSESSED = Metric(
+    "proact_reassessed_total",
+    COUNTER,
+    "decisions",
+    "assessed again after they were made on a lower rung, by what was decided and what would have been",
+    (DECIDED, WOULD_BE),
+)
+MODEL_COMPLETE = Metric("proact_model_complete", GAUGE, "0 or 1", "whether the released model can be used, all of it")
 REFUSALS = Metric(
     "proact_refusals_total", COUNTER, "decisions", "that account or customer forbade, by each refusal", (REFUSAL,)
 )
@@ -137,9 +155,12 @@ WORKER_METRICS: Final = (
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
-    DECIDED_BY, REFUSALS, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
+    MODEL_COMPLETE, DECIDED_BY, RUNGS, CLASSES, REFUSALS, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
+REASSESSOR_METRICS: Final = (
+    *WORKER_METRICS, REASSESSED, MODEL_INFO, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
+)  # fmt: skip
 
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
 KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
@@ -184,6 +205,7 @@ def metrics_table() -> str:
         "Of scorers, profilers, routers and reference services:": WORKER_METRICS,
         "Of a scorer:": tuple(m for m in SCORER_METRICS if m not in WORKER_METRICS),
         f"Of a profiler, beside `{REPEATS.name}`:": (BUCKETED,),
+        "Of a reassessor, beside those of a scorer on models and rule sets:": (REASSESSED,),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
     }
     return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())

@@ -12,7 +12,7 @@ from services.core.kernels import partitions_of
 from services.core.profiles import NEVER_MS
 from services.grid import CopyMark, Found, Lookup
 from services.grid.near_cache import NearCache
-from services.runtime.processor import LookedUp
+from services.runtime.processor import NOT_APPLIED, LookedUp
 
 Place = tuple[str, int]
 """A topic and its partition."""
@@ -86,6 +86,7 @@ class LookupPlan:
         self._copies = copies
         self._profiles: dict[str, list[bytes | None]] = {topic: [None] * len(keys) for topic, keys in wanted.items()}
         self._until_ms = {topic: np.full(len(keys), NEVER_MS, np.int64) for topic, keys in wanted.items()}
+        self._applied = {topic: np.full(len(keys), NOT_APPLIED, np.int64) for topic, keys in wanted.items()}
         self._open: list[_Asked] = []
         for topic, keys in wanted.items():
             partition_of_key = partitions_of(keys, partitions[topic])
@@ -117,9 +118,14 @@ class LookupPlan:
             self._profiles[topic][row] = changed.get(key, read.get(key, kept)) or None
         if answer.folded_until_ms is not None:
             self._until_ms[topic][asked.rows] = answer.folded_until_ms
+        if answer.applied is not None:
+            self._applied[topic][asked.rows] = answer.applied
 
     @property
     def found(self) -> dict[str, LookedUp]:
         """What was found, in the order of each topic's keys."""
         assert not self._open, "something is still to be asked"
-        return {topic: LookedUp(profiles, self._until_ms[topic]) for topic, profiles in self._profiles.items()}
+        return {
+            topic: LookedUp(profiles, self._until_ms[topic], self._applied[topic])
+            for topic, profiles in self._profiles.items()
+        }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from services.core.columns import Text, type_bool, type_i64
 from services.runtime.metrics import MetricsRegistry
@@ -34,6 +34,15 @@ class LookedUp:
     profiles: Sequence[bytes | None]
     folded_until_ms: type_i64
     """(k,) the newest event time in the fold of each key's partition; ``NEVER_MS`` where nobody has folded anything."""
+    applied: type_i64
+    """(k,) up to which offset that partition's log is folded; ``NOT_APPLIED`` where it is not."""
+
+
+NOT_APPLIED: Final = -1
+
+
+class NotYetError(Exception):
+    """What a batch needs of others is not there yet: the worker stays where it is, and comes back with it in a moment."""
 
 
 P = TypeVar("P", bound=Prepared)
@@ -108,6 +117,7 @@ class Processor(Protocol[P, R]):
 
         Raises:
             CorruptProfileError: profiles are not what this layout and log make of them; its rows are those of the pairs.
+            NotYetError: it does not decide without something that is not there yet.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.grid import Grid, GridAnswer, GridMovedError, GridRead, GridUnavailableError, Lookup
@@ -39,11 +39,24 @@ class Reading:
         """Find out whether the grid still holds what was written to it. Raises AbandonedError."""
         self._proved([GridRead(owned.claim, owned.applied, []) for owned in self._ownership.owned.values()], [])
 
+    def answers(self) -> bool:
+        """Whether the grid is there, at once. Raises AbandonedError if it does not hold what was written to it."""
+        try:
+            self._ask_hastily([GridRead(o.claim, o.applied, []) for o in self._ownership.owned.values()], [])
+        except GridUnavailableError:
+            return False
+        return True
+
     def read(self, prepared: Prepared, *, wanted: bool) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
         """Return the profiles of a batch's pairs and, if they are wanted, what was found of others.
 
         None for the latter where it did not come in time: a decision does not wait for it. Raises AbandonedError.
         """
+        return self._read(prepared, wanted=wanted, ask=self._proved)
+
+    def _read(
+        self, prepared: Prepared, *, wanted: bool, ask: Callable[[Sequence[GridRead], Sequence[Lookup]], GridAnswer]
+    ) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
         profiles = self._caches.own.get(prepared.partitions, prepared.cards)
         plan = LookupPlan(prepared.lookups if wanted else {}, self._ownership.looked_up, self._caches.copies)
         missing: dict[int, list[int]] = {}
@@ -56,12 +69,22 @@ class Reading:
                 GridRead(owned[p].claim, owned[p].applied, [prepared.cards[i] for i in rows])
                 for p, rows in missing.items()
             ]
-            answer = self._proved(reads, plan.lookups)
+            answer = ask(reads, plan.lookups)
             for rows, values in zip(missing.values(), answer.profiles, strict=True):
                 for i, value in zip(rows, values, strict=True):
                     profiles[i] = value
             plan.take(answer.found)
         return profiles, self._look_up(plan)
+
+    def read_hastily(self, prepared: Prepared) -> tuple[Sequence[bytes | None] | None, Mapping[str, LookedUp] | None]:
+        """Do as :meth:`read` does for a batch that is wanted, but wait for nothing: None for own profiles that do not come in time, too.
+
+        Raises AbandonedError.
+        """
+        try:
+            return self._read(prepared, wanted=True, ask=self._ask_hastily)
+        except GridUnavailableError:
+            return None, None
 
     def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp] | None:
         try:
@@ -72,10 +95,13 @@ class Reading:
         return plan.found
 
     def _proved(self, reads: Sequence[GridRead], lookups: Sequence[Lookup]) -> GridAnswer:
-        def ask() -> GridAnswer:
-            try:
-                return self._grid.read(self._topic, reads, lookups)
-            except GridMovedError as error:
-                raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
+        return self._outages.wait_out("redis", lambda: self._ask(reads, lookups, hasty=False))
 
-        return self._outages.wait_out("redis", ask)
+    def _ask_hastily(self, reads: Sequence[GridRead], lookups: Sequence[Lookup]) -> GridAnswer:
+        return self._ask(reads, lookups, hasty=True)
+
+    def _ask(self, reads: Sequence[GridRead], lookups: Sequence[Lookup], *, hasty: bool) -> GridAnswer:
+        try:
+            return self._grid.read(self._topic, reads, lookups, hasty=hasty)
+        except GridMovedError as error:
+            raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from services.runtime.catalogue import PROFILER_METRICS, SCORER_METRICS, WORKER_METRICS
+from services.runtime.catalogue import PROFILER_METRICS, REASSESSOR_METRICS, SCORER_METRICS, WORKER_METRICS
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.fencings import DoubleError
@@ -21,9 +21,9 @@ Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
 """Builds a service's worker, or several. May raise ConfigError."""
 
 
-MORE_CONDITIONS: Final = {"scorer": ("model_verified",)}
+MORE_CONDITIONS: Final = {"scorer": ("model_verified",), "reassessor": ("model_verified",)}
 """What must hold of a service beside what must hold of every worker."""
-METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS}
+METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS, "reassessor": REASSESSOR_METRICS}
 """What each service counts; the others count what every worker does."""
 
 
@@ -51,12 +51,11 @@ def run_service(name: str, settings: Settings, build: Build) -> None:
     log.info("%s stopped", name)
 
 
-def service_main(name: str, build: Build, more: tuple[type[Exception], ...] = ()) -> None:
-    """Run with settings from the environment and ``proact.toml``; the given errors too are said in one line."""
+def service_main(name: str, build: Build) -> None:
+    """Run with settings from the environment and ``proact.toml``."""
     if not __debug__:
         sys.exit("proact: assertions must stay on; do not run Python with -O")
-    mistakes: tuple[type[Exception], ...] = (ConfigError, DoubleError, *more)
     try:
         run_service(name, resolve_settings({}), build)
-    except mistakes as error:
+    except (ConfigError, DoubleError) as error:
         sys.exit(f"proact: {error}")

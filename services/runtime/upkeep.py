@@ -32,3 +32,25 @@ class NoUpkeep:
 
     def close(self) -> None:
         """See :class:`Upkeep`."""
+
+
+class Upkeeps:
+    """Several, one after the other."""
+
+    def __init__(self, *upkeeps: Upkeep) -> None:
+        self._upkeeps = upkeeps
+
+    def begin(self) -> None:
+        """See :class:`Upkeep`."""
+        for upkeep in self._upkeeps:
+            upkeep.begin()
+
+    def turn(self) -> None:
+        """See :class:`Upkeep`."""
+        for upkeep in self._upkeeps:
+            upkeep.turn()
+
+    def close(self) -> None:
+        """See :class:`Upkeep`."""
+        for upkeep in self._upkeeps:
+            upkeep.close()

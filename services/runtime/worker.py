@@ -22,18 +22,19 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from services.core.profiles import CorruptProfileError
 from services.grid import (
     Applied,
     Grid,
+    GridUnavailableError,
     GridWrite,
 )
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
+from services.runtime.deciding import Deciding, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
-from services.runtime.halting import Cause, damaged
+from services.runtime.halting import Cause
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.lookups import Copies
@@ -41,7 +42,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
-from services.runtime.processor import LookedUp, Outcome, P, Prepared, Processor, R
+from services.runtime.processor import Outcome, P, Prepared, Processor, R
 from services.runtime.reading import Caches, Reading
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.upkeep import NoUpkeep, Upkeep
@@ -94,9 +95,15 @@ class Worker(Generic[P, R]):
         ports.source.revoked = self._ownership.release_all
         self._caches = Caches(NearCache(limits.near_cache_bytes), Copies(limits.copies_bytes))
         self._reading = Reading(processor.topic, ports.grid, self._ownership, self._outages, self._caches)
+        self._stages = Stages(ports.clock, metrics)
+        self._deciding = Deciding(processor, self._reading, self._ownership, self._outages, self._stages)
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
+
+    def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
+        """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
+        self._deciding.without_profiles = decide
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand; safe to call from a signal handler."""
@@ -160,6 +167,7 @@ class Worker(Generic[P, R]):
 
     def _take_over(self) -> None:
         self._reading.forget()
+        self._deciding.begin()
         self._health.set("partitions_assigned", False)
         self._ownership.take_over()
         self._outages.wait_out("kafka", self._upkeep.begin)
@@ -174,9 +182,11 @@ class Worker(Generic[P, R]):
         self._outages.probe(self._grid, idle=idle)
         if self._health.conditions["grid_reachable"]:
             self._reading.prove()
+            if self._deciding.behind:
+                raise AbandonedError("the grid is back: what was decided without it is folded now")
         if self._ownership.resumed():
             raise AbandonedError("a halted partition was resumed")
-        if idle:
+        if idle and not self._deciding.behind:
             self._pass_marks()
 
     def _pass_marks(self) -> None:
@@ -192,14 +202,11 @@ class Worker(Generic[P, R]):
     def _process(self, records: Records) -> None:
         now_ms, begin_s = self._clock.now_ms(), self._clock.monotonic_s()
         killers = self._suspects.screen(records, self._ownership.owned)
-        prepared = self._stage("prepare", lambda: self._processor.prepare(records, killers))
+        prepared = self._stages.time("prepare", lambda: self._processor.prepare(records, killers))
         emit = self._emit_mask(records)
-        profiles, found = self._stage("read", lambda: self._reading.read(prepared, wanted=bool(emit.any())))
-        if found is None:
-            self._metrics.add(m.LOOKUPS_MISSED)
-        outcome = self._stage("decide", lambda: self._decide(prepared, profiles, found or {}, emit, now_ms))
+        outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
         self._break(prepared, outcome)
-        self._stage("publish", lambda: self._publish(records, outcome))
+        self._stages.time("publish", lambda: self._publish(records, outcome))
         committed_ms = now_ms + round(1000 * (self._clock.monotonic_s() - begin_s))
         # Counted here: what is committed is decided, whatever the grid says.
         self._metrics.add(m.RECORDS_IN, len(records))
@@ -207,14 +214,8 @@ class Worker(Generic[P, R]):
         self._metrics.observe(m.BATCH_RECORDS, len(records))
         self._processor.measure(self._metrics, prepared, outcome, committed_ms)
         self._notices.tell(outcome.notices)
-        self._stage("apply", lambda: self._apply(prepared, outcome))
+        self._stages.time("apply", lambda: self._apply(prepared, outcome))
         self._suspects.survived(records.next_offsets(), self._ownership.owned)
-
-    def _stage(self, name: str, work: Callable[[], T]) -> T:
-        begin_s = self._clock.monotonic_s()
-        result = work()
-        self._metrics.observe(m.STAGE_SECONDS, self._clock.monotonic_s() - begin_s, name)
-        return result
 
     def _emit_mask(self, records: Records) -> Any:
         committed = np.zeros(int(records.partition.max()) + 1, np.int64)
@@ -222,16 +223,6 @@ class Worker(Generic[P, R]):
             if partition < len(committed):
                 committed[partition] = owned.committed
         return records.offset >= committed[records.partition]
-
-    def _decide(
-        self, prepared: P, profiles: Sequence[bytes | None], found: Mapping[str, LookedUp], emit: Any, now_ms: int
-    ) -> R:
-        try:
-            return self._processor.decide(prepared, profiles, found, emit, now_ms)
-        except CorruptProfileError as error:
-            for partition in {prepared.partitions[row] for row in error.rows}:
-                self._ownership.halt(partition, damaged(self._processor.topic, error))
-            raise AbandonedError(str(error)) from error
 
     def _break(self, prepared: P, outcome: R) -> None:
         """Stop partitions whose records are mostly bad, before another batch of them becomes dead letters."""
@@ -258,10 +249,21 @@ class Worker(Generic[P, R]):
             self._ownership.owned[partition].committed = offset
 
     def _apply(self, prepared: Prepared, outcome: Outcome) -> None:
-        self._write(self._grid_writes(prepared.records.next_offsets(), prepared, outcome))
+        if self._deciding.behind:
+            return
+        writes = self._grid_writes(prepared.records.next_offsets(), prepared, outcome)
+        if self._deciding.without_profiles is None:
+            self._write(writes)
+            return
+        try:
+            self._take(writes, self._grid.apply(self._processor.topic, writes))
+        except GridUnavailableError as error:
+            self._deciding.leave_behind(error)
 
     def _write(self, writes: Sequence[GridWrite]) -> None:
-        answers = self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes))
+        self._take(writes, self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes)))
+
+    def _take(self, writes: Sequence[GridWrite], answers: Sequence[Applied]) -> None:
         for write, answer in zip(writes, answers, strict=True):
             partition = write.claim.partition
             if answer is not Applied.APPLIED:

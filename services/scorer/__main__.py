@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from services.inference import ModelError
 from services.runtime.service import service_main
 from services.scorer.wiring import build
 
 if __name__ == "__main__":
-    service_main("scorer", build, (ModelError,))
+    service_main("scorer", build)

@@ -9,15 +9,16 @@ from typing import Final
 import numpy as np
 
 from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64, unpack_code
+from services.core.ladder import Rung
 from services.core.money import exponents_of, format_amount
 from services.core.policy import Action
 from services.core.reasons import Reason, describe_counterfactual, heaviest_reasons
 from services.core.refusals import ToldRefusal, describe_refusals
-from services.core.rules.engine import RuleEngine
 from services.core.rules.vocabulary import Facts
 from services.core.standing import Standing
 from services.core.what_if import Counterfactual, Passes, counterfactuals
-from services.inference import FEW_PRECISION, Model
+from services.inference import FEW_PRECISION
+from services.scorer.judging import Judges
 
 TOLD: Final = ("reasons", "refusals", "counterfactuals")
 """The fields of an :class:`Explanation`, as decisions and alerts call them."""
@@ -42,10 +43,11 @@ class Explanation:
 
 
 class Explainer:
-    """Explains what one model, one rule set, and what is known of accounts and customers, decide."""
+    """Explains what those who have a say on one rung, and what is known of accounts and customers, decide."""
 
-    def __init__(self, model: Model, rules: RuleEngine | None, standing: Standing | None) -> None:
-        self._model, self._rules, self._standing = model, rules, standing
+    def __init__(self, judges: Judges, rung: Rung, standing: Standing | None) -> None:
+        self._judges, self._standing = judges, standing
+        self._predictor, self._anomaly = judges.predictor(rung), judges.anomaly(rung)
 
     def explain(
         self, columns: TransactionColumns, vectors: type_f64, refusals: type_i64, rows: type_i64
@@ -60,7 +62,9 @@ class Explainer:
         """
         if not len(rows):
             return []
-        shares, told = self._model.explain(vectors[rows]), []
+        weighed = vectors[rows]
+        shares = np.zeros(weighed.shape) if self._predictor is None else self._predictor.explain(weighed)
+        told = []
         amounts = columns.billing_amount_minor[rows]
         scales = 10.0 ** exponents_of(columns.billing_currency[rows])
         passing = counterfactuals(vectors[rows], amounts, scales, self._passes(columns, rows))
@@ -76,21 +80,35 @@ class Explainer:
 
     def _passes(self, columns: TransactionColumns, rows: type_i64) -> Passes:
         """Return what says whether transactions would be approved with other vectors and amounts, by all who have a say."""
-        sure = self._model.thresholds.challenge * (1.0 - FEW_PRECISION)
+        rules = self._judges.rules
 
         def passes(vectors: type_f64, amounts_minor: type_i64, tried: type_i64) -> type_bool:
-            scores, anomaly_scores = self._model.predict_few(vectors), self._model.anomaly.score(vectors)
-            approved = (scores < sure) & (anomaly_scores < self._model.anomaly.review)
-            if self._rules is not None:
+            currency = columns.billing_currency[rows[tried]]
+            scores, anomaly_scores, approved = self._by_risk(vectors, amounts_minor, currency)
+            if rules is not None:
                 changed = replace(columns.take(rows[tried]), billing_amount_minor=amounts_minor)
                 actions = np.where(approved, Action.APPROVE, Action.BLOCK).astype(np.int64)
-                hits = self._rules.hits(Facts(changed, vectors, scores, anomaly_scores))
-                approved = self._rules.actions(actions, hits) == Action.APPROVE
+                hits = rules.hits(Facts(changed, vectors, scores, anomaly_scores))
+                approved = rules.actions(actions, hits) == Action.APPROVE
             if self._standing is not None:
                 approved = approved & (self._standing.take(rows[tried]).refusals(amounts_minor) == 0)
             return approved
 
         return passes
+
+    def _by_risk(
+        self, vectors: type_f64, amounts_minor: type_i64, currency: type_i64
+    ) -> tuple[type_f64, type_f64, type_bool]:
+        """Return scores, anomaly scores, and what they, or the safe default where there are none, would approve."""
+        silent = np.full(len(vectors), np.nan)
+        if self._predictor is None:
+            return silent, silent, self._judges.safe.actions(amounts_minor, currency) == Action.APPROVE
+        scores = self._predictor.predict_few(vectors)
+        approved = scores < self._predictor.challenged_from(vectors) * (1.0 - FEW_PRECISION)
+        if self._anomaly is None:
+            return scores, silent, approved
+        anomaly_scores = self._anomaly.score(vectors)
+        return scores, anomaly_scores, approved & (anomaly_scores < self._anomaly.review)
 
 
 def _told(found: Counterfactual, currency: str) -> ToldCounterfactual:

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from services.core.classes import classify
 from services.core.columns import TransactionColumns, type_f64, type_i64
+from services.core.ladder import Rung, SafeDefault, highest_rung
 from services.core.policy import Action, Voice, look_at_strange
-from services.core.rules.engine import Hits, RuleEngine
+from services.core.rules.engine import NOBODY, Hits, RuleEngine
 from services.core.rules.vocabulary import Facts
 from services.core.standing import OF_ACCOUNT, Standing
-from services.inference import Model
+from services.inference import Anomaly, Model, Predictor
+
+NO_BOOSTER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Who may have a say."""
+
+    model: Model | None
+    rules: RuleEngine | None
+    safe: SafeDefault
+
+    def rung(self, *, profiles: bool, others: bool) -> Rung:
+        """Return the highest rung of the ladder; see :func:`highest_rung`."""
+        champion = self.model is not None and self.model.champion is not None
+        return highest_rung(champion=champion, small=self.model is not None, profiles=profiles, others=others)
+
+    def predictor(self, rung: Rung) -> Predictor | None:
+        """Return what scores on a rung."""
+        if self.model is None or rung >= Rung.RULES:
+            return None
+        return self.model.champion if rung is Rung.CHAMPION else self.model.small
+
+    def anomaly(self, rung: Rung) -> Anomaly | None:
+        """Return what says on a rung how strange a transaction is."""
+        return None if self.model is None or rung >= Rung.RULES else self.model.anomaly
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was said of n transactions, and what is done."""
 
+    classes: type_i64
+    """(n,) the :class:`services.core.classes.TransactionClass` of each."""
+    rungs: type_i64
+    """(n,) the :class:`Rung` that each decision was made on."""
+    boosters: Sequence[str]
+    spoke: type_i64
+    """(n,) which of ``boosters`` scored, or NO_BOOSTER."""
     scores: type_f64
-    """(n,) the model's."""
+    """(n,) the model's; NaN where none spoke, as for the next."""
     anomaly_scores: type_f64
     hits: Hits | None
     """What the rules said; None where there are none."""
@@ -31,15 +67,15 @@ class Verdict:
 
 
 def judge(
-    model: Model, rules: RuleEngine | None, columns: TransactionColumns, vectors: type_f64, standing: Standing | None
+    judges: Judges, rung: Rung, columns: TransactionColumns, vectors: type_f64, standing: Standing | None
 ) -> Verdict:
     """Decide on a batch.
 
-    The model's thresholds make its score an action. What it would approve, and what is unlike all that was seen, goes to review. Then come
-    the rules: the one of the highest priority approves, or makes the action at least as severe as its own. What the account cannot pay, and
-    what the customer forbade, is blocked, whatever they all say.
+    The thresholds of its class make a transaction's score an action; without any model the amount does. What the model would approve, and
+    what is unlike all that was seen, goes to review. Then come the rules: the one of the highest priority approves, or makes the action at
+    least as severe as its own. What the account cannot pay, and what the customer forbade, is blocked, whatever they all say.
     """
-    by_risk = _by_risk(model, rules, columns, vectors)
+    by_risk = _with_rules(judges.rules, columns, vectors, _scored(judges, rung, columns, vectors))
     if standing is None:
         return by_risk
     refusals = standing.refusals(columns.billing_amount_minor)
@@ -53,16 +89,39 @@ def judge(
     )
 
 
-def _by_risk(model: Model, rules: RuleEngine | None, columns: TransactionColumns, vectors: type_f64) -> Verdict:
-    none_refused = np.zeros(len(columns), np.int64)
-    scores, anomaly_scores = model.predict(vectors), model.anomaly.score(vectors)
-    by_model = model.thresholds.actions(scores)
-    actions = look_at_strange(by_model, anomaly_scores >= model.anomaly.review)
+def _scored(judges: Judges, rung: Rung, columns: TransactionColumns, vectors: type_f64) -> Verdict:
+    n, predictor, anomaly = len(columns), judges.predictor(rung), judges.anomaly(rung)
+    nothing, silent = np.zeros(n, np.int64), np.full(n, np.nan)
+    classes, rungs = classify(vectors), np.full(n, rung, np.int64)
+    if predictor is None:
+        actions = judges.safe.actions(columns.billing_amount_minor, columns.billing_currency)
+        voices, rungs = np.full(n, Voice.DEFAULT, np.int64), np.full(n, Rung.SAFE_DEFAULT, np.int64)
+        return Verdict(
+            classes, rungs, (), np.full(n, NO_BOOSTER, np.int64), silent, silent, None, actions, voices, nothing
+        )
+    scores = predictor.predict(vectors)
+    by_model, anomaly_scores = predictor.actions(vectors, scores), silent
+    actions = by_model
+    if anomaly is not None:
+        anomaly_scores = anomaly.score(vectors)
+        actions = look_at_strange(by_model, anomaly_scores >= anomaly.review)
     voices = np.where(actions != by_model, Voice.ANOMALY, Voice.MODEL).astype(np.int64)
+    spoke = predictor.spoke(vectors)
+    return Verdict(classes, rungs, predictor.boosters, spoke, scores, anomaly_scores, None, actions, voices, nothing)
+
+
+def _with_rules(rules: RuleEngine | None, columns: TransactionColumns, vectors: type_f64, before: Verdict) -> Verdict:
     if rules is None:
-        return Verdict(scores, anomaly_scores, None, actions, voices, none_refused)
-    hits = rules.hits(Facts(columns, vectors, scores, anomaly_scores))
-    after = rules.actions(actions, hits)
-    # A rule that agrees with what was said before it changes nothing.
-    voices = np.where(after != actions, np.int64(Voice.RULE), voices)
-    return Verdict(scores, anomaly_scores, hits, after, voices, none_refused)
+        return before
+    hits = rules.hits(Facts(columns, vectors, before.scores, before.anomaly_scores))
+    after = rules.actions(before.actions, hits)
+    # Where nothing else could speak, a rule that decides is who decided; else one that agrees with what was said before it changes nothing.
+    bottom = before.rungs == Rung.SAFE_DEFAULT
+    by_rule = bottom & (hits.winner != NOBODY)
+    return replace(
+        before,
+        hits=hits,
+        actions=after,
+        rungs=np.where(by_rule, np.int64(Rung.RULES), before.rungs),
+        voices=np.where((after != before.actions) | by_rule, np.int64(Voice.RULE), before.voices),
+    )

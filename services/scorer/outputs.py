@@ -1,4 +1,4 @@
-"""The scorer's records: decisions, alerts and terminal events, encoded from columns."""
+"""The scorer's records: decisions, alerts, terminal events and requests to assess again, encoded from columns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Final
 import fastavro
 import numpy as np
 
+from services.codec.reassessments import REQUESTS, Requests, encode_requests
 from services.codec.rule_sets import NO_RULES
 from services.codec.schemas import topics
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.terminal_events import encode_terminal_events
+from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import code_text
 from services.codec.writing import Column, ColumnarWriter, Nullable
 from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_SET_HASH
+from services.core.ladder import Rung
 from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
 from services.core.rules.engine import RuleEngine
 from services.core.terminals import terminal_events
@@ -27,7 +30,7 @@ from services.scorer.explaining import TOLD, Explanation
 from services.scorer.judging import Verdict
 from services.streams import Output, Records
 
-DECISIONS, ALERTS = "card-decisions", "card-alerts"
+DECISIONS, ALERTS, REASSESSMENTS = "card-decisions", "card-alerts", "card-reassessments"
 
 _EMPTY_ARRAY: Final = b"\x00"
 _IDS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
@@ -53,20 +56,30 @@ class Decided:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def below_champion(self) -> type_i64:
+        """Which decisions were made on a lower rung than the highest: they are assessed again."""
+        return np.flatnonzero(self.verdict.rungs != Rung.CHAMPION)
+
 
 class OutputEncoder:
-    """Encodes what a batch decided; holds only what is constant for a model."""
+    """Encodes what a batch decided; holds only what is constant for a model and a rule set."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self) -> None:
+        self._model: Model | None = None
         self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
+        self._reassessments = ColumnarWriter(topics()[REASSESSMENTS].latest)
         self._told_types = {name: self._array_type(DECISIONS, name) for name in TOLD}
         self._rules_type = self._array_type(DECISIONS, "rules")
         self._rules: RuleEngine | None = None
         self._rule_set_version = NO_RULES
         # A few bits make a few lists: each encoded once.
         self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
+
+    def adopt_model(self, model: Model | None) -> None:
+        """Name this model from the next batch on."""
+        self._model = model
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Name these rules from the next batch on."""
@@ -89,8 +102,8 @@ class OutputEncoder:
         if len(decided):
             alerted = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
             told = self._encode_explanations(decided.explanations)
-            columns = self._decision_columns(records, decided, now_ms)
-            columns |= {name: _scatter(encoded, alerted, len(decided)) for name, encoded in told.items()}
+            columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
+            columns |= _scattered(told, alerted, len(decided))
             # A row for each record is the rule; only with refused or folded records in between are keys picked out.
             whole = len(decided) == len(records)
             keys = records.keys if whole else [records.keys[i] for i in decided.rows.tolist()]
@@ -100,22 +113,53 @@ class OutputEncoder:
                 alerts = self._alert_columns(columns, decided, alerted, told)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
             outputs.extend(_terminal_events(decided))
+            outputs.extend(_requests(records, decided, keys, now_ms))
         return outputs
 
-    def _decision_columns(self, records: Records, decided: Decided, now_ms: int) -> dict[str, Column]:
-        n, columns = len(decided), decided.columns
+    def encode_reassessments(self, before: Requests, decided: Decided, now_ms: int) -> Output:
+        """Return what would have been decided on transactions that were decided on before.
+
+        Args:
+            before: n requests, one for each of ``decided``.
+            decided: what would be decided now.
+            now_ms: when that is.
+        """
+        flagged = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
+        told = self._encode_explanations(decided.explanations)
+        columns = self._decision_columns(decided, now_ms) | _scattered(told, flagged, len(decided))
+        columns |= {
+            "source_topic": Text.constant(TRANSACTIONS.encode(), len(decided)),
+            "source_partition": before.source_partition,
+            "source_offset": before.source_offset,
+            "source_timestamp_ms": before.source_timestamp_ms,
+            "reassessed_at_ms": np.full(len(decided), now_ms, np.int64),
+            "decided_at_ms": before.decided_at_ms,
+            "decided_action": before.actions,
+            "decided_score": before.scores,
+            "decided_rung": before.rungs,
+        }
+        values = self._reassessments.write(columns, len(decided))
+        return Output(REASSESSMENTS, decided.columns.card_id.tolist(), values)
+
+    def _decision_columns(self, decided: Decided, now_ms: int) -> dict[str, Column]:
+        n, columns, verdict = len(decided), decided.columns, decided.verdict
+        name, version = ("", "") if self._model is None else (self._model.name, self._model.version)
         values: dict[str, Column] = {name: getattr(columns, name) for name in _IDS}
         return values | {
             "decision_id": decision_ids(columns.transaction_id),
             "transaction_id": columns.transaction_id,
             "event_time_ms": columns.event_time_ms,
             "decided_at_ms": np.full(n, now_ms, np.int64),
-            "action": decided.verdict.actions,
-            "score": decided.verdict.scores,
-            "anomaly_score": decided.verdict.anomaly_scores,
-            "decided_by": decided.verdict.voices,
-            "model": Text.constant(self._model.name.encode(), n),
-            "model_version": Text.constant(self._model.version.encode(), n),
+            "action": verdict.actions,
+            "score": verdict.scores,
+            "anomaly_score": verdict.anomaly_scores,
+            "decided_by": verdict.voices,
+            "rung": verdict.rungs,
+            "transaction_class": Nullable(verdict.classes, np.ones(n, bool)),
+            # The empty name in front is that of no booster, and encoded as null.
+            "scored_by": Text.of([b"", *(one.encode() for one in verdict.boosters)]).take(verdict.spoke + 1),
+            "model": Text.constant(name.encode(), n),
+            "model_version": Text.constant(version.encode(), n),
             "feature_set_hash": Text.constant(FEATURE_SET_HASH.encode(), n),
             "features": decided.vectors,
             "degraded": self._degraded.take(decided.degraded),
@@ -125,10 +169,6 @@ class OutputEncoder:
                 np.full(n, self._rule_set_version, np.int64), np.full(n, self._rule_set_version != NO_RULES)
             ),
             "repeat": decided.repeat,
-            "source_topic": Text.constant(records.topic.encode(), n),
-            "source_partition": records.partition[decided.rows],
-            "source_offset": records.offset[decided.rows],
-            "source_timestamp_ms": records.timestamp_ms[decided.rows],
         }
 
     def _alert_columns(
@@ -145,12 +185,13 @@ class OutputEncoder:
             "score",
             "anomaly_score",
             "decided_by",
+            "rung",
+            "transaction_class",
         )
         taken: dict[str, Column] = {}
         for name in shared:
             column = decisions[name]
-            assert not isinstance(column, Nullable)
-            taken[name] = column.take(alerted) if isinstance(column, Text) else column[alerted]
+            taken[name] = column.take(alerted) if isinstance(column, Text | Nullable) else column[alerted]
         columns = decided.columns
         return (
             taken
@@ -197,6 +238,40 @@ def _terminal_events(decided: Decided) -> list[Output]:
     if not len(columns):
         return []
     return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]
+
+
+def _source_columns(records: Records, rows: type_i64) -> dict[str, Column]:
+    return {
+        "source_topic": Text.constant(records.topic.encode(), len(rows)),
+        "source_partition": records.partition[rows],
+        "source_offset": records.offset[rows],
+        "source_timestamp_ms": records.timestamp_ms[rows],
+    }
+
+
+def _requests(records: Records, decided: Decided, keys: Sequence[bytes | None], now_ms: int) -> list[Output]:
+    """Return the requests to assess again what was decided on a lower rung."""
+    rows = decided.below_champion
+    if not len(rows):
+        return []
+    at = decided.rows[rows]
+    requests = Requests(
+        transaction_id=decided.columns.transaction_id[rows],
+        card_id=decided.columns.card_id.take(rows),
+        decided_at_ms=np.full(len(rows), now_ms, np.int64),
+        actions=decided.verdict.actions[rows],
+        scores=decided.verdict.scores[rows],
+        rungs=decided.verdict.rungs[rows],
+        source_partition=records.partition[at],
+        source_offset=records.offset[at],
+        source_timestamp_ms=records.timestamp_ms[at],
+        transactions=[records.values[i] or b"" for i in at.tolist()],
+    )
+    return [Output(REQUESTS, [keys[i] for i in rows.tolist()], encode_requests(requests))]
+
+
+def _scattered(told: dict[str, list[bytes]], rows: type_i64, count: int) -> dict[str, Column]:
+    return {name: _scatter(encoded, rows, count) for name, encoded in told.items()}
 
 
 def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text:

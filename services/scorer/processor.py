@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.codec.reference import ACCOUNTS, CUSTOMERS
-from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
-from services.codec.writing import Nullable
 from services.core.card_features import Folded, fold
+from services.core.classes import TransactionClass
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
+from services.core.ladder import Rung, SafeDefault
 from services.core.money import exponents_of
 from services.core.policy import Action, Voice
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.rules.engine import RuleEngine
 from services.core.standing import Refusal
 from services.core.validation import Reject, validate
-from services.core.windows import DEGRADATIONS, REFERENCE_MISSED, REPEAT
+from services.core.windows import DEGRADATIONS
 from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
-from services.scorer.explaining import Explainer
-from services.scorer.judging import judge
+from services.scorer.deciding import OTHERS, Batch, Wanted, decide
+from services.scorer.judging import Judges
 from services.scorer.outputs import Decided, OutputEncoder
-from services.scorer.reference import group_keys, see_standing
-from services.scorer.terminals import see_terminals
 from services.streams import Records
 
 
@@ -65,17 +62,23 @@ class ScorerProcessor:
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
-    looks_up: Sequence[str] = (TERMINALS, ACCOUNTS, CUSTOMERS)
+    looks_up: Sequence[str] = OTHERS
     announces = False
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self._encoder = OutputEncoder(model)
-        self._rules: RuleEngine | None = None
+    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
+        """Decide by a model, until another is adopted; without one by rules and the safe default."""
+        self.judges = Judges(model, None, safe)
+        self._encoder = OutputEncoder()
+        self._encoder.adopt_model(model)
+
+    def adopt_model(self, model: Model | None) -> None:
+        """Score by this model from the next batch on."""
+        self.judges = replace(self.judges, model=model)
+        self._encoder.adopt_model(model)
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Decide by these rules from the next batch on; None for no rules."""
-        self._rules = engine
+        self.judges = replace(self.judges, rules=engine)
         self._encoder.adopt_rules(version, engine)
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
@@ -91,17 +94,16 @@ class ScorerProcessor:
             refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
         slot, first = group_text(columns.card_id, records.partition[rows])
-        keys_of = {TERMINALS: columns.terminal_id, ACCOUNTS: columns.account_id, CUSTOMERS: columns.customer_id}
-        wanted = {name: group_keys(column) for name, column in keys_of.items()}
+        wanted = Wanted.of(columns)
         return PreparedTransactions(
             records=records,
             partitions=records.partition[rows[first]].tolist(),
             cards=columns.card_id.take(first).tolist(),
-            lookups={name: distinct for name, (distinct, _) in wanted.items()},
+            lookups=wanted.keys,
             columns=columns,
             rows=rows,
             slot=slot,
-            lookup_slots={name: slots for name, (_, slots) in wanted.items()},
+            lookup_slots=wanted.slots,
             status=status,
             refused_ids=refused_ids,
         )
@@ -116,13 +118,38 @@ class ScorerProcessor:
     ) -> ScoredOutcome:
         """See :class:`services.runtime.processor.Processor`."""
         folded, sealed = self._fold(prepared, profiles, emit)
-        emitted = emit[prepared.rows]
-        behind = see_terminals(prepared.columns, prepared.lookup_slots[TERMINALS], found.get(TERMINALS), folded)
-        decided = self._score(prepared, folded, (behind, found), emitted)
+        batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
+        return self._outcome(
+            prepared, decide(self.judges, batch.take(emit[prepared.rows]), found), sealed, emit, now_ms
+        )
+
+    def decide_without_profiles(
+        self, prepared: PreparedTransactions, found: Mapping[str, LookedUp], now_ms: int
+    ) -> ScoredOutcome:
+        """Decide when the cards' own profiles cannot be read: nothing is folded, that is made good when they can be.
+
+        Args:
+            prepared: what :meth:`prepare` returned; all of it is to be emitted.
+            found: as for :meth:`decide`.
+            now_ms: as for :meth:`decide`.
+        """
+        emit, nothing = np.ones(len(prepared.records), bool), [None] * len(prepared.cards)
+        folded, _ = self._fold(prepared, nothing, emit)
+        batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=False)
+        return self._outcome(prepared, decide(self.judges, batch, found), nothing, emit, now_ms)
+
+    def _outcome(
+        self,
+        prepared: PreparedTransactions,
+        decided: Decided,
+        profiles: Sequence[bytes | None],
+        emit: type_bool,
+        now_ms: int,
+    ) -> ScoredOutcome:
         refused = refuse(prepared.records, prepared.status, emit, now_ms, prepared.refused_ids)
         return ScoredOutcome(
             outputs=[*self._encoder.encode(prepared.records, decided, now_ms), *refused.outputs],
-            profiles=sealed,
+            profiles=profiles,
             decided=len(decided),
             folded_only=int((~emit).sum()),
             refused=refused.partitions,
@@ -143,34 +170,6 @@ class ScorerProcessor:
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
         return folded, seal_changed(opened, before)
 
-    def _score(
-        self,
-        prepared: PreparedTransactions,
-        folded: Folded,
-        seen: tuple[Nullable, Mapping[str, LookedUp]],
-        emitted: type_bool,
-    ) -> Decided:
-        vectors, flags = folded.vectors[emitted], folded.flags[emitted]
-        columns = prepared.columns if emitted.all() else prepared.columns.take(emitted)
-        behind, found = seen
-        standing = see_standing(columns, {t: s[emitted] for t, s in prepared.lookup_slots.items()}, found, vectors)
-        if standing is None:
-            flags |= REFERENCE_MISSED
-        verdict = judge(self.model, self._rules, columns, vectors, standing)
-        flagged = np.flatnonzero(verdict.actions != Action.APPROVE)
-        return Decided(
-            columns=columns,
-            rows=prepared.rows[emitted],
-            vectors=vectors,
-            verdict=verdict,
-            explanations=Explainer(self.model, self._rules, standing).explain(
-                columns, vectors, verdict.refusals, flagged
-            ),
-            degraded=_degraded(flags),
-            behind_ms=Nullable(behind.values[emitted], behind.there[emitted]),
-            repeat=(flags & REPEAT) != 0,
-        )
-
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
     ) -> None:
@@ -187,12 +186,18 @@ class ScorerProcessor:
             metrics.add(m.AMOUNT, amount, *labels)
         for refusal in Refusal:
             metrics.add(m.REFUSALS, int((decided.verdict.refusals >> refusal & 1).sum()), refusal.name)
+        for rung, count in zip(Rung, np.bincount(decided.verdict.rungs, minlength=len(Rung)), strict=True):
+            metrics.add(m.RUNGS, count, rung.name)
+        kinds = np.bincount(decided.verdict.classes, minlength=len(TransactionClass))
+        for one, count in zip(TransactionClass, kinds, strict=True):
+            metrics.add(m.CLASSES, count, one.name)
         for voice, count in zip(Voice, np.bincount(decided.verdict.voices, minlength=len(Voice)), strict=True):
             metrics.add(m.DECIDED_BY, count, voice.name)
         if decided.verdict.hits is not None:
             for effect, count in decided.verdict.hits.effects().items():
                 metrics.add(m.RULES_HELD, count, effect)
-        metrics.observe(m.SCORES, decided.verdict.scores)
+        scores = decided.verdict.scores
+        metrics.observe(m.SCORES, scores[~np.isnan(scores)])
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
@@ -207,9 +212,3 @@ def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     major = minor / 10.0 ** exponents_of(pairs // len(Action))
     named = ((Action(pair % len(Action)).name, unpack_code(pair // len(Action))) for pair in pairs.tolist())
     return dict(zip(named, major.tolist(), strict=True))
-
-
-def _degraded(flags: type_i64) -> type_i64:
-    """Return, a row, one bit for each of ``DEGRADATIONS``."""
-    seen = [(flags & flag) != 0 for flag in DEGRADATIONS.values()]
-    return sum((bits.astype(np.int64) << at for at, bits in enumerate(seen)), np.zeros(len(flags), np.int64))

@@ -10,6 +10,7 @@ import numpy as np
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, TransactionColumns, pack_code
 from services.core.features import FEATURES
+from services.core.ladder import Rung, SafeDefault
 from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
@@ -44,7 +45,7 @@ def _transactions(count: int) -> TransactionColumns:
 def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
     """As if everything was folded, and nothing known."""
     plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, 2), Copies(0))
-    plan.take([Found([None] * len(lookup.keys), _AT_MS) for lookup in plan.lookups])
+    plan.take([Found([None] * len(lookup.keys), _AT_MS, 0) for lookup in plan.lookups])
     return plan.found
 
 
@@ -65,7 +66,9 @@ def _warm_explanations(processor: ScorerProcessor) -> None:
     columns, vectors = _transactions(2), np.ones((2, len(FEATURES)))
     engine = RuleEngine(_RULES)
     engine.hits(Facts(columns, vectors, np.zeros(2), np.zeros(2)))
-    Explainer(processor.model, engine, None).explain(columns, vectors, np.zeros(2, np.int64), np.arange(2))
+    judges = replace(processor.judges, rules=engine)
+    for rung in (Rung.CHAMPION, Rung.SMALL_MODEL, Rung.RULES):
+        Explainer(judges, rung, None).explain(columns, vectors, np.zeros(2, np.int64), np.arange(2))
 
 
 def warm_up(processor: ScorerProcessor) -> None:
@@ -80,6 +83,7 @@ def warm_up(processor: ScorerProcessor) -> None:
     outcome = processor.decide(first, [None] * len(first.cards), _found(first), np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
     processor.decide(again, outcome.profiles, _found(again), np.arange(n) % 2 == 0, _AT_MS)
+    processor.decide_without_profiles(first, {}, _AT_MS)
     _warm_explanations(processor)
 
 
@@ -87,4 +91,4 @@ if __name__ == "__main__":
     from services.inference.artifact import load_model
     from services.inference.released import newest_model
 
-    warm_up(ScorerProcessor(load_model(newest_model())))
+    warm_up(ScorerProcessor(load_model(newest_model()), SafeDefault(0.0, 0.0)))

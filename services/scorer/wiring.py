@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
-from services.inference.artifact import XgboostModel, load_model
-from services.inference.released import newest_model
-from services.runtime.catalogue import MODEL_INFO
+from services.core.ladder import SafeDefault
+from services.core.rules.engine import RuleEngine
+from services.inference import Model
 from services.runtime.clock import SystemClock
-from services.runtime.config import Settings
+from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
-from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.model_keeper import ModelKeeper
 from services.runtime.rule_sets import RuleSetFollower
+from services.runtime.upkeep import Upkeeps
 from services.runtime.wiring import Membership, build_ports, build_worker, transactional_id
 from services.runtime.worker import Worker
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
@@ -25,21 +26,33 @@ log = logging.getLogger("proact.scorer")
 SANDBOX = "services.scorer.sandbox"
 
 
-def released_model(settings: Settings) -> XgboostModel:
-    """Load and verify the model that the settings name, or the newest one. Raises ModelError."""
-    return load_model(Path(settings.model_path) if settings.model_path else newest_model())
+class Adopting(Protocol):
+    """Who decides by models and rules that change."""
+
+    def adopt_model(self, model: Model | None) -> None:
+        """Score by this model from the next batch on."""
+        ...
+
+    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
+        """Decide by these rules from the next batch on."""
+        ...
 
 
-def build_processor(settings: Settings, health: Health, metrics: MetricsRegistry) -> ScorerProcessor:
-    """Verify the model and compile the kernels. Raises ModelError."""
-    model = released_model(settings)
-    health.set("model_verified", True)
-    metrics.set(MODEL_INFO, 1, model.name, model.version)
-    processor = ScorerProcessor(model)
-    warm_up(processor)
-    health.set("kernels_compiled", True)
-    log.info("model verified, kernels compiled", extra=fields(model=model.name, version=model.version))
-    return processor
+def ladder_of(settings: Settings) -> SafeDefault:
+    """Return what is done when nobody can speak. Raises ConfigError."""
+    try:
+        return SafeDefault(settings.safe_challenge_from, settings.safe_review_from)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def keepers(settings: Settings, group_id: str, health: Health, metrics: MetricsRegistry, adopting: Adopting) -> Upkeeps:
+    """Load the model, and return what keeps model and rules up to date."""
+    clock, worker = SystemClock(), transactional_id(settings, group_id)
+    model = ModelKeeper(settings, clock, health, metrics, adopting.adopt_model)
+    model.load()
+    follower = RuleSetFollower(settings.kafka_bootstrap_servers, worker, clock, metrics, adopting.adopt_rules)
+    return Upkeeps(model, follower)
 
 
 def membership(settings: Settings, sandbox: str = SANDBOX) -> Membership:
@@ -48,9 +61,14 @@ def membership(settings: Settings, sandbox: str = SANDBOX) -> Membership:
 
 
 def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedTransactions, ScoredOutcome]:
-    """Build everything. Raises ConfigError and ModelError."""
-    processor, clock, member = build_processor(settings, health, metrics), SystemClock(), membership(settings)
-    worker = transactional_id(settings, member.group_id)
-    follower = RuleSetFollower(settings.kafka_bootstrap_servers, worker, clock, metrics, processor.adopt_rules)
-    ports = replace(build_ports(settings, clock, member), upkeep=follower)
-    return build_worker(settings, processor, ports, health, metrics)
+    """Build everything. Raises ConfigError."""
+    processor, clock, member = ScorerProcessor(None, ladder_of(settings)), SystemClock(), membership(settings)
+    upkeep = keepers(settings, member.group_id, health, metrics, processor)
+    warm_up(processor)
+    health.set("kernels_compiled", True)
+    log.info("kernels compiled")
+    ports = replace(build_ports(settings, clock, member), upkeep=upkeep)
+    worker = build_worker(settings, processor, ports, health, metrics)
+    if settings.without_profiles == "ladder":
+        worker.go_without_profiles(processor.decide_without_profiles)
+    return worker

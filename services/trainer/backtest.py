@@ -15,7 +15,7 @@ from services.core.profiles import DAY_MS
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import RuleSet
 from services.core.rules.vocabulary import Facts
-from services.inference.artifact import XgboostModel
+from services.inference.artifact import ReleasedModel
 from services.trainer.costs import CostTable
 from services.trainer.training import History
 
@@ -90,7 +90,7 @@ class _Truth:
 
 
 def run_backtest(
-    rule_set: RuleSet, model: XgboostModel, history: History, warm_up_days: int, progress: Callable[[str], None]
+    rule_set: RuleSet, model: ReleasedModel, history: History, warm_up_days: int, progress: Callable[[str], None]
 ) -> Backtest:
     """Try a rule set on all transactions after the days that only fill the windows.
 
@@ -104,12 +104,12 @@ def run_backtest(
     if not len(rows):
         raise ValueError(f"there is nothing after the first {warm_up_days} days")
     columns, vectors, fraud = history.columns.take(rows), vectors[rows], history.fraud[rows]
-    amount_eur, scores = history.amount_eur[rows], model.predict(vectors)
+    amount_eur, scores = history.amount_eur[rows], model.champion.predict(vectors)
     progress(f"trying {len(rule_set.rules)} rules on {len(rows):,} transactions")
     engine = RuleEngine(rule_set)
     anomaly_scores = model.anomaly.score(vectors)
     hits = engine.hits(Facts(columns, vectors, scores, anomaly_scores))
-    alone = look_at_strange(model.thresholds.actions(scores), anomaly_scores >= model.anomaly.review)
+    alone = look_at_strange(model.champion.actions(vectors, scores), anomaly_scores >= model.anomaly.review)
     together = engine.actions(alone, hits)
     truth, costs = _Truth(fraud, amount_eur, alone == Action.APPROVE), CostTable()
     return Backtest(

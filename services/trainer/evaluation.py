@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from services.core.columns import type_bool, type_f64, type_i64
-from services.core.policy import Action, Thresholds
+from services.core.policy import Action
 from services.trainer.costs import CostTable
 
 
@@ -42,11 +42,8 @@ def ranking_metrics(scores: type_f64, fraud: type_bool, card: type_i64, day: typ
     }
 
 
-def action_metrics(
-    scores: type_f64, fraud: type_bool, amount_eur: type_f64, thresholds: Thresholds, costs: CostTable
-) -> dict[str, Any]:
-    """Return what the thresholds make of the scores: counts by action, precision, recall, money."""
-    actions = thresholds.actions(scores)
+def action_metrics(actions: type_i64, fraud: type_bool, amount_eur: type_f64, costs: CostTable) -> dict[str, Any]:
+    """Return what actions come to: counts by action, precision, recall, money."""
     flagged = actions != Action.APPROVE
     paid = np.choose(actions, [costs.of(a, fraud, amount_eur) for a in Action]).sum()
     unprotected = costs.of(Action.APPROVE, fraud, amount_eur).sum()
@@ -60,9 +57,9 @@ def action_metrics(
     }
 
 
-def scenario_metrics(scores: type_f64, scenario: np.ndarray, thresholds: Thresholds) -> dict[str, dict[str, float]]:
+def scenario_metrics(actions: type_i64, scenario: np.ndarray) -> dict[str, dict[str, float]]:
     """Return, for each fraud scenario, how many there are and the share that is not approved."""
-    flagged = thresholds.actions(scores) != Action.APPROVE
+    flagged = actions != Action.APPROVE
     names = sorted(set(scenario[scenario != "genuine"]))
     return {
         name: {"frauds": int((scenario == name).sum()), "recall": round(float(flagged[scenario == name].mean()), 4)}

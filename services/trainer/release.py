@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from services.core.classes import TransactionClass
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES
 from services.core.policy import Action
 from services.inference.artifact import Manifest, save_model
 from services.trainer.costs import CostTable
 from services.trainer.evaluation import curve
-from services.trainer.training import Trained
+from services.trainer.training import SMALL_DEPTH, SMALL_ROUNDS, Trained
 
 PLOT = "precision_recall.svg"
 _TEMPLATE = Path(__file__).parent / "model_card.md"
@@ -23,39 +25,39 @@ _TEMPLATE = Path(__file__).parent / "model_card.md"
 
 def release(folder: Path, trained: Trained, costs: CostTable, now_ms: int) -> Manifest:
     """Write ``folder`` (its name is the version, its parent's the model's name) and verify what was written."""
-    thresholds = trained.thresholds
     manifest = {
         "name": folder.parent.name,
         "version": folder.name,
         "feature_names": list(FEATURE_NAMES),
         "feature_set_hash": FEATURE_SET_HASH,
-        "thresholds": {"challenge": thresholds.challenge, "review": thresholds.review, "block": thresholds.block},
+        "classes": {one.name: asdict(route) for one, route in trained.table.routes.items()},
+        "small": asdict(trained.small_route),
         "trained_at": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds"),
         "training": trained.training,
         "metrics": trained.metrics,
         "costs": costs.as_dict(),
     }
-    model = save_model(folder, trained.booster, trained.anomaly, manifest, trained.golden_vectors)
+    model = save_model(folder, trained.boosters, trained.anomaly, manifest, trained.golden_vectors)
     _plot(folder / PLOT, trained)
     (folder / "MODEL_CARD.md").write_text(_card(model.manifest, trained.anomaly.review))
     return model.manifest
 
 
 def _plot(path: Path, trained: Trained) -> None:
-    """Draw the precision-recall curve of the test days, with the points that the thresholds stand for."""
+    """Draw the precision-recall curve of the test days, with the points that the thresholds of the commonest class stand for."""
     mpl.rcParams["svg.hashsalt"] = "proact"  # the same curve is the same file
     precision, recall, levels = curve(trained.test_scores, trained.test_fraud)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(recall, precision, color="#1f4e79", linewidth=1.6)
-    t = trained.thresholds
+    t = trained.table.routes[TransactionClass.CARD_PRESENT].thresholds
     for name, level, colour in (
         ("CHALLENGE", t.challenge, "#2e8b57"),
         ("REVIEW", t.review, "#e08a00"),
         ("BLOCK", t.block, "#c0392b"),
     ):
         at = min(int((levels < level).sum()), len(levels))
-        axes.plot(recall[at], precision[at], "o", color=colour, label=f"{name} from {level:.3g}")
+        axes.plot(recall[at], precision[at], "o", color=colour, label=f"{name} from {level:.3g}, card present")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="Test days, by transaction")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", frameon=False)
@@ -90,8 +92,26 @@ def _card(manifest: Manifest, anomaly_review: float) -> str:
             "| action | transactions | frauds among them |",
             [f"| {a.name} | {test['actions'][a.name]:,} | {test['frauds_by_action'][a.name]} |" for a in Action],
         ),
+        classes=_class_table(manifest),
+        sums=", ".join(f"{name}.json `{sha256}`" for name, sha256 in manifest.boosters.items()),
+        small_size=f"{SMALL_ROUNDS} trees of depth {SMALL_DEPTH}",
         costs=_cost_table(manifest.costs),
         features=_table("| feature | unit | meaning |", [f"| `{f.name}` | {f.unit} | {f.meaning} |" for f in FEATURES]),
+    )
+
+
+def _class_table(manifest: Manifest) -> str:
+    rows = []
+    for one, route in manifest.routes.items():
+        told, t = manifest.metrics["by_class"][one.name], route.thresholds
+        own = told.get("own_booster_cost_eur")
+        cost = f"{told['cost_eur']:,.0f}", "not tried" if own is None else f"{own:,.0f}"
+        rows.append(
+            f"| {one.name} | {route.booster} | {t.challenge} | {t.review} | {t.block} | {told['frauds']} | {' | '.join(cost)} |"
+        )
+    return _table(
+        "| class | booster | challenge from | review from | block from | frauds, validation | cost with the champion, EUR | with a booster of its own, EUR |",
+        rows,
     )
 
 

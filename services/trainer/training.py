@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import xgboost
 
+from services.core.classes import TransactionClass, classify
 from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_NAMES
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
-from services.core.policy import Thresholds
+from services.core.policy import Action
 from services.core.profiles import DAY_MS
 from services.core.reference_features import REFERENCE_COLUMNS, ReferenceRows
 from services.core.terminal_features import TERMINAL_COLUMNS
-from services.inference.artifact import XgboostModel
+from services.inference.artifact import CHAMPION, SMALL, ReleasedModel
+from services.inference.base import Predictor
 from services.inference.isolation import IsolationForest
+from services.inference.trees import Booster, ClassTable, Route
 from services.trainer.anomaly import fit_isolation_forest
+from services.trainer.classes import OWN_FRAUDS_MIN, Judged, Table, booster_name, choose_table
 from services.trainer.costs import CostTable, choose_thresholds
 from services.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
 
@@ -37,6 +41,11 @@ PARAMETERS: Final[dict[str, Any]] = {
     "nthread": 2,
 }
 ROUNDS: Final = 100
+SMALL_ROUNDS: Final = 50
+SMALL_DEPTH: Final = 4
+"""Of the small booster: it sees the card's own past alone, and more trees, or deeper ones, make it little better."""
+OF_OTHERS: Final = np.concatenate([TERMINAL_COLUMNS, REFERENCE_COLUMNS])
+"""What a vector holds of others than the card."""
 GAP_SHARE: Final = 0.1
 """Of the training's rows: those without what is known of the terminal, and those without account and customer."""
 
@@ -98,14 +107,44 @@ def split_for(days: int, label_delay: int) -> Split:
 class Trained:
     """A trained model with what is to be said about it."""
 
-    booster: xgboost.Booster
+    boosters: dict[str, xgboost.Booster]
     anomaly: IsolationForest
-    thresholds: Thresholds
+    table: Table
+    small_route: Route
     training: dict[str, Any]
     metrics: dict[str, Any]
     golden_vectors: type_f64
     test_scores: type_f64
     test_fraud: type_bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """A history with its vectors, and which rows are for what."""
+
+    history: History
+    vectors: type_f64
+    day: type_i64
+    train: type_bool
+    validate: type_bool
+    test: type_bool
+
+    @property
+    def ranges(self) -> dict[str, type_bool]:
+        return {"train": self.train, "validate": self.validate, "test": self.test}
+
+    def measure(self, predictor: Predictor, rows: type_bool, costs: CostTable) -> dict[str, Any]:
+        """Return the metrics of a predictor on some rows."""
+        vectors = self.vectors[rows]
+        scores = predictor.predict(vectors)
+        fraud, amount_eur = self.history.fraud[rows], self.history.amount_eur[rows]
+        actions = predictor.actions(vectors, scores)
+        card, _ = group_text(self.history.columns.card_id, np.zeros(len(self.day), np.int64))
+        return {
+            "test": ranking_metrics(scores, fraud, card[rows], self.day[rows])
+            | action_metrics(actions, fraud, amount_eur, costs),
+            "by_scenario": scenario_metrics(actions, self.history.scenario[rows]),
+        }
 
 
 def _days(history: History) -> type_i64:
@@ -114,9 +153,10 @@ def _days(history: History) -> type_i64:
     return time_ms // DAY_MS - time_ms.min() // DAY_MS
 
 
-def _fit(vectors: type_f64, fraud: type_bool) -> xgboost.Booster:
+def _fit(vectors: type_f64, fraud: type_bool, **others: Any) -> xgboost.Booster:
     # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
-    return xgboost.train(PARAMETERS, xgboost.DMatrix(vectors, label=fraud), num_boost_round=ROUNDS)
+    rounds = others.pop("rounds", ROUNDS)
+    return xgboost.train(PARAMETERS | others, xgboost.DMatrix(vectors, label=fraud), num_boost_round=rounds)
 
 
 def _with_gaps(vectors: type_f64) -> type_f64:
@@ -127,68 +167,106 @@ def _with_gaps(vectors: type_f64) -> type_f64:
     return gappy
 
 
+def without_others(vectors: type_f64) -> type_f64:
+    """Return vectors as they are when what others know does not come in time."""
+    alone = vectors.copy()
+    alone[:, OF_OTHERS] = np.nan
+    return alone
+
+
+def _scores(booster: xgboost.Booster, vectors: type_f64) -> type_f64:
+    return np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
+
+
 def train(history: History, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
-    """Train, choose thresholds on the validation days, test on the last days.
+    """Train, choose the table of classes and its thresholds on the validation days, test on the last days.
 
     Raises:
         ValueError: the history is too short, or a range holds no fraud.
     """
     progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
-    vectors = compute_offline(history.columns, history.labels, history.reference).vectors
-    day = _days(history)
-    split = split_for(int(day.max()) + 1, label_delay)
-    rows = {
-        "train": (day >= split.train_from) & (day < split.train_until),
-        "validate": (day >= split.validate_from) & (day < split.test_from),
-        "test": day >= split.test_from,
-    }
-    for name, chosen in rows.items():
-        if not history.fraud[chosen].any():
-            raise ValueError(f"the {name} days hold no fraud: give more cards or days")
-    progress(
-        f"training on {int(rows['train'].sum()):,} transactions, {int(history.fraud[rows['train']].sum()):,} frauds"
-    )
-    booster = _fit(_with_gaps(vectors[rows["train"]]), history.fraud[rows["train"]])
-    scores = np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
-    v, t = rows["validate"], rows["test"]
-    anomaly = fit_isolation_forest(vectors[rows["train"]], vectors[v])
-    thresholds = choose_thresholds(scores[v], history.fraud[v], history.amount_eur[v], costs)
-    progress(f"testing on {int(t.sum()):,} transactions")
-    card, _ = group_text(history.columns.card_id, np.zeros(len(day), np.int64))
-    metrics = _measure(scores[t], history, t, card, day, thresholds, costs)
-    strange = (anomaly.score(vectors[t]) >= anomaly.review) & (scores[t] < thresholds.challenge)
-    metrics["anomaly"] = {"reviewed": int(strange.sum()), "frauds": int(history.fraud[t][strange].sum())}
+    split = split_for(int(_days(history).max()) + 1, label_delay)
+    examples = _examples(history, split)
+    train_rows, test_rows, vectors = examples.train, examples.test, examples.vectors
+    progress(f"training on {int(train_rows.sum()):,} transactions, {int(history.fraud[train_rows].sum()):,} frauds")
+    champion = _fit(_with_gaps(vectors[train_rows]), history.fraud[train_rows])
+    boosters, table = _table(examples, champion, costs, progress)
+    boosters[SMALL], small_route = _small(examples, costs)
+    anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
+    progress(f"testing on {int(test_rows.sum()):,} transactions")
+    read = {name: Booster(bytes(booster.save_raw("json"))) for name, booster in boosters.items()}
+    predictor = ClassTable(table.routes, read)
+    metrics = examples.measure(predictor, test_rows, costs)
+    scores = predictor.predict(vectors[test_rows])
+    approved = predictor.actions(vectors[test_rows], scores) == Action.APPROVE
+    strange = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
+    metrics["anomaly"] = {"reviewed": int(strange.sum()), "frauds": int(history.fraud[test_rows][strange].sum())}
+    metrics["by_class"] = table.told
+    small = ClassTable(dict.fromkeys(TransactionClass, small_route), read)
+    metrics["small"] = replace(examples, vectors=without_others(vectors)).measure(small, test_rows, costs)["test"]
     return Trained(
-        booster, anomaly, thresholds, _describe(history, split, rows, day), metrics, _golden(vectors[t], scores[t]),
-        scores[t], history.fraud[t],
+        boosters, anomaly, table, small_route, _describe(examples, split), metrics, _golden(vectors[test_rows], scores),
+        scores, history.fraud[test_rows],
     )  # fmt: skip
 
 
-def evaluate(model: XgboostModel, history: History, warm_up_days: int = 30) -> dict[str, Any]:
+def _examples(history: History, split: Split) -> _Examples:
+    """Compute the vectors, and split by time. Raises ValueError."""
+    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
+    examples = _Examples(
+        history, vectors, day,
+        train=(day >= split.train_from) & (day < split.train_until),
+        validate=(day >= split.validate_from) & (day < split.test_from),
+        test=day >= split.test_from,
+    )  # fmt: skip
+    for name, chosen in examples.ranges.items():
+        if not history.fraud[chosen].any():
+            raise ValueError(f"the {name} days hold no fraud: give more cards or days")
+    return examples
+
+
+def _table(
+    examples: _Examples, champion: xgboost.Booster, costs: CostTable, progress: Callable[[str], None]
+) -> tuple[dict[str, xgboost.Booster], Table]:
+    """Choose the table of classes; return it with the boosters that it names."""
+    history, v = examples.history, examples.validate
+    classes, tried = classify(examples.vectors), {CHAMPION: champion}
+
+    def own(one: TransactionClass) -> type_f64 | None:
+        rows = examples.train & (classes == one)
+        if history.fraud[rows].sum() < OWN_FRAUDS_MIN:
+            return None
+        progress(f"trying a booster of its own for {one.name}")
+        tried[booster_name(one)] = _fit(_with_gaps(examples.vectors[rows]), history.fraud[rows])
+        return _scores(tried[booster_name(one)], examples.vectors[v & (classes == one)])
+
+    judged = Judged(history.fraud[v], history.amount_eur[v], classes[v])
+    table = choose_table(_scores(champion, examples.vectors[v]), own, judged, costs)
+    named = {route.booster for route in table.routes.values()}
+    return {name: booster for name, booster in tried.items() if name in named}, table
+
+
+def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
+    """Train what decides when others are not heard in time: on the card's own past alone."""
+    history, rows, v = examples.history, examples.train, examples.validate
+    booster = _fit(
+        without_others(examples.vectors[rows]), history.fraud[rows], max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS
+    )
+    scores = _scores(booster, without_others(examples.vectors[v]))
+    return booster, Route(SMALL, choose_thresholds(scores, history.fraud[v], history.amount_eur[v], costs))
+
+
+def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> dict[str, Any]:
     """Return the metrics of a released model on other transactions, after the days that fill the windows.
 
     Raises:
         ValueError: there are no frauds after the warm-up.
     """
-    vectors = compute_offline(history.columns, history.labels, history.reference).vectors
-    day = _days(history)
+    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
     rows = day >= warm_up_days
     if not history.fraud[rows].any():
         raise ValueError("there is no fraud after the first 30 days: give more cards or days")
-    card, _ = group_text(history.columns.card_id, np.zeros(len(day), np.int64))
-    return _measure(model.predict(vectors[rows]), history, rows, card, day, model.thresholds, CostTable())
-
-
-def _measure(
-    scores: type_f64, history: History, rows: type_bool, card: type_i64, day: type_i64,
-    thresholds: Thresholds, costs: CostTable,
-) -> dict[str, Any]:  # fmt: skip
-    fraud, amount_eur = history.fraud[rows], history.amount_eur[rows]
-    return {
-        "test": ranking_metrics(scores, fraud, card[rows], day[rows])
-        | action_metrics(scores, fraud, amount_eur, thresholds, costs),
-        "by_scenario": scenario_metrics(scores, history.scenario[rows], thresholds),
-    }
+    return _Examples(history, vectors, day, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
 
 
 def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
@@ -197,18 +275,19 @@ def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
     return vectors[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64)]]
 
 
-def _describe(history: History, split: Split, rows: dict[str, type_bool], day: type_i64) -> dict[str, Any]:
+def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
+    history = examples.history
     return {
         "source": history.source,
         "transactions": len(history.columns),
-        "days": int(day.max()) + 1,
+        "days": int(examples.day.max()) + 1,
         "label_delay_days": split.label_delay,
         "ranges_in_days": {
             "train": [split.train_from, split.train_until],
             "validate": [split.validate_from, split.test_from],
             "test": [split.test_from, split.test_until],
         },
-        "rows": {name: int(chosen.sum()) for name, chosen in rows.items()},
-        "frauds": {name: int(history.fraud[chosen].sum()) for name, chosen in rows.items()},
+        "rows": {name: int(chosen.sum()) for name, chosen in examples.ranges.items()},
+        "frauds": {name: int(history.fraud[chosen].sum()) for name, chosen in examples.ranges.items()},
         "parameters": PARAMETERS | {"rounds": ROUNDS},
     }

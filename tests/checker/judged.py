@@ -13,7 +13,7 @@ from services.checker.verdict import Checker
 from services.codec.transactions import TOPIC, encode_transactions
 from services.scorer.processor import ScorerProcessor
 from tests.generators import random_events, to_columns
-from tests.services.system import released_model
+from tests.services.system import SAFE, released_model
 from tests.simulation.world import Schedule, World
 
 EVENTS = 30
@@ -21,7 +21,7 @@ EVENTS = 30
 
 def scorer_world(schedule: Schedule | None = None, **changes: Any) -> World:
     """Return a world in which the real scorer decides."""
-    changes = {"processor": lambda: ScorerProcessor(released_model()), **changes}
+    changes = {"processor": lambda: ScorerProcessor(released_model(), SAFE), **changes}
     world = World(schedule or Schedule(), topic=TOPIC, **changes)
     columns = to_columns(random_events(3, EVENTS, cards=4, dense=True))
     records: list[tuple[bytes, bytes]] = list(zip(columns.card_id.tolist(), encode_transactions(columns), strict=True))

@@ -26,7 +26,7 @@ from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.memory import MemoryAtomicProducer, MemorySource, Stored, partition_of
 from tests.checker.judged import evidence_of, judge, run, scorer_world
-from tests.services.system import released_model
+from tests.services.system import SAFE, released_model
 from tests.simulation.world import (
     CRASH_AFTER,
     CRASH_BEFORE,
@@ -250,7 +250,7 @@ class MissingIsCurrent(MemoryGrid):  # 18
 
 
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
-    return lambda: kind(released_model())
+    return lambda: kind(released_model(), SAFE)
 
 
 def with_missing_meta(schedule: Schedule) -> World:

@@ -33,7 +33,7 @@ def to_record(example: dict) -> dict:
     for name, value in example.items():
         is_uuid = isinstance(value, str) and name in ("transaction_id", "decision_id")
         ready[name] = uuid.UUID(value).bytes if is_uuid else value
-        if name in ("key", "value") and isinstance(value, str):
+        if name in ("key", "value", "transaction") and isinstance(value, str):
             ready[name] = value.encode()
     return ready
 
@@ -72,6 +72,8 @@ def fitted(value, schema):
         return {field["name"]: fitted(value[field["name"]], field["type"]) for field in schema["fields"]}
     if isinstance(schema, dict) and schema["type"] == "array":
         return [fitted(one, schema["items"]) for one in value]
+    if value is None and isinstance(schema, str):
+        return {"double": 0.0, "string": ""}[schema]  # what could not be missing before
     if isinstance(schema, dict) and schema["type"] == "enum" and value not in schema["symbols"]:
         return schema["symbols"][0]
     return value
@@ -138,5 +140,6 @@ def test_the_topology_names_the_scorer_on_both_sides():
         "card-alerts",
         "dead-letters",
         "terminal-events",
+        "card-reassessment-requests",
         "rule-set-acks",
     }

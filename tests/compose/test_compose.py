@@ -72,7 +72,19 @@ def test_everything_is_healthy_within_a_minute(system):
     assert {s["Service"]: s["Health"] for s in states if s["Service"] != "topics"} | {
         "grafana": "healthy"
     } == dict.fromkeys(
-        ("kafka", "redis", "scorer", "profiler", "router", "reference", "monitor", "prometheus", "grafana"), "healthy"
+        (
+            "kafka",
+            "redis",
+            "scorer",
+            "profiler",
+            "router",
+            "reference",
+            "reassessor",
+            "monitor",
+            "prometheus",
+            "grafana",
+        ),
+        "healthy",
     )
     assert next(s["ExitCode"] for s in states if s["Service"] == "topics") == 0
     assert all(p["URL"] == "127.0.0.1" for s in states for p in s["Publishers"] or [] if p["PublishedPort"])
@@ -188,7 +200,7 @@ def test_in_a_scorers_container_nobody_can(system, what, command):
 
 
 def test_every_container_of_ours_is_locked_down_and_limited(system):
-    for service in ("scorer", "profiler", "router", "reference", "monitor"):
+    for service in ("scorer", "profiler", "router", "reference", "reassessor", "monitor"):
         for container in system.containers(service):
             found = system.inspect(container)
             host = found["HostConfig"]

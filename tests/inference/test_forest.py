@@ -92,20 +92,20 @@ def test_shares_are_those_of_their_definition():
 
 def test_the_released_model_is_scored_and_explained_by_the_kernels():
     folder = newest_model()
-    booster = xgboost.Booster(model_file=str(folder / "model.json"))
-    forest = Forest.of((folder / "model.json").read_bytes())
+    booster = xgboost.Booster(model_file=str(folder / "champion.json"))
+    forest = Forest.of((folder / "champion.json").read_bytes())
     rows = np.abs(random_rows(9, 2_000, forest.features)) * 30
 
     np.testing.assert_array_equal(forest.margins(rows), booster.predict(xgboost.DMatrix(rows), output_margin=True))
     expected = booster.predict(xgboost.DMatrix(rows[:300]), pred_contribs=True)[:, :-1]
-    np.testing.assert_allclose(load_model(folder).explain(rows[:300]), expected, atol=1e-4)
+    np.testing.assert_allclose(load_model(folder).champion.explain(rows[:300]), expected, atol=1e-4)
 
 
 def test_a_few_rows_are_scored_as_well_as_promised():
     model = load_model(newest_model())
     rows = compute_offline(simulate(400, 20, 10, 1_767_225_600_000).columns).vectors
 
-    np.testing.assert_allclose(model.predict_few(rows), model.predict(rows), rtol=FEW_PRECISION)
+    np.testing.assert_allclose(model.champion.predict_few(rows), model.champion.predict(rows), rtol=FEW_PRECISION)
 
 
 def test_a_path_through_too_many_features_is_refused():

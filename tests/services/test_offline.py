@@ -177,7 +177,7 @@ def test_training_makes_a_release_that_verifies(tmp_path: Path):
     assert others["test"]["average_precision"] > 0.3
     assert manifest.metrics["test"]["average_precision"] > 0.3
     assert {p.name for p in (tmp_path / "fraud" / "v9").iterdir()} == {
-        "model.json", "anomaly.json", "manifest.json", "golden.json", "MODEL_CARD.md", "precision_recall.svg",
+        "champion.json", "small.json", "anomaly.json", "manifest.json", "golden.json", "MODEL_CARD.md", "precision_recall.svg",
     }  # fmt: skip
     assert "| account-takeover |" in (tmp_path / "fraud" / "v9" / "MODEL_CARD.md").read_text()
 

@@ -22,7 +22,7 @@ from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, released_model
+from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, released_model
 
 ACCOUNT = Account("EUR", 1_000_000, 0, "ACTIVE", KAFKA_TIMESTAMP_MS - 2_000 * DAY_MS)
 CUSTOMER = Customer("BE", 50.8, 4.3, "STANDARD", "EUR")
@@ -57,7 +57,7 @@ def decide(
     missed: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the decisions and the alerts."""
-    processor, n = ScorerProcessor(released_model()), len(columns)
+    processor, n = ScorerProcessor(released_model(), SAFE), len(columns)
     processor.adopt_rules(1 if rules else 0, rules)
     zeros = np.zeros(n, np.int64)
     values = encode_transactions(columns)
@@ -69,7 +69,9 @@ def decide(
         TERMINALS: None,
     }
     found = {
-        topic: LookedUp([held[topic]] * len(keys), np.full(len(keys), KAFKA_TIMESTAMP_MS))
+        topic: LookedUp(
+            [held[topic]] * len(keys), np.full(len(keys), KAFKA_TIMESTAMP_MS), np.zeros(len(keys), np.int64)
+        )
         for topic, keys in prepared.lookups.items()
     }
     nothing = [None] * len(prepared.cards)

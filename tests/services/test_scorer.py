@@ -8,6 +8,7 @@ import pytest
 from services.codec.records import decode_record
 from services.codec.schemas import MAGIC, topics
 from services.codec.transactions import TOPIC, encode_transactions
+from services.core.classes import TransactionClass, classify
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.money import EXPONENTS
 from services.core.policy import Action
@@ -22,7 +23,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, released_model
+from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
 NOW_MS = KAFKA_TIMESTAMP_MS + 5
 
@@ -33,10 +34,10 @@ def records_of(keys, values) -> Records:
 
 
 def decide(keys, values, emit=None, processor=None):
-    processor = processor or ScorerProcessor(released_model())
+    processor = processor or ScorerProcessor(released_model(), SAFE)
     prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), bool))
     emitted = np.ones(len(values), bool) if emit is None else emit
-    outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, emitted, NOW_MS)
+    outcome = processor.decide(prepared, [None] * len(prepared.cards), nothing_known(prepared), emitted, NOW_MS)
     return prepared, outcome, {o.topic: [decode_record(v)[1] for v in o.values] for o in outcome.outputs}
 
 
@@ -121,9 +122,11 @@ def test_a_decision_says_on_what_grounds_it_was_made():
         assert decision["source_timestamp_ms"] == KAFKA_TIMESTAMP_MS
         vector = np.array([decision["features"]])
         assert vector.shape == (1, len(FEATURE_NAMES))
-        assert model.predict(vector)[0] == decision["score"]
+        assert model.champion.predict(vector)[0] == decision["score"]
         assert model.anomaly.score(vector)[0] == decision["anomaly_score"]
-        by_model = Action(model.thresholds.actions(np.array([decision["score"]]))[0])
+        by_model = Action(model.champion.actions(vector, np.array([decision["score"]]))[0])
+        assert decision["transaction_class"] == TransactionClass(classify(vector)[0]).name
+        assert (decision["rung"], decision["scored_by"]) == ("CHAMPION", "champion")
         strange = by_model == Action.APPROVE and decision["anomaly_score"] >= model.anomaly.review
         assert (decision["action"], decision["decided_by"]) == (
             ("REVIEW", "ANOMALY") if strange else (by_model.name, "MODEL")
@@ -168,7 +171,7 @@ def test_rules_change_what_is_decided_from_the_next_batch_on_and_decisions_name_
         Rule("shadow", "true", Action.BLOCK, mode=Mode.SHADOW),
     )
     keys, values = good(60)
-    processor = ScorerProcessor(released_model())
+    processor = ScorerProcessor(released_model(), SAFE)
     without = decided_with(processor, keys, values)
     processor.adopt_rules(7, RuleEngine(RuleSet(rules)))
     with_rules = decided_with(processor, keys, values)
@@ -209,12 +212,14 @@ def outputs_of(outcome, topic):
 
 
 def test_metrics_count_what_was_decided():
-    metrics, processor = MetricsRegistry(), ScorerProcessor(released_model())
+    metrics, processor = MetricsRegistry(), ScorerProcessor(released_model(), SAFE)
     keys, values = good(20)
     minor_of = {t["transaction_id"]: t["billing_amount_minor"] for t in (decode_record(v)[1] for v in values)}
     records = records_of([*keys, keys[0], b"x"], [*values, values[0], b""])
     prepared = processor.prepare(records, np.zeros(len(records), bool))
-    outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, np.ones(22, bool), NOW_MS)
+    outcome = processor.decide(
+        prepared, [None] * len(prepared.cards), nothing_known(prepared), np.ones(22, bool), NOW_MS
+    )
 
     processor.measure(metrics, prepared, outcome, NOW_MS)
 
@@ -233,11 +238,20 @@ def test_metrics_count_what_was_decided():
 @pytest.mark.parametrize(
     ("name", "damage", "why"),
     [
-        ("model.json", lambda raw: raw + b" ", "SHA-256"),
-        ("model.json", None, "missing"),
+        ("champion.json", lambda raw: raw + b" ", "SHA-256"),
+        ("champion.json", None, "missing"),
+        ("small.json", None, "missing"),
         ("manifest.json", lambda raw: raw.replace(b"card_count_10m", b"card_count_11m"), "feature set"),
         ("manifest.json", lambda raw: raw.replace(b'"challenge":', b'"challenge": 2, "x":'), "manifest"),
         ("manifest.json", lambda raw: raw[:-20], "not JSON"),
+        ("manifest.json", lambda raw: raw.replace(b'"CASH"', b'"CHEQUE"', 1), "manifest"),
+        (
+            "manifest.json",
+            lambda raw: raw.replace(
+                b'"FIRST_USE": {\n      "booster": "champion"', b'"FIRST_USE": {\n      "booster": "nobody"'
+            ),
+            "not there",
+        ),
         ("golden.json", lambda raw: raw.replace(b"0x1.", b"0x1.0", 1), "golden"),
         ("golden.json", lambda _: b'{"vectors": [], "scores": []}', "golden"),
     ],
@@ -259,8 +273,8 @@ def test_scores_do_not_depend_on_the_batch_they_are_in():
     vectors = rng.uniform(0, 300, (200, len(FEATURE_NAMES)))
     vectors[rng.random(vectors.shape) < 0.2] = np.nan
 
-    one_by_one = np.concatenate([model.predict(row[None]) for row in vectors])
+    one_by_one = np.concatenate([model.champion.predict(row[None]) for row in vectors])
 
-    np.testing.assert_array_equal(one_by_one, model.predict(vectors))
-    assert model.explain(vectors[:3]).shape == (3, len(FEATURE_NAMES))
-    assert model.predict(vectors[:0]).shape == (0,)
+    np.testing.assert_array_equal(one_by_one, model.champion.predict(vectors))
+    assert model.champion.explain(vectors[:3]).shape == (3, len(FEATURE_NAMES))
+    assert model.champion.predict(vectors[:0]).shape == (0,)

@@ -23,7 +23,7 @@ from services.streams import Records
 from tests.core.test_terminals import BEGIN_MS, Happening, to_columns
 from tests.generators import random_events
 from tests.generators import to_columns as transactions_of
-from tests.services.system import released_model
+from tests.services.system import SAFE, released_model
 
 NOW_MS = 1_900_000_000_000
 
@@ -109,13 +109,17 @@ def test_a_router_sends_labels_to_their_terminals_and_refuses_those_without():
 def decided_with(found: dict[str, LookedUp] | None = None, profile: bytes | None = None) -> list[dict[str, Any]]:
     """Decide on some transactions at one terminal of which this is known."""
     columns = transactions_of(random_events(3, 6, cards=2, late_share=0))
-    processor = ScorerProcessor(released_model())
+    processor = ScorerProcessor(released_model(), SAFE)
     keys: list[bytes | None] = list(columns.card_id.tolist())
     records = records_of(TRANSACTIONS, keys, list(encode_transactions(columns)))
     prepared = processor.prepare(records, np.zeros(6, bool))
     wanted = prepared.lookups[TOPIC]
     if found is None:
-        found = {TOPIC: LookedUp([profile] * len(wanted), np.full(len(wanted), BEGIN_MS, np.int64))}
+        found = {
+            TOPIC: LookedUp(
+                [profile] * len(wanted), np.full(len(wanted), BEGIN_MS, np.int64), np.zeros(len(wanted), np.int64)
+            )
+        }
     outcome = processor.decide(prepared, [None] * len(prepared.cards), found, np.ones(6, bool), NOW_MS)
     decisions, events = (next(o for o in outcome.outputs if o.topic == t) for t in ("card-decisions", TOPIC))
     assert list(events.keys) == columns.terminal_id.tolist()
@@ -141,7 +145,9 @@ def test_a_decision_says_when_it_could_not_see_its_terminal(what: str):
     else:
         columns = transactions_of(random_events(3, 6, cards=2, late_share=0))
         distinct = len(set(columns.terminal_id.tolist()))
-        decisions = decided_with({TOPIC: LookedUp([None] * distinct, np.full(distinct, NEVER_MS, np.int64))})
+        decisions = decided_with(
+            {TOPIC: LookedUp([None] * distinct, np.full(distinct, NEVER_MS, np.int64), np.zeros(distinct, np.int64))}
+        )
 
     for decision in decisions:
         assert "TERMINAL_UNKNOWN" in decision["degraded"]

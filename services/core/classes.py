@@ -1,0 +1,51 @@
+"""Classify, before anything is scored: what kind of payment a transaction is.
+
+The class is read off the feature vector alone, so whoever has a decision's recorded vector has its class, and a vector at another
+amount or place has the class that such a transaction would have.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from services.core.columns import ENTRY_MODES, type_f64, type_i64
+from services.core.features import ABROAD, COUNT_WITH_CURRENT, ENTRY_MODE, FEATURES
+from services.core.profiles import DAY_MS
+
+
+class TransactionClass(IntEnum):
+    """What kind of payment; in the order of the Avro enum. The first that holds, from the last named upwards."""
+
+    CARD_PRESENT = 0
+    """None of what follows: chip, contactless or magnetic stripe, at home."""
+    ECOMMERCE = 1
+    """The card was not read: online, or keyed in."""
+    CROSS_BORDER = 2
+    """In another country than the customer's, and no travel notice covers it."""
+    CASH = 3
+    """At a cash machine."""
+    FIRST_USE = 4
+    """The card has no other transaction in the last 30 days."""
+
+
+def _column(aggregate: int, window_ms: int = 0) -> int:
+    return next(j for j, f in enumerate(FEATURES) if (f.aggregate, f.window_ms) == (aggregate, window_ms))
+
+
+_MODE: Final = _column(ENTRY_MODE)
+_ABROAD: Final = _column(ABROAD)
+_USES: Final = _column(COUNT_WITH_CURRENT, 30 * DAY_MS)
+_ONLINE, _KEYED, _AT_MACHINE = (float(ENTRY_MODES.index(mode)) for mode in ("ECOMMERCE", "MANUAL", "ATM"))
+
+
+def classify(vectors: type_f64) -> type_i64:
+    """Return the :class:`TransactionClass` of each row of (n, features), shape (n,); what is missing makes no class."""
+    mode = vectors[:, _MODE]
+    found = ((mode == _ONLINE) | (mode == _KEYED)).astype(np.int64)
+    found[vectors[:, _ABROAD] == 1.0] = TransactionClass.CROSS_BORDER
+    found[mode == _AT_MACHINE] = TransactionClass.CASH
+    found[vectors[:, _USES] == 1.0] = TransactionClass.FIRST_USE
+    return found

@@ -1,0 +1,118 @@
+"""One booster, and a table that gives boosters and thresholds to classes of transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.core.classes import TransactionClass, classify
+from services.core.columns import type_f64, type_i64
+from services.core.policy import Thresholds
+from services.inference.base import ModelError
+from services.inference.forest import Forest, ForestError, Shares
+from services.inference.lean_xgboost import xgboost
+
+
+class Booster:
+    """XGBoost's booster, with what quickens it for few rows."""
+
+    def __init__(self, raw: bytes) -> None:
+        """Read XGBoost's JSON. Raises ModelError."""
+        self._booster = xgboost.Booster()
+        try:
+            self._booster.load_model(bytearray(raw))
+        except xgboost.core.XGBoostError as error:
+            raise ModelError(f"XGBoost cannot read a booster: {error}") from None
+        # One thread: a worker is one process a core, and a small batch is not worth waking others.
+        self._booster.set_param({"nthread": 1})
+        try:
+            self._shares: Shares | None = Shares.of(Forest.of(raw))
+        except ForestError:
+            self._shares = None  # XGBoost itself explains, at its pace
+
+    def predict(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        if not len(vectors):
+            return np.empty(0)
+        return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
+
+    def predict_few(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        return self.predict(vectors) if self._shares is None else self._shares.forest.scores(vectors)
+
+    def explain(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`. Source: Lundberg et al., TreeSHAP, 2018, as XGBoost computes it."""
+        if not len(vectors):
+            return np.empty((0, vectors.shape[1]))
+        if self._shares is not None:
+            return self._shares.explain(vectors)
+        matrix = xgboost.DMatrix(vectors, nthread=1)
+        shares = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
+        return np.asarray(shares[:, :-1], np.float64)  # the last column is the bias
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a table of a release says of one class: which booster scores it, and what a score means there."""
+
+    booster: str
+    thresholds: Thresholds
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Route:
+        """Read an entry of a manifest. Raises TypeError, ValueError, KeyError."""
+        return cls(str(told["booster"]), Thresholds(**told["thresholds"]))
+
+
+class ClassTable:
+    """See :class:`services.inference.Predictor`: one :class:`Route` for every class."""
+
+    def __init__(self, routes: Mapping[TransactionClass, Route], boosters: Mapping[str, Booster]) -> None:
+        if routes.keys() != set(TransactionClass):
+            raise ModelError("the table of classes must have each class once")
+        self.boosters: Sequence[str] = sorted({route.booster for route in routes.values()})
+        if missing := set(self.boosters) - boosters.keys():
+            raise ModelError(f"the table of classes names a booster that is not there: {min(missing)}")
+        self._boosters = [boosters[name] for name in self.boosters]
+        in_order = [routes[one] for one in TransactionClass]
+        self._booster_of = np.array([self.boosters.index(route.booster) for route in in_order], np.int64)
+        limits = [(t.challenge, t.review, t.block) for t in (route.thresholds for route in in_order)]
+        self._limits = np.array(limits, np.float64)
+
+    def spoke(self, vectors: type_f64) -> type_i64:
+        """See :class:`services.inference.Predictor`."""
+        return self._booster_of[classify(vectors)]
+
+    def predict(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        return self._by_booster(vectors, Booster.predict, np.empty(len(vectors)))
+
+    def predict_few(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        return self._by_booster(vectors, Booster.predict_few, np.empty(len(vectors)))
+
+    def explain(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        return self._by_booster(vectors, Booster.explain, np.empty(vectors.shape))
+
+    def actions(self, vectors: type_f64, scores: type_f64) -> type_i64:
+        """See :class:`services.inference.Predictor`."""
+        return (scores[:, None] >= self._limits[classify(vectors)]).sum(axis=1).astype(np.int64)
+
+    def challenged_from(self, vectors: type_f64) -> type_f64:
+        """See :class:`services.inference.Predictor`."""
+        return self._limits[classify(vectors), 0]
+
+    def _by_booster(self, vectors: type_f64, work: Callable[[Booster, type_f64], type_f64], out: type_f64) -> type_f64:
+        """Fill ``out`` with what each row's booster says of it: at once where it is the same one for all."""
+        if len(self._boosters) == 1:
+            return work(self._boosters[0], vectors)
+        which = self.spoke(vectors)
+        for at, booster in enumerate(self._boosters):
+            rows = np.flatnonzero(which == at)
+            if len(rows):
+                out[rows] = work(booster, vectors[rows])
+        return out

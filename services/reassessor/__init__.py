@@ -1,0 +1,1 @@
+"""The reassessor: what would have been decided had everything been at hand."""

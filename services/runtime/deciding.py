@@ -1,0 +1,137 @@
+"""From a prepared batch to its outcome: read, decide, and what to do when something that is needed is not there.
+
+Without its own profiles a worker waits. Where it is set to go without them it decides as well as it can, commits, and leaves the grid behind:
+what was committed and not applied is folded when the grid is back, as after any take-over, since the committed offset is what counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from services.core.columns import type_bool
+from services.core.profiles import CorruptProfileError
+from services.runtime import catalogue as m
+from services.runtime.clock import Clock
+from services.runtime.halting import damaged
+from services.runtime.logs import fields
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.outages import RETRY_S, AbandonedError, Outages
+from services.runtime.ownership import Ownership
+from services.runtime.processor import LookedUp, NotYetError, P, Processor, R
+from services.runtime.reading import Reading
+
+T = TypeVar("T")
+log = logging.getLogger("proact.worker")
+
+WithoutProfiles = Callable[[P, Mapping[str, LookedUp], int], R]
+"""Decides on a batch, all of which is to be emitted, without its own profiles; arguments as for :meth:`Processor.decide`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Times the stages of a batch."""
+
+    clock: Clock
+    metrics: MetricsRegistry
+
+    def time(self, name: str, work: Callable[[], T]) -> T:
+        """Do some work, and count how long it took."""
+        begin_s = self.clock.monotonic_s()
+        result = work()
+        self.metrics.observe(m.STAGE_SECONDS, self.clock.monotonic_s() - begin_s, name)
+        return result
+
+
+class Deciding(Generic[P, R]):
+    """Decides for one worker, on its thread."""
+
+    def __init__(
+        self,
+        processor: Processor[P, R],
+        reading: Reading,
+        ownership: Ownership,
+        outages: Outages,
+        stages: Stages,
+    ) -> None:
+        self._processor, self._reading, self._ownership = processor, reading, ownership
+        self._outages, self._stages = outages, stages
+        self.without_profiles: WithoutProfiles[P, R] | None = None
+        """Set where decisions go on without the grid."""
+        self.behind = False
+        """Whether something was committed that the grid was not there to take: it is folded at the next take-over."""
+
+    def begin(self) -> None:
+        """Begin anew: the take-over folds whatever the grid does not hold."""
+        self.behind = False
+
+    def decide(self, prepared: P, emit: type_bool, now_ms: int, *, hasty: bool) -> R:
+        """Read and decide.
+
+        Args:
+            prepared: the batch.
+            emit: (n,) False for records that are only folded.
+            now_ms: the stamp of its outputs.
+            hasty: whether it may be decided without its own profiles.
+
+        Raises:
+            AbandonedError: the batch is given up.
+        """
+        told = False
+        while True:
+            try:
+                if hasty and self.without_profiles is not None and emit.all():
+                    return self._decide_hastily(self.without_profiles, prepared, emit, now_ms)
+                profiles, found = self._read(lambda: self._reading.read(prepared, wanted=bool(emit.any())))
+                return self._decide(prepared, profiles, found, emit, now_ms)
+            except NotYetError as error:
+                if not told:
+                    log.info("a batch waits", extra=fields(error=str(error)))
+                    told = True
+                self._outages.stay(RETRY_S)
+
+    def leave_behind(self, error: Exception | None = None) -> None:
+        """Note that the grid does not hold what is committed."""
+        if not self.behind:
+            why = {} if error is None else {"error": str(error)}
+            log.warning("goes on without the grid: decisions are made without the cards' profiles", extra=fields(**why))
+        self.behind = True
+
+    def _decide_hastily(self, without: WithoutProfiles[P, R], prepared: P, emit: type_bool, now_ms: int) -> R:
+        if self.behind:
+            if self._reading.answers():
+                raise AbandonedError("the grid is back: what was decided without it is folded now")
+            profiles, found = None, None
+        else:
+            profiles, found = self._read(lambda: self._reading.read_hastily(prepared))
+        if profiles is not None:
+            return self._decide(prepared, profiles, found, emit, now_ms)
+        self.leave_behind()
+        return self._stages.time("decide", lambda: without(prepared, found or {}, now_ms))
+
+    def _read(
+        self, read: Callable[[], tuple[T, Mapping[str, LookedUp] | None]]
+    ) -> tuple[T, Mapping[str, LookedUp] | None]:
+        profiles, found = self._stages.time("read", read)
+        if found is None:
+            self._stages.metrics.add(m.LOOKUPS_MISSED)
+        return profiles, found
+
+    def _decide(
+        self,
+        prepared: P,
+        profiles: Sequence[bytes | None],
+        found: Mapping[str, LookedUp] | None,
+        emit: Any,
+        now_ms: int,
+    ) -> R:
+        try:
+            return self._stages.time(
+                "decide", lambda: self._processor.decide(prepared, profiles, found or {}, emit, now_ms)
+            )
+        except CorruptProfileError as error:
+            for partition in {prepared.partitions[row] for row in error.rows}:
+                self._ownership.halt(partition, damaged(self._processor.topic, error))
+            raise AbandonedError(str(error)) from error

@@ -1,0 +1,107 @@
+"""One batch of transactions decided on: what is known of others is seen, everybody is heard, what is not approved is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from services.codec.reference import ACCOUNTS, CUSTOMERS
+from services.codec.terminal_events import TOPIC as TERMINALS
+from services.core.card_features import Folded
+from services.core.columns import Text, TransactionColumns, type_bool, type_i64
+from services.core.features import CARD_COLUMNS
+from services.core.policy import Action
+from services.core.windows import DEGRADATIONS, MODEL_MISSED, PROFILE_MISSED, REFERENCE_MISSED, REPEAT
+from services.runtime.processor import LookedUp
+from services.scorer.explaining import Explainer
+from services.scorer.judging import Judges, judge
+from services.scorer.outputs import Decided
+from services.scorer.reference import group_keys, see_standing
+from services.scorer.terminals import see_terminals
+
+OTHERS: Final = (TERMINALS, ACCOUNTS, CUSTOMERS)
+"""The topics whose profiles a decision looks at beside the card's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What transactions are to be looked up of others."""
+
+    keys: Mapping[str, Text]
+    """By topic, the distinct keys."""
+    slots: Mapping[str, type_i64]
+    """By topic (n,) the key that each transaction has."""
+
+    @classmethod
+    def of(cls, columns: TransactionColumns) -> Wanted:
+        """Return the terminals, accounts and customers of a batch."""
+        named = {TERMINALS: columns.terminal_id, ACCOUNTS: columns.account_id, CUSTOMERS: columns.customer_id}
+        grouped = {topic: group_keys(keys) for topic, keys in named.items()}
+        return cls({t: keys for t, (keys, _) in grouped.items()}, {t: slots for t, (_, slots) in grouped.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transactions to decide on, and what was seen of their cards."""
+
+    columns: TransactionColumns
+    rows: type_i64
+    """(n,) the record that each came from."""
+    folded: Folded
+    slots: Mapping[str, type_i64]
+    profiles_seen: bool
+    """Whether the cards' own profiles were read."""
+
+    def take(self, rows: type_bool) -> Batch:
+        """Return some of them; their vectors and flags are copies."""
+        return replace(
+            self,
+            columns=self.columns if rows.all() else self.columns.take(rows),
+            rows=self.rows[rows],
+            folded=Folded(self.folded.vectors[rows], self.folded.flags[rows]),
+            slots={topic: slots[rows] for topic, slots in self.slots.items()},
+        )
+
+
+def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:
+    """Decide on a batch; its vectors and flags are changed in place.
+
+    Args:
+        judges: who may have a say.
+        batch: the transactions.
+        found: what was found of others, by topic; a topic is missing where it did not come in time.
+    """
+    columns, vectors, flags = batch.columns, batch.folded.vectors, batch.folded.flags
+    behind = see_terminals(columns, batch.slots[TERMINALS], found.get(TERMINALS), batch.folded)
+    if not batch.profiles_seen:
+        # A card of which nothing could be read is not a new one.
+        vectors[:, CARD_COLUMNS] = np.nan
+        flags |= PROFILE_MISSED
+    standing = see_standing(columns, batch.slots, found, vectors)
+    if standing is None:
+        flags |= REFERENCE_MISSED
+    rung = judges.rung(profiles=batch.profiles_seen, others=all(topic in found for topic in OTHERS))
+    if judges.model is None or judges.model.champion is None:
+        flags |= MODEL_MISSED
+    verdict = judge(judges, rung, columns, vectors, standing)
+    flagged = np.flatnonzero(verdict.actions != Action.APPROVE)
+    explainer = Explainer(judges, rung, standing)
+    return Decided(
+        columns=columns,
+        rows=batch.rows,
+        vectors=vectors,
+        verdict=verdict,
+        explanations=explainer.explain(columns, vectors, verdict.refusals, flagged),
+        degraded=_degraded(flags),
+        behind_ms=behind,
+        repeat=(flags & REPEAT) != 0,
+    )
+
+
+def _degraded(flags: type_i64) -> type_i64:
+    """Return, a row, one bit for each of ``DEGRADATIONS``."""
+    seen = [(flags & flag) != 0 for flag in DEGRADATIONS.values()]
+    return sum((bits.astype(np.int64) << at for at, bits in enumerate(seen)), np.zeros(len(flags), np.int64))
