@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.chaos.capacity import measure_capacity
 from services.chaos.errors import ChaosError
 from services.chaos.faults import FAULTS
 from services.chaos.halting import HALTING, run_halting
@@ -20,6 +21,7 @@ from services.checker.evidence import gather
 from services.checker.scoring import released_folders
 from services.checker.verdict import Checker
 from services.runtime.config import Settings
+from services.simulator.reference import simulate_reference
 from services.stack.processes import StackError
 
 LOAD_SHARE: Final = 0.4
@@ -134,7 +136,7 @@ class Attack:
     def _measure(self, system: ChaosSystem, seed: int) -> float:
         """Return the capacity of this machine: measured once, on the first system."""
         steps = count(seed)
-        return system.measure_capacity(lambda rate: load_of(int(CAPACITY_STEP_S * rate), CARDS, next(steps)))
+        return measure_capacity(system, lambda rate: load_of(int(CAPACITY_STEP_S * rate), CARDS, next(steps)))
 
     def _round(self, folder: Path, names: Sequence[str]) -> None:
         """Make some faults under load, one after the other, and judge."""
@@ -144,7 +146,9 @@ class Attack:
             system.capacity = self.capacity_per_s = self.capacity_per_s or self._measure(system, seed)
             rate = LOAD_SHARE * system.capacity
             self.progress(f"  capacity {system.capacity:,.0f} a second, load {rate:,.0f} a second")
-            system.load.start(endless_load(load_of(int(BLOCK_S * rate), CARDS, seed + 1), self.rng), rate)
+            load = load_of(int(BLOCK_S * rate), CARDS, seed + 1)
+            system.announce(simulate_reference(load.columns, load.scenario == 0, seed))
+            system.load.start(endless_load(load, self.rng), rate)
             time.sleep(2)
             for name in names:
                 _make(system, name, self.report, self.progress)

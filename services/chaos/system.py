@@ -21,11 +21,15 @@ import numpy as np
 from services.chaos.errors import PATIENCE_S, ChaosError
 from services.chaos.load import Load
 from services.chaos.watchers import LiveReader, Sampler
-from services.replay.producer import Pace, TransactionProducer
+from services.core.policy import Action
+from services.core.rules.rule_set import Mode, Rule, RuleSet
+from services.replay.producer import TransactionProducer
+from services.replay.reference import send_reference
+from services.rulebook.book import Rulebook
 from services.runtime.children import ServiceChild
 from services.runtime.clock import SystemClock
 from services.runtime.config import Settings
-from services.simulator.traffic import Traffic
+from services.simulator.reference import SimulatedReference
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from services.streams.admin import KafkaAdmin
@@ -34,14 +38,18 @@ from services.streams.sink import KafkaSink
 TOPIC: Final = "card-transactions"
 RESTART_AFTER_S: Final = 0.5
 WORKERS: Final = 3
-CAPACITY_FIRST_PER_S: Final = 3_000.0
-CAPACITY_STEP: Final = 1.25
-CAPACITY_WARM_UP: Final = 2
-CAPACITY_TRIES: Final = 3
-CAPACITY_LEAST_PER_S: Final = 100.0
-CAPACITY_LAG_S: Final = 0.3
-"""Whoever is further behind an even load does not keep up with it."""
-HELPERS: Final = ("profiler", "router")
+HELPERS: Final = ("profiler", "router", "reference", "reassessor")
+RULES: Final = (
+    Rule(
+        "large-at-night",
+        "transaction.amount > 400 && transaction.is_night == 1",
+        Action.REVIEW,
+        reason="large, at night",
+    ),
+    Rule("small", "transaction.amount < 2 && score < 0.01", Action.APPROVE, priority=5),
+    Rule("in-the-shadow", "card.count_1h > 3", Action.BLOCK, mode=Mode.SHADOW),
+)
+"""What is live in every worker under attack."""
 
 
 class ProxyProcess:
@@ -122,7 +130,7 @@ class ChaosSystem:
         self.victims: list[Victim] = []
         """The scorers."""
         self.helpers: list[Victim] = []
-        """The profiler and the router."""
+        """The other services."""
         self._watch: threading.Thread | None = None
         self._ended = threading.Event()
         self.settings = settings.with_values(
@@ -154,6 +162,8 @@ class ChaosSystem:
         self.load = Load(sink, TransactionProducer(sink, SystemClock()))
         if self.owned_within(PATIENCE_S) is None:
             raise ChaosError(f"the workers do not become ready: see {self.folder}")
+        book = Rulebook(self.stack.kafka_address, SystemClock())
+        book.put_live(book.save(RuleSet(RULES), "chaos"), "chaos")
         self.live = LiveReader(self.stack.kafka_address)
         self.sampler = Sampler(self.stack.kafka_address, self.stack.redis_url, self._settings.group_id)
 
@@ -205,52 +215,29 @@ class ChaosSystem:
         """Wait until all is committed but for what an even load has just brought; return the seconds, None when it is not."""
         begin_s = time.monotonic()
         while time.monotonic() - begin_s < timeout_s:
-            if all(lag is not None and lag <= left for lag in self._lags()):
+            if all(lag is not None and lag <= left for lag in self.lags()):
                 return time.monotonic() - begin_s
             time.sleep(0.1)
         return None
 
-    def _lags(self) -> list[int | None]:
+    def lags(self) -> list[int | None]:
         """Return how many records wait for each service; None where Kafka does not tell."""
         own = self._settings
         groups = (
             (TOPIC, own.group_id),
             ("fraud-labels", own.router_group_id),
             ("terminal-events", own.profiler_group_id),
+            ("card-reassessment-requests", own.reassessor_group_id),
+            *((topic, own.reference_group(topic)) for topic in ("accounts", "customers")),
         )
         return [self.admin.group_lag(topic, group) for topic, group in groups]
 
-    def measure_capacity(self, load: Callable[[float], Traffic]) -> float:
-        """Return the highest of some even rates at which all services keep up, with all who watch and break beside them.
-
-        A backlog is worked off faster, in larger batches; but what is decided while it comes is what a load is a share of.
-        The first steps are not judged: what is cold is slow, and would be taken for what the machine can do.
-
-        Args:
-            load: returns transactions for one step at a rate.
-        """
-        rate = CAPACITY_FIRST_PER_S
-        for _ in range(CAPACITY_WARM_UP):
-            self._keeps_up(load(rate), rate)
-        higher = self._keeps_up_of(load, rate)
-        while rate > CAPACITY_LEAST_PER_S:
-            following = rate * CAPACITY_STEP if higher else rate / CAPACITY_STEP
-            if self._keeps_up_of(load, following) != higher:
-                return min(rate, following)
-            rate = following
-        raise ChaosError(f"the workers do not keep up with {rate:.0f} transactions a second")
-
-    def _keeps_up(self, step: Traffic, rate: float) -> bool:
-        """Send transactions at an even rate, and return whether nobody is behind at their end. Raises ChaosError."""
-        self.load.producer.send(step, Pace.at_rate(len(step), rate), flush_s=120)
-        lags = self._lags()
-        if self.drained_within(60) is None:
-            raise ChaosError("the capacity could not be measured")
-        return all(lag is not None and lag <= CAPACITY_LAG_S * rate for lag in lags)
-
-    def _keeps_up_of(self, load: Callable[[float], Traffic], rate: float) -> bool:
-        """Return whether all keep up in any of some tries: another user of the machine spoils one."""
-        return any(self._keeps_up(load(rate), rate) for _ in range(CAPACITY_TRIES))
+    def announce(self, people: SimulatedReference) -> None:
+        """Send what the bank knows of some people."""
+        sink = KafkaSink(self.stack.kafka_address)
+        send_reference(sink, people, SystemClock().now_ms())
+        sink.flush(60)
+        sink.close()
 
     def any_victim(self) -> Victim:
         """Return one of the workers."""

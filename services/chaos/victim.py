@@ -23,6 +23,7 @@ from services.profiler import wiring as profiler_wiring
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor import wiring as reassessor_wiring
 from services.reassessor.processor import ReassessorProcessor
+from services.reference import wiring as reference_wiring
 from services.router import wiring as router_wiring
 from services.router.processor import RouterProcessor
 from services.runtime.clock import SystemClock
@@ -31,9 +32,10 @@ from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import Processor
 from services.runtime.service import run_service
+from services.runtime.team import Runnable
 from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.runtime.wiring import Membership, build_ports, build_worker
-from services.runtime.worker import Ports, Worker
+from services.runtime.worker import Ports
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
 from services.scorer.warm_up import warm_up
 from services.scorer.wiring import keepers, ladder_of, membership
@@ -128,8 +130,10 @@ def _hurt_ports(ports: Ports, points: Points) -> None:
 
 def build_victim(
     settings: Settings, health: Health, metrics: MetricsRegistry, environment: Mapping[str, str]
-) -> Worker[Any, Any]:
-    """Build a service's worker and put points around everything that it does."""
+) -> Runnable:
+    """Build a service's worker and put points around everything that it does; a reference service's two workers have none."""
+    if environment.get("PROACT_CHAOS_SERVICE") == "reference":
+        return reference_wiring.build(settings, health, metrics)
     points = Points(environment["PROACT_CHAOS_FOLDER"])
     if "PROACT_CHAOS_QUEUE" in environment:
         ATOMIC["queue.buffering.max.messages"] = int(environment["PROACT_CHAOS_QUEUE"])

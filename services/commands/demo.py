@@ -184,7 +184,7 @@ class _RuleChange(_Sender):
         waited = book.wait(version, ANSWER_TIMEOUT_S)
         self._took_s = time.monotonic() - begin_s
         progress(
-            f"a rule set went live in {len(waited.running)} scorer within {self._took_s:.2f} s: {RULES['rules'][0]['when']}"
+            f"a rule set went live in {len(waited.running)} workers within {self._took_s:.2f} s: {RULES['rules'][0]['when']}"
         )
 
     def result(self) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def _window_name(window_ms: int) -> str:
 
 
 _TX: Final = "transaction"
-_KNOWN: Final = "of all cards, in a window that ended 7 days before"
+_KNOWN: Final = (
+    "of all cards, in a window that ended 7 days before; of a terminal with more than 448 events, to six hours"
+)
 FEATURES: Final[tuple[Feature, ...]] = (
     Feature(AMOUNT, 0, _TX, "major units", "the billing amount"),
     Feature(WEEKEND, 0, _TX, "0 or 1", "Saturday or Sunday, UTC"),

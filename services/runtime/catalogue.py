@@ -103,7 +103,9 @@ DEAD_LETTERS = Metric("proact_dead_letters_total", COUNTER, "records", "refused,
 ALERTS = Metric("proact_alerts_total", COUNTER, "alerts", "sent")
 REPEATS = Metric("proact_repeats_total", COUNTER, "records", "that the profile of their card or terminal held already")
 DEGRADED = Metric("proact_degraded_total", COUNTER, "decisions", "that could not see everything, by what", (WHAT,))
-LOOKUPS_MISSED = Metric("proact_lookups_missed_total", COUNTER, "batches", "decided without what other services know")
+LOOKUPS_MISSED = Metric(
+    "proact_lookups_missed_total", COUNTER, "batches", "for which what other services know did not come in time"
+)
 BUCKETED = Metric(
     "proact_bucketed_events_total", COUNTER, "records", "folded into profiles that hold sums of their oldest ones"
 )
@@ -159,7 +161,7 @@ SCORER_METRICS: Final = (
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 REASSESSOR_METRICS: Final = (
-    *WORKER_METRICS, REASSESSED, MODEL_INFO, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
+    *WORKER_METRICS, REASSESSED, LOOKUPS_MISSED, MODEL_INFO, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")

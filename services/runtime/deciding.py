@@ -22,6 +22,7 @@ from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import LookedUp, NotYetError, P, Processor, R
 from services.runtime.reading import Reading
+from services.runtime.upkeep import Upkeep
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
@@ -45,6 +46,19 @@ class Stages:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a worker does while a batch waits for others."""
+
+    outages: Outages
+    upkeep: Upkeep
+
+    def stay(self) -> None:
+        """Stay in the group for a moment, and keep up with what is announced: it may be what is waited for. Raises AbandonedError."""
+        self.outages.stay(RETRY_S)
+        self.upkeep.turn()
+
+
 class Deciding(Generic[P, R]):
     """Decides for one worker, on its thread."""
 
@@ -53,11 +67,11 @@ class Deciding(Generic[P, R]):
         processor: Processor[P, R],
         reading: Reading,
         ownership: Ownership,
-        outages: Outages,
+        patience: Patience,
         stages: Stages,
     ) -> None:
         self._processor, self._reading, self._ownership = processor, reading, ownership
-        self._outages, self._stages = outages, stages
+        self._patience, self._stages = patience, stages
         self.without_profiles: WithoutProfiles[P, R] | None = None
         """Set where decisions go on without the grid."""
         self.behind = False
@@ -90,7 +104,7 @@ class Deciding(Generic[P, R]):
                 if not told:
                     log.info("a batch waits", extra=fields(error=str(error)))
                     told = True
-                self._outages.stay(RETRY_S)
+                self._patience.stay()
 
     def leave_behind(self, error: Exception | None = None) -> None:
         """Note that the grid does not hold what is committed."""

@@ -32,7 +32,7 @@ from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
-from services.runtime.deciding import Deciding, Stages, WithoutProfiles
+from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
 from services.runtime.halting import Cause
 from services.runtime.health import Health
@@ -96,7 +96,8 @@ class Worker(Generic[P, R]):
         self._caches = Caches(NearCache(limits.near_cache_bytes), Copies(limits.copies_bytes))
         self._reading = Reading(processor.topic, ports.grid, self._ownership, self._outages, self._caches)
         self._stages = Stages(ports.clock, metrics)
-        self._deciding = Deciding(processor, self._reading, self._ownership, self._outages, self._stages)
+        patience = Patience(self._outages, ports.upkeep)
+        self._deciding = Deciding(processor, self._reading, self._ownership, patience, self._stages)
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,14 @@ import numpy as np
 import pytest
 
 from services.checker.findings import Verdict
+from services.codec.reassessments import REQUESTS
 from services.codec.transactions import TOPIC
+from services.core.classes import TransactionClass
+from services.core.policy import Thresholds
 from services.core.profiles import ENTRY
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
+from services.inference.trees import ClassTable
 from services.runtime.ownership import Owned
 from services.runtime.worker import Worker
 from services.scorer.processor import ScorerProcessor
@@ -249,6 +254,37 @@ class MissingIsCurrent(MemoryGrid):  # 18
     committed: Callable[[int], int | None] = staticmethod(lambda _: None)
 
 
+class NobodyAnswers(ScorerProcessor):
+    """Right: nothing comes of others in time, so all is decided on a lower rung, which is said, and asked about."""
+
+    def decide(self, prepared, profiles, found, emit, now_ms):  # noqa: ARG002 - it is never heard
+        return super().decide(prepared, profiles, {}, emit, now_ms)
+
+
+class NobodyIsAsked(NobodyAnswers):  # 19
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        return replace(outcome, outputs=[o for o in outcome.outputs if o.topic != REQUESTS])
+
+
+class ChampionBelow(NobodyAnswers):  # 20
+    def __init__(self, model, safe):
+        other = copy(model)
+        other.small = model.champion
+        super().__init__(other, safe)
+
+
+class OneForAll(ScorerProcessor):  # 21
+    def __init__(self, model, safe):
+        other, route = (
+            copy(model),
+            replace(model.manifest.routes[TransactionClass.CASH], thresholds=Thresholds(1e-4, 2e-4, 3e-4)),
+        )
+        boosters = dict(zip(model.champion.boosters, model.champion._boosters, strict=True))
+        other.champion = ClassTable(dict.fromkeys(TransactionClass, route), boosters)
+        super().__init__(other, safe)
+
+
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
     return lambda: kind(released_model(), SAFE)
 
@@ -279,6 +315,9 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
         lambda s: scorer_world(s, source_type=Unfiltered, worker_type=TakesAnything), schedules(FREEZE, CRASH_BEFORE),
     ),
     "18 missing is current": (with_missing_meta, schedules(EMPTY_GRID)),
+    "19 nobody is asked": (lambda s: scorer_world(s, processor=processor_of(NobodyIsAsked)), schedules()),
+    "20 the champion below": (lambda s: scorer_world(s, processor=processor_of(ChampionBelow)), schedules()),
+    "21 one for all": (lambda s: scorer_world(s, processor=processor_of(OneForAll)), schedules()),
 }  # fmt: skip
 
 
@@ -291,6 +330,10 @@ def test_every_mutant_is_caught(name: str):
     make, tried = MUTANTS[name]
 
     assert caught(make, tried) is not None
+
+
+def test_decisions_on_a_lower_rung_are_right_if_they_say_so():
+    assert caught(lambda s: scorer_world(s, processor=processor_of(NobodyAnswers)), schedules()) is None
 
 
 def test_mutant_11_a_reset_to_the_latest_offset_is_caught():

@@ -1,0 +1,99 @@
+"""The ladder on a real Kafka and a real Redis: decisions go on without Redis, and without the model, and are assessed again afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from services.codec.reassessments import REQUESTS
+from services.codec.records import decode_record
+from services.inference.released import newest_model
+from services.replay.reference import send_reference
+from services.simulator.reference import simulate_reference
+from services.streams.sink import KafkaSink
+from tests.integration.system import (
+    START_MS,
+    judged,
+    produce,
+    read_all,
+    services,
+    traffic_of,
+    wait_drained,
+    wait_until,
+)
+
+PARTITIONS = 3
+SERVICES = ("scorer", "profiler", "reference", "reassessor")
+
+
+def records(stack, topic: str) -> list[dict]:
+    return [decode_record(value or b"")[1] for _, _, _, value in read_all(stack, topic)]
+
+
+def at_rest(stack) -> None:
+    wait_drained(stack)
+    wait_drained(stack, group="proact-profiler", topic="terminal-events")
+    wait_drained(stack, group="proact-reassessor", topic=REQUESTS)
+
+
+def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when_it_is_back(own_stack, tmp_path):
+    stack, traffic = own_stack(PARTITIONS), traffic_of(6_000, seed=4)
+    first, second, third = (traffic.take(np.arange(at, at + 2_000)) for at in (0, 2_000, 4_000))
+    with services(stack, tmp_path, SERVICES, without_profiles="ladder", grid_timeout_ms=500) as children:
+        for child in children:
+            child.wait_ready(90)
+        sink = KafkaSink(stack.kafka_address)
+        send_reference(sink, simulate_reference(traffic.columns, traffic.scenario == 0, 4), START_MS)
+        assert sink.flush(10)
+        sink.close()
+        for topic in ("accounts", "customers"):
+            wait_drained(stack, group=f"proact-reference-{topic}", topic=topic)
+        produce(stack, first)
+        at_rest(stack)
+        stack.redis.down()
+        produce(stack, second)
+        wait_drained(stack, timeout_s=30)  # it is decided on, and Redis is away
+        assert records(stack, "card-reassessments") == []
+        stack.redis.up(lambda _: None)
+        produce(stack, third)
+        at_rest(stack)
+        wait_until(lambda: (children[0].health() or {}).get("status") == 200, 30, "the scorer is ready again")
+
+    decisions, again = records(stack, "card-decisions"), records(stack, "card-reassessments")
+    rungs = Counter(decision["rung"] for decision in decisions)
+    assert len(decisions) == 6_000
+    assert rungs["SAFE_DEFAULT"] >= 1_900
+    assert rungs["CHAMPION"] >= 3_900
+    assert len(again) == 6_000 - rungs["CHAMPION"]
+    assert all(one["rung"] == "CHAMPION" and "PROFILE_MISSED" not in one["degraded"] for one in again)
+    verdict = judged(stack)
+    assert verdict["anomalies"] == {}
+    assert verdict["reassessed"] == verdict["below_champion"] == len(again)
+
+
+def test_a_release_that_cannot_be_used_leaves_the_small_booster_until_it_is_mended(own_stack, tmp_path):
+    stack, traffic = own_stack(PARTITIONS), traffic_of(2_000, seed=6)
+    release = tmp_path / "release"
+    release.mkdir()
+    for path in newest_model().iterdir():
+        (release / path.name).write_bytes(path.read_bytes())
+    whole = (release / "champion.json").read_bytes()
+    (release / "champion.json").write_bytes(whole[:-1])
+    changes = {"model_path": str(release), "lookup_timeout_ms": 5_000}
+    with services(stack, tmp_path, ("scorer", "profiler", "reassessor"), **changes) as [scorer, _, reassessor]:
+        wait_until(lambda: (scorer.health() or {}).get("partitions") == [0, 1, 2], 120, "the scorer owns everything")
+        assert (scorer.health() or {})["status"] == 503
+        produce(stack, traffic.take(np.arange(1_000)))
+        wait_drained(stack)
+        (release / "champion.json").write_bytes(whole)
+        scorer.wait_ready(30)
+        reassessor.wait_ready(30)
+        produce(stack, traffic.take(np.arange(1_000, 2_000)))
+        at_rest(stack)
+
+    decisions = records(stack, "card-decisions")
+    assert Counter(d["rung"] for d in decisions) == {"SMALL_MODEL": 1_000, "CHAMPION": 1_000}
+    assert all(("MODEL_MISSED" in d["degraded"]) == (d["rung"] == "SMALL_MODEL") for d in decisions)
+    assert Counter(d["decided_rung"] for d in records(stack, "card-reassessments")) == {"SMALL_MODEL": 1_000}
+    assert judged(stack)["anomalies"] == {}
