@@ -107,7 +107,10 @@ class Explainer:
         approved = scores < self._predictor.challenged_from(vectors) * (1.0 - FEW_PRECISION)
         if self._anomaly is None:
             return scores, silent, approved
-        anomaly_scores = self._anomaly.score(vectors)
+        # How strange it is matters where the score would let it pass, or where a rule asks.
+        rules, anomaly_scores = self._judges.rules, silent
+        asked = np.flatnonzero(approved) if rules is None or not rules.asks("anomaly_score") else slice(None)
+        anomaly_scores[asked] = self._anomaly.score(vectors[asked])
         return scores, anomaly_scores, approved & (anomaly_scores < self._anomaly.review)
 
 

@@ -81,6 +81,10 @@ class RuleEngine:
         self._percentages = np.array([rule.percentage for rule in rule_set.rules], np.int64)
         self._salts = hash_text(Text.of([rule.rule_id.encode() for rule in rule_set.rules]))
 
+    def asks(self, variable: str) -> bool:
+        """Whether a condition names a variable that is a number."""
+        return any(one is VARIABLES[variable] for one in self._program.inputs)
+
     def hits(self, facts: Facts) -> Hits:
         """Return what the rules say of a batch."""
         n, program = len(facts), self._program
