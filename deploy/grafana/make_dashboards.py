@@ -120,7 +120,7 @@ BUSINESS: Final = (
         lines(
             "Decisions below the champion, and scorers without it", "ops",
             ('sum by (rung) (rate(proact_rungs_total{rung!="CHAMPION"}[1m]))', "{{rung}}"),
-            ("count(proact_model_complete == 0)", "workers that cannot use the model"),
+            ("count(proact_model_complete == 0) or vector(0)", "workers that cannot use the model"),
         ),
         lines(
             "Assessed again: what was decided and would have been", "ops",
