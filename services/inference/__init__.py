@@ -1,6 +1,5 @@
 """Models: load, verify, predict, explain. The only place that imports xgboost at run time."""
 
-from services.inference.base import FEW_PRECISION as FEW_PRECISION
 from services.inference.base import Anomaly as Anomaly
 from services.inference.base import Model as Model
 from services.inference.base import ModelError as ModelError

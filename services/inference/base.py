@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from services.core.columns import type_f64, type_i64
-
-FEW_PRECISION: Final = 1e-6
-"""By what share of itself a score of :meth:`Predictor.predict_few` may differ from that of :meth:`Predictor.predict`."""
 
 
 class ModelError(Exception):
@@ -46,10 +43,6 @@ class Predictor(Protocol):
 
     def predict(self, vectors: type_f64) -> type_f64:
         """Return the score of each row of (n, features): a probability, shape (n,)."""
-        ...
-
-    def predict_few(self, vectors: type_f64) -> type_f64:
-        """Return the score of each row, right to ``FEW_PRECISION``, shape (n,): quicker for a few rows, for asking what would be."""
         ...
 
     def explain(self, vectors: type_f64) -> type_f64:

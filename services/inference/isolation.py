@@ -8,14 +8,14 @@ Source: Liu, Ting, Zhou, *Isolation Forest*, ICDM 2008: the fewer cuts at random
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from services.core.columns import type_f64
 from services.inference.base import ModelError
+from services.inference.walk import Walk
 
 NODES_MAX: Final = 1_000_000
 _ARRAYS: Final = {"left": np.int32, "right": np.int32, "feature": np.int32, "cut": np.float32, "depth": np.float64}
@@ -41,6 +41,7 @@ class IsolationForest:
     """(features,) what a missing value is taken for: to have no history is not strange."""
     review: float
     """The score from which people look at a transaction."""
+    walk: Walk = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         nodes = np.arange(len(self.left))
@@ -62,13 +63,15 @@ class IsolationForest:
         )
         if not sound:
             raise ModelError("the anomaly model is not a forest")
+        trees = self.left, self.right, self.feature, self.cut, np.zeros(len(self.left), bool)
+        object.__setattr__(self, "walk", Walk.of(self.root, trees, self.depth, len(self.typical), up_to=True))
 
     def score(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.base.Anomaly`."""
-        out = np.empty(len(vectors))
-        _score(self.root, (self.left, self.right, self.feature, self.cut, self.depth), self.typical, vectors, out)
+        depths = np.zeros(len(vectors))
+        self.walk.add(np.where(np.isnan(vectors), self.typical, vectors), depths)
         # Rounded, since processors do not agree on the last bit of a power.
-        return np.round(2.0 ** (-out / (len(self.root) * self.usual_depth)), 9)
+        return np.round(2.0 ** (-depths / (len(self.root) * self.usual_depth)), 9)
 
     def as_json(self) -> dict[str, Any]:
         """Return what :meth:`of` reads."""
@@ -93,19 +96,3 @@ class IsolationForest:
         if len(found.typical) != features:
             raise ModelError(f"the anomaly model knows {len(found.typical)} features, not {features}")
         return found
-
-
-@njit(cache=True)
-def _score(root: np.ndarray, trees: Any, typical: type_f64, vectors: type_f64, out: type_f64) -> None:
-    left, right, feature, cut, depth = trees
-    for i in range(len(vectors)):
-        total = 0.0
-        for tree in range(len(root)):
-            node = root[tree]
-            while left[node] >= 0:
-                value = vectors[i, feature[node]]
-                if np.isnan(value):
-                    value = typical[feature[node]]
-                node = left[node] if np.float32(value) <= cut[node] else right[node]
-            total += depth[node]
-        out[i] = total

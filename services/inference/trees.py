@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from services.core.classes import TransactionClass, classify
 from services.core.columns import type_f64, type_i64
 from services.core.policy import Thresholds
 from services.inference.base import ModelError
-from services.inference.forest import Forest, ForestError, Shares
+from services.inference.forest import Forest, ForestError, Scores, Shares
 from services.inference.lean_xgboost import xgboost
+
+PROBE_ROWS: Final = 512
+"""What the kernel must score exactly as XGBoost does before it is used."""
 
 
 class Booster:
-    """XGBoost's booster, with what quickens it for few rows."""
+    """XGBoost's booster, with kernels that score and explain as it does, and sooner."""
 
     def __init__(self, raw: bytes) -> None:
         """Read XGBoost's JSON. Raises ModelError."""
@@ -28,20 +31,25 @@ class Booster:
             raise ModelError(f"XGBoost cannot read a booster: {error}") from None
         # One thread: a worker is one process a core, and a small batch is not worth waking others.
         self._booster.set_param({"nthread": 1})
+        self._scores: Scores | None = None
+        self._shares: Shares | None = None
         try:
-            self._shares: Shares | None = Shares.of(Forest.of(raw))
+            forest = Forest.of(raw)
+            self._shares = Shares.of(forest)
+            scores, probe = Scores(forest), _probe(forest)
+            # Where the machine's exponential function is another one, XGBoost itself scores, at its pace.
+            self._scores = scores if (scores.predict(probe) == self._by_xgboost(probe)).all() else None
         except ForestError:
-            self._shares = None  # XGBoost itself explains, at its pace
+            pass  # XGBoost itself explains, or scores
+
+    def _by_xgboost(self, vectors: type_f64) -> type_f64:
+        return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
 
     def predict(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`."""
         if not len(vectors):
             return np.empty(0)
-        return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
-
-    def predict_few(self, vectors: type_f64) -> type_f64:
-        """See :class:`services.inference.Predictor`."""
-        return self.predict(vectors) if self._shares is None else self._shares.forest.scores(vectors)
+        return self._by_xgboost(vectors) if self._scores is None else self._scores.predict(vectors)
 
     def explain(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`. Source: Lundberg et al., TreeSHAP, 2018, as XGBoost computes it."""
@@ -52,6 +60,18 @@ class Booster:
         matrix = xgboost.DMatrix(vectors, nthread=1)
         shares = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
         return np.asarray(shares[:, :-1], np.float64)  # the last column is the bias
+
+
+def _probe(forest: Forest) -> type_f64:
+    """Return rows of numbers on the very cuts of the trees, just beside them, and missing: where a wrong comparison would show."""
+    rng, inner = np.random.default_rng(1), np.flatnonzero(forest.left >= 0)
+    rows = np.full((PROBE_ROWS, forest.features), np.nan)
+    for j in range(forest.features if len(inner) else 0):
+        cuts = forest.threshold[inner][forest.feature[inner] == j]
+        if len(cuts):
+            rows[:, j] = rng.choice(cuts, PROBE_ROWS)
+    rows = np.where(rng.random(rows.shape) < 0.3, np.nextafter(rows.astype(np.float32), np.float32(-np.inf)), rows)
+    return np.where(rng.random(rows.shape) < 0.1, np.nan, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +109,6 @@ class ClassTable:
     def predict(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`."""
         return self._by_booster(vectors, Booster.predict, np.empty(len(vectors)))
-
-    def predict_few(self, vectors: type_f64) -> type_f64:
-        """See :class:`services.inference.Predictor`."""
-        return self._by_booster(vectors, Booster.predict_few, np.empty(len(vectors)))
 
     def explain(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`."""

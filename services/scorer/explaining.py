@@ -17,7 +17,6 @@ from services.core.refusals import ToldRefusal, describe_refusals
 from services.core.rules.vocabulary import Facts
 from services.core.standing import Standing
 from services.core.what_if import Counterfactual, Passes, counterfactuals
-from services.inference import FEW_PRECISION
 from services.scorer.judging import Judges
 
 TOLD: Final = ("reasons", "refusals", "counterfactuals")
@@ -103,8 +102,8 @@ class Explainer:
         silent = np.full(len(vectors), np.nan)
         if self._predictor is None:
             return silent, silent, self._judges.safe.actions(amounts_minor, currency) == Action.APPROVE
-        scores = self._predictor.predict_few(vectors)
-        approved = scores < self._predictor.challenged_from(vectors) * (1.0 - FEW_PRECISION)
+        scores = self._predictor.predict(vectors)
+        approved = scores < self._predictor.challenged_from(vectors)
         if self._anomaly is None:
             return scores, silent, approved
         # How strange it is matters where the score would let it pass, or where a rule asks.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import fastavro
 import numpy as np
@@ -227,9 +227,14 @@ class OutputEncoder:
         for explanation in explanations:
             for name, type_ in self._told_types.items():
                 out = io.BytesIO()
-                fastavro.schemaless_writer(out, type_, [asdict(one) for one in getattr(explanation, name)])
+                fastavro.schemaless_writer(out, type_, [_as_record(one) for one in getattr(explanation, name)])
                 told[name].append(out.getvalue())
         return told
+
+
+def _as_record(one: Any) -> dict[str, Any]:
+    """Return a flat dataclass as a record: asdict would copy every word of it."""
+    return {name: getattr(one, name) for name in one.__slots__}
 
 
 def _terminal_events(decided: Decided) -> list[Output]:

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import xgboost
 
-from services.core.offline import compute_offline
-from services.inference import FEW_PRECISION
 from services.inference.artifact import load_model
-from services.inference.forest import PATH_FEATURES_MAX, Forest, ForestError, Shares
+from services.inference.forest import PATH_FEATURES_MAX, Forest, ForestError, Scores, Shares
 from services.inference.released import newest_model
-from services.simulator.generate import simulate
+from services.inference.trees import Booster
 
 
 def random_rows(seed: int, count: int, features: int) -> np.ndarray:
@@ -37,18 +35,42 @@ def raw(booster: xgboost.Booster) -> bytes:
     return bytes(booster.save_raw("json"))
 
 
+def edge_rows(forest: Forest, seed: int, count: int) -> np.ndarray:
+    """Numbers on the trees' own cuts and right beside them, zeros of both signs, infinities, and missing ones."""
+    rng, inner = np.random.default_rng(seed), forest.left >= 0
+    cuts = forest.threshold[inner].astype(np.float32)
+    beside = np.concatenate([cuts, np.nextafter(cuts, np.float32(-np.inf)), np.nextafter(cuts, np.float32(np.inf))])
+    return rng.choice(np.concatenate([beside, [0.0, -0.0, 1e30, -1e30, 1e-40, np.nan]]), (count, forest.features))
+
+
 @pytest.mark.parametrize(
     ("seed", "parameters"),
-    [(1, {"max_depth": 6}), (2, {"max_depth": 3}), (3, {"max_depth": 1}), (4, {"base_score": 0.1})],
+    [
+        (1, {"max_depth": 6}),
+        (2, {"max_depth": 3}),
+        (3, {"max_depth": 1}),
+        (4, {"max_depth": 12, "min_child_weight": 0}),
+    ],
 )
-def test_margins_have_the_bits_of_xgboosts(seed, parameters):
+def test_scores_have_the_bits_of_xgboosts(seed, parameters):
     booster = trained(seed, **parameters)
-    rows = random_rows(seed + 100, 3_000, 8)
+    forest = Forest.of(raw(booster))
 
-    margins = Forest.of(raw(booster)).margins(rows)
+    for rows in (random_rows(seed + 100, 3_000, 8), edge_rows(forest, seed, 3_000)):
+        expected = booster.predict(xgboost.DMatrix(rows)).astype(np.float64)
+        np.testing.assert_array_equal(Scores(forest).predict(rows), expected)
+        np.testing.assert_array_equal(Scores(forest).predict(rows[:1]), expected[:1])
+        np.testing.assert_array_equal(Booster(raw(booster)).predict(rows), expected)
 
-    expected = booster.predict(xgboost.DMatrix(rows), output_margin=True)
-    np.testing.assert_allclose(margins, expected, rtol=0, atol=0 if parameters.get("base_score") is None else 1e-6)
+
+def test_where_the_kernel_is_not_exact_xgboost_itself_scores(monkeypatch):
+    booster = trained(4)
+    rows = random_rows(104, 500, 8)
+    monkeypatch.setattr(Scores, "predict", lambda _, vectors: np.full(len(vectors), 0.5))
+
+    found = Booster(raw(booster))
+
+    np.testing.assert_array_equal(found.predict(rows), booster.predict(xgboost.DMatrix(rows)).astype(np.float64))
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6, 9])
@@ -96,16 +118,11 @@ def test_the_released_model_is_scored_and_explained_by_the_kernels():
     forest = Forest.of((folder / "champion.json").read_bytes())
     rows = np.abs(random_rows(9, 2_000, forest.features)) * 30
 
-    np.testing.assert_array_equal(forest.margins(rows), booster.predict(xgboost.DMatrix(rows), output_margin=True))
+    for scored in (rows, edge_rows(forest, 9, 2_000)):
+        expected = booster.predict(xgboost.DMatrix(scored)).astype(np.float64)
+        np.testing.assert_array_equal(Scores(forest).predict(scored), expected)
     expected = booster.predict(xgboost.DMatrix(rows[:300]), pred_contribs=True)[:, :-1]
     np.testing.assert_allclose(load_model(folder).champion.explain(rows[:300]), expected, atol=1e-4)
-
-
-def test_a_few_rows_are_scored_as_well_as_promised():
-    model = load_model(newest_model())
-    rows = compute_offline(simulate(400, 20, 10, 1_767_225_600_000).columns).vectors
-
-    np.testing.assert_allclose(model.champion.predict_few(rows), model.champion.predict(rows), rtol=FEW_PRECISION)
 
 
 def test_a_path_through_too_many_features_is_refused():
