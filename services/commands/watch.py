@@ -67,7 +67,7 @@ def watch(settings: Settings, seconds: float | None) -> None:
 
 @click.command(epilog=example("proact tail card-alerts --json --limit 10"))
 @with_settings("kafka_bootstrap_servers")
-@click.argument("topic", type=click.Choice(["card-decisions", "card-alerts", "dead-letters"]))
+@click.argument("topic", type=click.Choice(["card-decisions", "card-alerts", "dead-letters", "card-reassessments"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--limit", default=None, type=click.IntRange(1), help="Stop after so many records.")
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest record, not with the next one.")
@@ -101,12 +101,18 @@ def tail(
 
 
 def _line(topic: str, record: dict[str, Any]) -> str:
-    from services.observer.view import alert_line
+    from services.observer.view import alert_line, score_text
 
     if topic == "card-alerts":
         return alert_line(record)
     if topic == "dead-letters":
         at = f"{record['source_topic']}[{record['source_partition']}]@{record['source_offset']}"
         return f"{record['reason']:<20} {at} {record['value_bytes']} bytes"
+    if topic == "card-reassessments":
+        was = f"{record['decided_action']:<9} on {record['decided_rung']:<12}"
+        return f"{was} would be {record['action']:<9} {record['card_id']} {record['transaction_id']}"
     marks = " repeat" * record["repeat"] + "".join(f" {what}" for what in record["degraded"])
-    return f"{record['action']:<9} {record['score']:.4f} {record['card_id']} {record['transaction_id']}{marks}"
+    marks += "" if record.get("rung", "CHAMPION") == "CHAMPION" else f" {record['rung']}"
+    return (
+        f"{record['action']:<9} {score_text(record['score'], 4)} {record['card_id']} {record['transaction_id']}{marks}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -64,7 +64,7 @@ def _alerts(tally: Tally) -> RenderableType:
         amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
         reason = told_of(alert)[0]
         lines.add_row(
-            Text(alert["action"], style=_STYLES[alert["action"]]), f"{alert['score']:.2f}", Text(alert["card_id"]),
+            Text(alert["action"], style=_STYLES[alert["action"]]), score_text(alert["score"], 2), Text(alert["card_id"]),
             Text(amount, justify="right"), Text(reason, overflow="ellipsis", no_wrap=True),
         )  # fmt: skip
     return Panel(lines, title="latest alerts", title_align="left", border_style="blue", height=9)
@@ -82,11 +82,25 @@ def one_line(tally: Tally, progress: Progress, now_s: float) -> str:
     )
 
 
+_LOWER: Final = {
+    "SMALL_MODEL": "by the small model, since not everything was at hand",
+    "RULES": "without any model",
+    "SAFE_DEFAULT": "by the amount alone, since no model could be used",
+}
+"""How an alert was decided on a lower rung of the ladder."""
+
+
 def alert_line(alert: dict[str, Any]) -> str:
     """Return an alert as a line of text."""
     amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
     told = "; ".join(told_of(alert))
-    return f"{alert['severity']:<6} {alert['action']:<9} {alert['score']:.3f} {alert['card_id']} {amount}: {told}"
+    score = score_text(alert["score"], 3)
+    return f"{alert['severity']:<6} {alert['action']:<9} {score} {alert['card_id']} {amount}: {told}"
+
+
+def score_text(score: float | None, digits: int) -> str:
+    """Return a score as people read it; a line where no model could be used."""
+    return "-" * (2 + digits) if score is None else f"{score:.{digits}f}"
 
 
 def told_of(alert: dict[str, Any]) -> list[str]:
@@ -99,7 +113,9 @@ def told_of(alert: dict[str, Any]) -> list[str]:
         else []
     )
     refused = [one["text"] for one in alert.get("refusals", [])]
-    words = [*refused, *by_rule, *strange, *(reason["text"] for reason in alert["reasons"])] or [
+    rung = alert.get("rung", "CHAMPION")
+    lower = [] if rung == "CHAMPION" else [_LOWER[rung]]
+    words = [*refused, *by_rule, *lower, *strange, *(reason["text"] for reason in alert["reasons"])] or [
         "no single feature stands out"
     ]
     return words + [one["text"] for one in alert["counterfactuals"]]

@@ -17,6 +17,7 @@ from services.core.rules.rule_set import Rule, RuleSet
 from services.inference import ModelError
 from services.inference.artifact import load_model, load_small
 from services.inference.released import newest_model
+from services.observer.view import alert_line
 from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
@@ -145,15 +146,33 @@ def test_a_request_holds_the_decision_and_its_transaction_as_it_came():
         assert requests.source_offset[i] == decision["source_offset"]
 
 
+@pytest.mark.parametrize(
+    ("model", "words"), [(small_alone, "by the small model"), (lambda: None, "by the amount alone")]
+)
+def test_people_read_of_a_lower_rung_in_an_alert(model, words):
+    outputs, _, _ = decide(ScorerProcessor(model(), SAFE), found=False)
+
+    for alert in outputs["card-alerts"]:
+        line = alert_line(alert)
+        assert words in line
+        assert ("-----" in line) == (alert["score"] is None)
+
+
 # -- assessed again ------------------------------------------------------------------------------------------------------
 
 
-def requests_and_profiles():
-    """Decisions of the small booster, the requests that came with them, and the cards' profiles after them."""
-    outputs, outcome, prepared = decide(ScorerProcessor(released_model(), SAFE), found=False)
+def requests_of_the_small_booster():
+    """The requests that come with decisions of the small booster, and the cards' profiles after them."""
+    _, outcome, prepared = decide(ScorerProcessor(released_model(), SAFE), found=False)
     [sent] = [o for o in outcome.outputs if o.topic == REQUESTS]
     profiles = dict(zip(prepared.cards, outcome.profiles, strict=True))
-    return outputs["card-decisions"], records_of(topic=REQUESTS, values=sent.values, keys=sent.keys), profiles
+    return records_of(topic=REQUESTS, values=sent.values, keys=sent.keys), profiles
+
+
+def requests_and_profiles():
+    """The same, with the decisions."""
+    outputs, _, _ = decide(ScorerProcessor(released_model(), SAFE), found=False)
+    return outputs["card-decisions"], *requests_of_the_small_booster()
 
 
 def reassess(records, profiles, *, applied=40, processor=None, missing=()):

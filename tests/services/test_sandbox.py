@@ -8,6 +8,7 @@ import numpy as np
 
 from services.runtime.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
 from services.streams import Records
+from tests.services.test_ladder import requests_of_the_small_booster
 from tests.services.test_scorer import good, records_of
 
 CHILD = """
@@ -56,4 +57,12 @@ def test_the_scorers_own_sandbox_survives_good_and_bad_records():
     keys, values = good(20)
 
     assert sandbox.survives(records_of([*keys, None], [*values, b"rubbish"]))
+    sandbox.close()
+
+
+def test_what_waits_for_others_in_a_reassessors_sandbox_does_not_count_as_dead():
+    sandbox = ProcessSandbox(sandbox_command("services.reassessor.sandbox"), lambda _: None)
+    requests, _ = requests_of_the_small_booster()
+
+    assert sandbox.survives(requests)
     sandbox.close()
