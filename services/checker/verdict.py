@@ -221,7 +221,7 @@ class Checker:
             name
             for name, said, wanted in (
                 ("degraded", _own(decision), [] if blind else expected.degraded),
-                ("repeat", decision["repeat"], False if blind else expected.repeat),
+                ("repeat", decision["repeat"], decision["repeat"] if blind else expected.repeat),
                 ("transaction_id", decision["transaction_id"], record["transaction_id"]),
                 ("decision_id", decision["decision_id"], decision_id(record["transaction_id"])),
                 ("source_timestamp_ms", decision["source_timestamp_ms"], seen.timestamp_ms),

@@ -140,7 +140,8 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
     status = np.zeros(len(columns), np.int64)
 
     def reject(bad: type_bool, reason: Reject) -> None:
-        status[(status == Reject.NONE) & bad] = reason
+        if bad.any():
+            status[(status == Reject.NONE) & bad] = reason
 
     reject(~has_key, Reject.NULL_KEY)
     reject(~equal_text(columns.card_id, keys), Reject.KEY_MISMATCH)

@@ -9,17 +9,14 @@ import numpy as np
 
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.card_features import Folded, fold
-from services.core.classes import TransactionClass
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
-from services.core.ladder import Rung, SafeDefault
+from services.core.ladder import SafeDefault
 from services.core.money import exponents_of
-from services.core.policy import Action, Voice
+from services.core.policy import Action
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.rules.engine import RuleEngine
-from services.core.standing import Refusal
 from services.core.validation import Reject, validate
-from services.core.windows import DEGRADATIONS
 from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
@@ -174,33 +171,42 @@ class ScorerProcessor:
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""
-        decided = outcome.decided_rows
-        for action, count in zip(Action, np.bincount(decided.verdict.actions, minlength=len(Action)), strict=True):
-            metrics.add(m.DECISIONS, count, action.name)
+        decided, verdict = outcome.decided_rows, outcome.decided_rows.verdict
+        _count_kinds(metrics, m.DECISIONS, verdict.actions)
+        _count_kinds(metrics, m.RUNGS, verdict.rungs)
+        _count_kinds(metrics, m.CLASSES, verdict.classes)
+        _count_kinds(metrics, m.DECIDED_BY, verdict.voices)
+        _count_bits(metrics, m.DEGRADED, decided.degraded)
+        _count_bits(metrics, m.REFUSALS, verdict.refusals)
         count_refused(metrics, outcome.rejected)
-        metrics.add(m.ALERTS, int((decided.verdict.actions != Action.APPROVE).sum()))
+        metrics.add(m.ALERTS, int((verdict.actions != Action.APPROVE).sum()))
         metrics.add(m.REPEATS, int(decided.repeat.sum()))
-        for bit, what in enumerate(DEGRADATIONS):
-            metrics.add(m.DEGRADED, int((decided.degraded >> bit & 1).sum()), what)
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
-        for refusal in Refusal:
-            metrics.add(m.REFUSALS, int((decided.verdict.refusals >> refusal & 1).sum()), refusal.name)
-        for rung, count in zip(Rung, np.bincount(decided.verdict.rungs, minlength=len(Rung)), strict=True):
-            metrics.add(m.RUNGS, count, rung.name)
-        kinds = np.bincount(decided.verdict.classes, minlength=len(TransactionClass))
-        for one, count in zip(TransactionClass, kinds, strict=True):
-            metrics.add(m.CLASSES, count, one.name)
-        for voice, count in zip(Voice, np.bincount(decided.verdict.voices, minlength=len(Voice)), strict=True):
-            metrics.add(m.DECIDED_BY, count, voice.name)
-        if decided.verdict.hits is not None:
-            for effect, count in decided.verdict.hits.effects().items():
+        if verdict.hits is not None:
+            for effect, count in verdict.hits.effects().items():
                 metrics.add(m.RULES_HELD, count, effect)
-        scores = decided.verdict.scores
-        metrics.observe(m.SCORES, scores[~np.isnan(scores)])
+        metrics.observe(m.SCORES, verdict.scores[~np.isnan(verdict.scores)])
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
+
+
+def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) -> None:
+    """Count rows by their kind: an index of the values of the metric's only label."""
+    names = metric.labels[0].values
+    assert names is not None
+    for name, count in zip(names, np.bincount(kinds, minlength=len(names)).tolist(), strict=True):
+        if count:
+            metrics.add(metric, count, name)
+
+
+def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> None:
+    """Count rows by each bit of their mask: the n-th stands for the n-th value of the metric's only label."""
+    if not masks.any():
+        return
+    for bit, name in enumerate(metric.labels[0].values or ()):
+        metrics.add(metric, int((masks >> bit & 1).sum()), name)
 
 
 def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
