@@ -12,6 +12,7 @@ import click
 
 from services.commands.options import UserError
 from services.runtime.config import Settings
+from services.runtime.halting import SERVICE_OF
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
@@ -26,17 +27,21 @@ CONNECTION: Final = (
     "redis_url",
     "group_id",
     "profiler_group_id",
+    "router_group_id",
+    "reassessor_group_id",
     "reference_group_id",
     "grid_timeout_ms",
 )
 REFERENCE: Final = ("accounts", "customers")
+_TOPIC_OF: Final = {service: topic for topic, service in SERVICE_OF.items()}
 PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
 SERVICE = click.option(
     "--service",
     default="scorer",
     show_default=True,
-    type=click.Choice(("scorer", "profiler", *REFERENCE)),
-    help="Whose profiles: the scorer's are of cards, the profiler's of terminals; or the reference service's accounts or customers.",
+    type=click.Choice(tuple(_TOPIC_OF)),
+    help="Whose partitions: the scorer's hold profiles of cards, the profiler's of terminals, the reference service's what is known of accounts or "
+    "customers; the router's and the reassessor's hold none, but can halt, too.",
 )
 
 
@@ -52,14 +57,15 @@ class Stores:
     @property
     def topic(self) -> str:
         """The topic whose fold the profiles are."""
-        return {"scorer": "card-transactions", "profiler": "terminal-events"}.get(self.service, self.service)
+        return _TOPIC_OF[self.service]
 
     @property
     def group_id(self) -> str:
         """The group that folds it."""
         if self.service in REFERENCE:
             return self.settings.reference_group(self.service)
-        return str(self.settings.group_id if self.service == "scorer" else self.settings.profiler_group_id)
+        own = "group_id" if self.service == "scorer" else f"{self.service}_group_id"
+        return str(getattr(self.settings, own))
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
@@ -72,10 +78,16 @@ class Stores:
             from services.profiler.processor import ProfilerProcessor
 
             return ProfilerProcessor()
+        if self.service == "router":
+            from services.router.processor import RouterProcessor
+
+            return RouterProcessor()
         from services.core.ladder import SafeDefault
+        from services.reassessor.processor import ReassessorProcessor
         from services.scorer.processor import ScorerProcessor
 
-        return ScorerProcessor(None, SafeDefault(0.0, 0.0))
+        kind = ReassessorProcessor if self.service == "reassessor" else ScorerProcessor
+        return kind(None, SafeDefault(0.0, 0.0))
 
     def states(self, partition: int | None) -> dict[int, LogState]:
         """Return what Kafka knows of the partitions. Raises UserError when there is no such partition."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from services.core.columns import type_bool
 from services.core.profiles import CorruptProfileError
@@ -27,6 +27,7 @@ from services.runtime.upkeep import Upkeep
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
 
+_BACK: Final = "the grid is back: what was decided without it is folded now"
 WithoutProfiles = Callable[[P, Mapping[str, LookedUp], int], R]
 """Decides on a batch, all of which is to be emitted, without its own profiles; arguments as for :meth:`Processor.decide`."""
 
@@ -93,11 +94,17 @@ class Deciding(Generic[P, R]):
         Raises:
             AbandonedError: the batch is given up.
         """
+        without = self.without_profiles if hasty and emit.all() else None
+        if self.behind and without is None:
+            # What is only folded needs the grid, and the grid does not hold what was decided without it.
+            while not self._reading.answers():
+                self._patience.stay()
+            raise AbandonedError(_BACK)
         told = False
         while True:
             try:
-                if hasty and self.without_profiles is not None and emit.all():
-                    return self._decide_hastily(self.without_profiles, prepared, emit, now_ms)
+                if without is not None:
+                    return self._decide_hastily(without, prepared, emit, now_ms)
                 profiles, found = self._read(lambda: self._reading.read(prepared, wanted=bool(emit.any())))
                 return self._decide(prepared, profiles, found, emit, now_ms)
             except NotYetError as error:
@@ -116,7 +123,7 @@ class Deciding(Generic[P, R]):
     def _decide_hastily(self, without: WithoutProfiles[P, R], prepared: P, emit: type_bool, now_ms: int) -> R:
         if self.behind:
             if self._reading.answers():
-                raise AbandonedError("the grid is back: what was decided without it is folded now")
+                raise AbandonedError(_BACK)
             profiles, found = None, None
         else:
             profiles, found = self._read(lambda: self._reading.read_hastily(prepared))

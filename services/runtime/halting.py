@@ -43,12 +43,21 @@ class Cause(Enum):
         return _named_for(topic, self.value)
 
 
-_OF_PROFILER: Final = "terminal-events"
+SERVICE_OF: Final = {
+    "card-transactions": "scorer",
+    "terminal-events": "profiler",
+    "fraud-labels": "router",
+    "card-reassessment-requests": "reassessor",
+    "accounts": "accounts",
+    "customers": "customers",
+}
+"""Whose partitions a topic's are, as `proact grid --service` names them."""
 
 
 def _named_for(topic: str, remedy: str) -> str:
-    """Return a remedy with its commands meant for the service that folds a topic; the scorer is theirs by default."""
-    return re.sub(r"proact grid \w+", r"\g<0> --service profiler", remedy) if topic == _OF_PROFILER else remedy
+    """Return a remedy with its commands meant for the service that works a topic off; the scorer is theirs by default."""
+    service = SERVICE_OF.get(topic, "scorer")
+    return remedy if service == "scorer" else re.sub(r"proact grid \w+", rf"\g<0> --service {service}", remedy)
 
 
 def damaged(topic: str, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 
 import numpy as np
@@ -37,7 +38,9 @@ def at_rest(stack) -> None:
     wait_drained(stack, group="proact-reassessor", topic=REQUESTS)
 
 
-def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when_it_is_back(own_stack, tmp_path):
+def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when_it_is_back(
+    own_stack, tmp_path, proact
+):
     stack, traffic = own_stack(PARTITIONS), traffic_of(6_000, seed=4)
     first, second, third = (traffic.take(np.arange(at, at + 2_000)) for at in (0, 2_000, 4_000))
     with services(stack, tmp_path, SERVICES, without_profiles="ladder", grid_timeout_ms=500) as children:
@@ -67,6 +70,11 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
     assert rungs["CHAMPION"] >= 3_900
     assert len(again) == 6_000 - rungs["CHAMPION"]
     assert all(one["rung"] == "CHAMPION" and "PROFILE_MISSED" not in one["degraded"] for one in again)
+    for service in ("scorer", "reassessor", "router"):
+        connection = ["--kafka-bootstrap-servers", stack.kafka_address, "--redis-url", stack.redis_url]
+        said = [*proact, "grid", "status", "--service", service, "--json", *connection]
+        shown = subprocess.run(said, capture_output=True, text=True, check=False, timeout=60)
+        assert (shown.returncode, shown.stdout.count('"partition"')) == (0, PARTITIONS), shown.stderr
     verdict = judged(stack)
     assert verdict["anomalies"] == {}
     assert verdict["reassessed"] == verdict["below_champion"] == len(again)

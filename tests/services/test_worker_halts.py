@@ -12,7 +12,7 @@ from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
 from services.runtime import catalogue as m
 from services.runtime.breaker import REFUSED_MIN
-from services.runtime.halting import Cause
+from services.runtime.halting import SERVICE_OF, Cause
 from services.runtime.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
@@ -176,7 +176,8 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_what_helps_names_the_service_whose_profiles_they_are(cause):
+def test_what_helps_names_the_service_whose_partitions_they_are(cause):
     assert cause.remedy("card-transactions") == cause.value
-    commands = re.findall(r"proact grid \w+( --service profiler)?", cause.remedy("terminal-events"))
-    assert all(commands)
+    for topic, service in SERVICE_OF.items():
+        commands = re.findall(r"proact grid \w+( --service [a-z]+)?", cause.remedy(topic))
+        assert set(commands) <= {"" if service == "scorer" else f" --service {service}"}
