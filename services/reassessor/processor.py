@@ -7,7 +7,7 @@ windows end at the transaction, and it counts itself once, as a repeat does, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,20 +16,16 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import decode_transactions
 from services.core.card_features import Folded, fold
 from services.core.columns import TransactionColumns, type_bool, type_i64
-from services.core.ladder import SafeDefault
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.rules.engine import RuleEngine
 from services.core.validation import Reject
 from services.core.windows import REPEAT
-from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, NotYetError, Prepared, RefusingOutcome
+from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
-from services.scorer.judging import Judges
-from services.scorer.outputs import OutputEncoder
 from services.scorer.reference import group_keys
 from services.streams import Records
 
@@ -56,7 +52,7 @@ class ReassessedOutcome(RefusingOutcome):
     decided_now: type_i64
 
 
-class ReassessorProcessor:
+class ReassessorProcessor(Adopting):
     """See :class:`services.runtime.processor.Processor` for the protocol."""
 
     topic = REQUESTS
@@ -64,21 +60,6 @@ class ReassessorProcessor:
     history_ms = 0
     looks_up: Sequence[str] = (TRANSACTIONS, *OTHERS)
     announces = False
-
-    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
-        self.judges = Judges(model, None, safe)
-        self._encoder = OutputEncoder()
-        self._encoder.adopt_model(model)
-
-    def adopt_model(self, model: Model | None) -> None:
-        """Score by this model from the next batch on."""
-        self.judges = replace(self.judges, model=model)
-        self._encoder.adopt_model(model)
-
-    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
-        """Decide by these rules from the next batch on; None for no rules."""
-        self.judges = replace(self.judges, rules=engine)
-        self._encoder.adopt_rules(version, engine)
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedRequests:
         """See :class:`services.runtime.processor.Processor`."""

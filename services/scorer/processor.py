@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,20 +11,17 @@ from services.codec.transactions import TOPIC, decode_transactions
 from services.core.card_features import Folded, fold
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
-from services.core.ladder import SafeDefault
 from services.core.money import exponents_of
 from services.core.policy import Action
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
-from services.core.rules.engine import RuleEngine
 from services.core.validation import Reject, validate
-from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
+from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
-from services.scorer.judging import Judges
-from services.scorer.outputs import Decided, OutputEncoder
+from services.scorer.outputs import Decided
 from services.streams import Records
 
 
@@ -52,7 +49,7 @@ class ScoredOutcome(RefusingOutcome):
     decided_rows: Decided
 
 
-class ScorerProcessor:
+class ScorerProcessor(Adopting):
     """See :class:`services.runtime.processor.Processor` for the protocol."""
 
     topic = TOPIC
@@ -61,22 +58,6 @@ class ScorerProcessor:
     """What a profile keeps, and a day that event times may be ahead."""
     looks_up: Sequence[str] = OTHERS
     announces = False
-
-    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
-        """Decide by a model, until another is adopted; without one by rules and the safe default."""
-        self.judges = Judges(model, None, safe)
-        self._encoder = OutputEncoder()
-        self._encoder.adopt_model(model)
-
-    def adopt_model(self, model: Model | None) -> None:
-        """Score by this model from the next batch on."""
-        self.judges = replace(self.judges, model=model)
-        self._encoder.adopt_model(model)
-
-    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
-        """Decide by these rules from the next batch on; None for no rules."""
-        self.judges = replace(self.judges, rules=engine)
-        self._encoder.adopt_rules(version, engine)
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""

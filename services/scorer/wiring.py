@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Protocol
 
 from services.core.ladder import SafeDefault
-from services.core.rules.engine import RuleEngine
-from services.inference import Model
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
@@ -18,24 +15,13 @@ from services.runtime.rule_sets import RuleSetFollower
 from services.runtime.upkeep import Upkeeps
 from services.runtime.wiring import Membership, build_ports, build_worker, transactional_id
 from services.runtime.worker import Worker
+from services.scorer.adopting import Adopting
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
 
 log = logging.getLogger("proact.scorer")
 
 SANDBOX = "services.scorer.sandbox"
-
-
-class Adopting(Protocol):
-    """Who decides by models and rules that change."""
-
-    def adopt_model(self, model: Model | None) -> None:
-        """Score by this model from the next batch on."""
-        ...
-
-    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
-        """Decide by these rules from the next batch on."""
-        ...
 
 
 def ladder_of(settings: Settings) -> SafeDefault:

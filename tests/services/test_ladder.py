@@ -270,6 +270,14 @@ def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_c
 # -- without the grid --------------------------------------------------------------------------------------------------------
 
 
+def drain_in_time(system: MemorySystem, worker) -> None:
+    """Drain while time passes: an idle worker finds out by its next probe that the grid is back."""
+    for _ in range(40):
+        worker.turn()
+        system.clock.sleep(0.5)
+    system.drain(worker)
+
+
 def run_without_grid(away_from: int, back_after: int) -> tuple[MemorySystem, list[str]]:
     """Run with a grid that is away for some turns; return the system and the rungs of its decisions in their order."""
     system = MemorySystem()
@@ -316,10 +324,7 @@ def test_a_grid_that_is_away_for_a_write_alone_is_caught_up_with():
 
     worker, _ = system.worker(wire, without_profiles="ladder")
 
-    for _ in range(40):
-        worker.turn()
-        system.clock.sleep(0.5)  # an idle worker finds out by its next probe that the grid is back
-    system.drain(worker)
+    drain_in_time(system, worker)
 
     assert_same_end(expected, system)
 
@@ -350,9 +355,6 @@ def test_a_grid_that_fails_while_the_past_is_folded_again_leads_no_decision_astr
 
     worker, _ = system.worker(wire, without_profiles="ladder")
 
-    for _ in range(40):
-        worker.turn()
-        system.clock.sleep(0.5)  # an idle worker finds out by its next probe that the grid is back
-    system.drain(worker)
+    drain_in_time(system, worker)
 
     assert_same_end(expected, system)

@@ -1,0 +1,31 @@
+"""Who decides by a model and rules that change while it runs: what scorer and reassessor share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.core.ladder import SafeDefault
+from services.core.rules.engine import RuleEngine
+from services.inference import Model
+from services.scorer.judging import Judges
+from services.scorer.outputs import OutputEncoder
+
+
+class Adopting:
+    """Holds those who have a say, and the encoder that names them; both change between two batches only."""
+
+    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
+        """Decide by a model, until another is adopted; without one by rules and the safe default."""
+        self.judges = Judges(model, None, safe)
+        self._encoder = OutputEncoder()
+        self._encoder.adopt_model(model)
+
+    def adopt_model(self, model: Model | None) -> None:
+        """Score by this model from the next batch on."""
+        self.judges = replace(self.judges, model=model)
+        self._encoder.adopt_model(model)
+
+    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
+        """Decide by these rules from the next batch on; None for no rules."""
+        self.judges = replace(self.judges, rules=engine)
+        self._encoder.adopt_rules(version, engine)
