@@ -7,6 +7,7 @@ applied offset S. Records in [S, C) have their outputs already and are only fold
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ class Owned:
     """Outputs exist for every record before this offset."""
     start: int
     """Where reading began."""
+    topic_id: str
+    """Kafka's id of the topic that it is a partition of."""
 
 
 class Ownership:
@@ -54,25 +57,54 @@ class Ownership:
         self.looked_up: dict[str, int] = {}
         """How many partitions each topic has whose profiles are looked up."""
         self._resumed: dict[int, int] = {}
+        self.needs_grid = True
+        """Whether a take-over waits for the grid; else it goes on with what was claimed before, if that can be."""
 
-    def take_over(self) -> None:
-        """Claim every assigned partition, and start reading from where the grid is. Raises AbandonedError."""
+    def take_over(self) -> bool:
+        """Claim every assigned partition, and start reading from where the grid is.
+
+        Returns:
+            Whether the grid was there. If it was not, and need not be, the claims of before are gone on with from the committed
+            offsets, and the grid does not hold what lies before them.
+
+        Raises:
+            AbandonedError: the partitions moved, or the worker is told to stop.
+        """
         assignment = self._source.assignment
         self._outages.generation = assignment.generation
-        self._release([o.claim for p, o in self.owned.items() if p not in assignment.partitions])
+        before, before_halted = self.owned, self.halted
+        self._release([o.claim for p, o in before.items() if p not in assignment.partitions])
         self.owned, self.halted = {}, {}
-        if assignment.partitions:
-            wait_out, partitions = self._outages.wait_out, assignment.partitions
-            wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
-            states = wait_out("kafka", lambda: self._source.log_states(partitions))
-            self.looked_up = wait_out(
-                "kafka", lambda: {topic: self._source.partition_count(topic) for topic in self._looks_up}
-            )
-            counts = wait_out("redis", lambda: self._grid.resumed(self._topic, partitions))
-            self._resumed = dict(zip(partitions, counts, strict=True))
+        if not assignment.partitions:
+            return True
+        wait_out, partitions = self._outages.wait_out, assignment.partitions
+        wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
+        states = wait_out("kafka", lambda: self._source.log_states(partitions))
+        self.looked_up = wait_out(
+            "kafka", lambda: {topic: self._source.partition_count(topic) for topic in self._looks_up}
+        )
+        there = self._count_resumed(partitions, patient=self.needs_grid or not _goes_on(states, before, before_halted))
+        if there:
             for partition in partitions:
                 self._claim(partition, states[partition])
-            self._source.start({p: owned.start for p, owned in self.owned.items()})
+        else:
+            self.halted = before_halted
+            for partition, owned in before.items():
+                owned.start = owned.committed = _next_offset(states[partition])
+            self.owned = before
+        self._source.start({p: owned.start for p, owned in self.owned.items()})
+        return there
+
+    def _count_resumed(self, partitions: Sequence[int], *, patient: bool) -> bool:
+        """Ask the grid how often partitions were resumed; False where it is away, and nobody waits for it. Raises AbandonedError."""
+        try:
+            counts = self._grid.resumed(self._topic, partitions)
+        except GridUnavailableError:
+            if not patient:
+                return False
+            counts = self._outages.wait_out("redis", lambda: self._grid.resumed(self._topic, partitions))
+        self._resumed = dict(zip(partitions, counts, strict=True))
+        return True
 
     def _claim(self, partition: int, state: LogState) -> None:
         identity = LogIdentity(state.topic_id, state.partitions, self._layout)
@@ -96,9 +128,9 @@ class Ownership:
             self._release([claim])
             self._leave_alone(partition, halt)
             return
-        committed = state.log_start if state.committed is None else state.committed
+        committed = _next_offset(state)
         start = state.log_start if claim.applied is None else claim.applied
-        self.owned[partition] = Owned(claim, claim.applied, committed, start)
+        self.owned[partition] = Owned(claim, claim.applied, committed, start, state.topic_id)
         where: dict[str, Any] = {"start": start, "committed": committed, "log_end": state.log_end}
         log.info("took partition over", extra=fields(partition=partition, epoch=claim.epoch, died=claim.died, **where))
 
@@ -136,3 +168,15 @@ class Ownership:
                 self._grid.release(self._topic, claims)
             except GridUnavailableError:
                 log.warning("could not release partitions", extra=fields(partitions=[c.partition for c in claims]))
+
+
+def _next_offset(state: LogState) -> int:
+    """Return the offset of the first record without outputs."""
+    return state.log_start if state.committed is None else state.committed
+
+
+def _goes_on(states: Mapping[int, LogState], owned: Mapping[int, Owned], halted: Mapping[int, Halt]) -> bool:
+    """Whether claims of before can be gone on with: they are of the very partitions, and nothing is wrong with these."""
+    return states.keys() == owned.keys() | halted.keys() and all(
+        states[p].topic_id == o.topic_id and halt_of(states[p], o.applied) is None for p, o in owned.items()
+    )

@@ -35,14 +35,11 @@ class Reading:
         """Keep what was just applied."""
         self._caches.own.put(partition, cards, profiles)
 
-    def prove(self) -> None:
-        """Find out whether the grid still holds what was written to it. Raises AbandonedError."""
-        self._proved([GridRead(owned.claim, owned.applied, []) for owned in self._ownership.owned.values()], [])
-
-    def answers(self) -> bool:
-        """Whether the grid is there, at once. Raises AbandonedError if it does not hold what was written to it."""
+    def answers(self, *, hasty: bool = True) -> bool:
+        """Whether the grid is there, waiting for it a moment at most. Raises AbandonedError if it does not hold what was written to it."""
+        owned = self._ownership.owned.values()
         try:
-            self._ask_hastily([GridRead(o.claim, o.applied, []) for o in self._ownership.owned.values()], [])
+            self._ask([GridRead(one.claim, one.applied, []) for one in owned], [], hasty=hasty)
         except GridUnavailableError:
             return False
         return True

@@ -105,6 +105,7 @@ class Worker(Generic[P, R]):
     def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
         """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
         self._deciding.without_profiles = decide
+        self._ownership.needs_grid = False
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand; safe to call from a signal handler."""
@@ -170,7 +171,8 @@ class Worker(Generic[P, R]):
         self._reading.forget()
         self._deciding.begin()
         self._health.set("partitions_assigned", False)
-        self._ownership.take_over()
+        if not self._ownership.take_over():
+            self._deciding.leave_behind()
         self._outages.wait_out("kafka", self._upkeep.begin)
         self._suspects.begin(self._ownership.owned, self._limits.batch_records_max)
         self._breaker.forget(self._ownership.halted)
@@ -182,7 +184,7 @@ class Worker(Generic[P, R]):
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)
         if self._health.conditions["grid_reachable"]:
-            self._reading.prove()
+            self._reading.answers(hasty=False)  # it holds what was written to it, or this raises
             if self._deciding.behind:
                 raise AbandonedError("the grid is back: what was decided without it is folded now")
         if self._ownership.resumed():
@@ -252,17 +254,16 @@ class Worker(Generic[P, R]):
     def _apply(self, prepared: Prepared, outcome: Outcome) -> None:
         if self._deciding.behind:
             return
-        writes = self._grid_writes(prepared.records.next_offsets(), prepared, outcome)
+        self._write(self._grid_writes(prepared.records.next_offsets(), prepared, outcome))
+
+    def _write(self, writes: Sequence[GridWrite]) -> None:
         if self._deciding.without_profiles is None:
-            self._write(writes)
+            self._take(writes, self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes)))
             return
         try:
             self._take(writes, self._grid.apply(self._processor.topic, writes))
         except GridUnavailableError as error:
             self._deciding.leave_behind(error)
-
-    def _write(self, writes: Sequence[GridWrite]) -> None:
-        self._take(writes, self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes)))
 
     def _take(self, writes: Sequence[GridWrite], answers: Sequence[Applied]) -> None:
         for write, answer in zip(writes, answers, strict=True):

@@ -27,7 +27,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.model_keeper import RETRY_EVERY_S, ModelKeeper
 from services.runtime.processor import NotYetError
 from services.scorer.processor import ScorerProcessor
-from services.streams import Records
+from services.streams import Records, StreamsError
 from tests.generators import random_events, to_columns
 from tests.services.system import (
     EVENTS,
@@ -306,6 +306,38 @@ def test_a_worker_that_is_set_to_goes_on_without_the_grid_and_folds_what_it_miss
     assert all(len(one) == 1 for one in decisions.values())
     assert system.grid.profiles == expected.grid.profiles
     assert len(system.records(REQUESTS)) == len(rungs) - rungs.count("CHAMPION")
+
+
+def test_a_worker_that_begins_again_while_the_grid_is_away_goes_on_with_what_it_had():
+    expected, system = reference(), MemorySystem()
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+    failing = {"end_commit": False}
+
+    def wire(name, request):
+        if failing.get(name):
+            failing[name] = False
+            raise StreamsError("the answer is lost")
+        return request()
+
+    worker, source = system.worker(wire, without_profiles="ladder")
+    waited = source.keep_alive
+    worker.turn()
+    worker.turn()
+    system.grid.available = False
+    source.keep_alive = lambda _: pytest.fail("waited for the grid")  # type: ignore[method-assign]
+    worker.turn()
+    failing["end_commit"] = True
+    decided = len(system.records("card-decisions"))
+    for _ in range(4):
+        worker.turn()
+    assert not failing["end_commit"]
+    assert len(system.records("card-decisions")) > decided + 16
+    system.grid.available = True
+    source.keep_alive = waited  # type: ignore[method-assign]
+
+    drain_in_time(system, worker)
+
+    assert_same_end(expected, system)
 
 
 def test_a_grid_that_is_away_for_a_write_alone_is_caught_up_with():
