@@ -26,6 +26,8 @@ from tests.integration.system import (
 
 PARTITIONS = 3
 SERVICES = ("scorer", "profiler", "reference", "reassessor")
+PATIENT = {"lookup_timeout_ms": 5_000}
+"""What is there is found, however slow the machine; what is away refuses the connection at once."""
 
 
 def records(stack, topic: str) -> list[dict]:
@@ -43,7 +45,7 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
 ):
     stack, traffic = own_stack(PARTITIONS), traffic_of(6_000, seed=4)
     first, second, third = (traffic.take(np.arange(at, at + 2_000)) for at in (0, 2_000, 4_000))
-    with services(stack, tmp_path, SERVICES, without_profiles="ladder", grid_timeout_ms=500) as children:
+    with services(stack, tmp_path, SERVICES, without_profiles="ladder", **PATIENT) as children:
         for child in children:
             child.wait_ready(90)
         sink = KafkaSink(stack.kafka_address)
@@ -88,7 +90,7 @@ def test_a_release_that_cannot_be_used_leaves_the_small_booster_until_it_is_mend
         (release / path.name).write_bytes(path.read_bytes())
     whole = (release / "champion.json").read_bytes()
     (release / "champion.json").write_bytes(whole[:-1])
-    changes = {"model_path": str(release), "lookup_timeout_ms": 5_000}
+    changes = {"model_path": str(release), **PATIENT}
     with services(stack, tmp_path, ("scorer", "profiler", "reassessor"), **changes) as [scorer, _, reassessor]:
         wait_until(lambda: (scorer.health() or {}).get("partitions") == [0, 1, 2], 120, "the scorer owns everything")
         assert (scorer.health() or {})["status"] == 503
