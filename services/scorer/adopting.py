@@ -14,10 +14,16 @@ from services.scorer.outputs import OutputEncoder
 class Adopting:
     """Holds those who have a say, and the encoder that names them; both change between two batches only."""
 
-    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
-        """Decide by a model, until another is adopted; without one by rules and the safe default."""
-        self.judges = Judges(model, None, safe)
-        self._encoder = OutputEncoder()
+    def __init__(self, model: Model | None, safe: SafeDefault, *, alone: bool = False) -> None:
+        """Decide by a model, until another is adopted; without one by rules and the safe default.
+
+        Args:
+            model: the model.
+            safe: the safe default.
+            alone: whether the model is asked alone, without rules and whatever lies beside the card: the workload ``core``.
+        """
+        self.judges = Judges(model, None, safe, alone)
+        self._encoder = OutputEncoder(told=not alone)
         self._encoder.adopt_model(model)
 
     def adopt_model(self, model: Model | None) -> None:
@@ -27,5 +33,6 @@ class Adopting:
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Decide by these rules from the next batch on; None for no rules."""
-        self.judges = replace(self.judges, rules=engine)
-        self._encoder.adopt_rules(version, engine)
+        if not self.judges.alone:
+            self.judges = replace(self.judges, rules=engine)
+            self._encoder.adopt_rules(version, engine)

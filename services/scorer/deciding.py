@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from services.codec.reference import ACCOUNTS, CUSTOMERS
 from services.codec.terminal_events import TOPIC as TERMINALS
+from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import Text, TransactionColumns, type_bool, type_i64
 from services.core.features import CARD_COLUMNS
@@ -36,10 +37,10 @@ class Wanted:
     """By topic (n,) the key that each transaction has."""
 
     @classmethod
-    def of(cls, columns: TransactionColumns) -> Wanted:
-        """Return the terminals, accounts and customers of a batch."""
+    def of(cls, columns: TransactionColumns, topics: Sequence[str] = OTHERS) -> Wanted:
+        """Return the terminals, accounts and customers of a batch, or those of them that these topics are about."""
         named = {TERMINALS: columns.terminal_id, ACCOUNTS: columns.account_id, CUSTOMERS: columns.customer_id}
-        grouped = {topic: group_keys(keys) for topic, keys in named.items()}
+        grouped = {topic: group_keys(named[topic]) for topic in topics}
         return cls({t: keys for t, (keys, _) in grouped.items()}, {t: slots for t, (_, slots) in grouped.items()})
 
 
@@ -74,6 +75,8 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         batch: the transactions.
         found: what was found of others, by topic; a topic is missing where it did not come in time.
     """
+    if judges.alone:
+        return _decide_alone(judges, batch)
     columns, vectors, flags = batch.columns, batch.folded.vectors, batch.folded.flags
     behind = see_terminals(columns, batch.slots[TERMINALS], found.get(TERMINALS), batch.folded)
     if not batch.profiles_seen:
@@ -97,6 +100,26 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         explanations=explainer.explain(columns, vectors, verdict.refusals, flagged),
         degraded=_degraded(flags),
         behind_ms=behind,
+        repeat=(flags & REPEAT) != 0,
+    )
+
+
+def _decide_alone(judges: Judges, batch: Batch) -> Decided:
+    """Decide by the model alone, on what the card's own profile gives."""
+    n, flags = len(batch.rows), batch.folded.flags
+    if judges.model is None or judges.model.champion is None:
+        flags |= MODEL_MISSED
+    if not batch.profiles_seen:
+        flags |= PROFILE_MISSED
+    rung = judges.rung(profiles=batch.profiles_seen, others=False)
+    return Decided(
+        columns=batch.columns,
+        rows=batch.rows,
+        vectors=batch.folded.vectors,
+        verdict=judge(judges, rung, batch.columns, batch.folded.vectors, None),
+        explanations=(),
+        degraded=_degraded(flags),
+        behind_ms=Nullable(np.zeros(n, np.int64), np.zeros(n, bool)),
         repeat=(flags & REPEAT) != 0,
     )
 

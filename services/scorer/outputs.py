@@ -57,6 +57,11 @@ class Decided:
         return len(self.rows)
 
     @property
+    def flagged(self) -> type_i64:
+        """Which decisions are not APPROVE."""
+        return np.flatnonzero(self.verdict.actions != Action.APPROVE)
+
+    @property
     def below_champion(self) -> type_i64:
         """Which decisions were made on a lower rung than the highest: they are assessed again."""
         return np.flatnonzero(self.verdict.rungs != Rung.CHAMPION)
@@ -65,7 +70,9 @@ class Decided:
 class OutputEncoder:
     """Encodes what a batch decided; holds only what is constant for a model and a rule set."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, told: bool = True) -> None:
+        """Encode decisions; ``told`` says whether anybody is told of them by alerts, and terminals of their transactions."""
+        self._told = told
         self._model: Model | None = None
         self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
@@ -100,7 +107,7 @@ class OutputEncoder:
         """Return what was decided in a batch; topics without a record are left out."""
         outputs = []
         if len(decided):
-            alerted = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
+            alerted = decided.flagged if self._told else decided.flagged[:0]
             told = self._encode_explanations(decided.explanations)
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
             columns |= _scattered(told, alerted, len(decided))
@@ -112,7 +119,8 @@ class OutputEncoder:
                 alert_keys = [keys[i] for i in alerted.tolist()]
                 alerts = self._alert_columns(columns, decided, alerted, told)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
-            outputs.extend(_terminal_events(decided))
+            if self._told:
+                outputs.extend(_terminal_events(decided))
             outputs.extend(_requests(records, decided, keys, now_ms))
         return outputs
 
@@ -124,9 +132,8 @@ class OutputEncoder:
             decided: what would be decided now.
             now_ms: when that is.
         """
-        flagged = np.flatnonzero(decided.verdict.actions != Action.APPROVE)
         told = self._encode_explanations(decided.explanations)
-        columns = self._decision_columns(decided, now_ms) | _scattered(told, flagged, len(decided))
+        columns = self._decision_columns(decided, now_ms) | _scattered(told, decided.flagged, len(decided))
         columns |= {
             "source_topic": Text.constant(TRANSACTIONS.encode(), len(decided)),
             "source_partition": before.source_partition,

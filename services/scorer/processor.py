@@ -11,10 +11,12 @@ from services.codec.transactions import TOPIC, decode_transactions
 from services.core.card_features import Folded, fold
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
+from services.core.ladder import SafeDefault
 from services.core.money import exponents_of
 from services.core.policy import Action
 from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
+from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
@@ -56,8 +58,12 @@ class ScorerProcessor(Adopting):
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
-    looks_up: Sequence[str] = OTHERS
     announces = False
+
+    def __init__(self, model: Model | None, safe: SafeDefault, *, alone: bool = False) -> None:
+        """See :class:`Adopting`."""
+        super().__init__(model, safe, alone=alone)
+        self.looks_up: Sequence[str] = () if alone else OTHERS
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
@@ -72,7 +78,7 @@ class ScorerProcessor(Adopting):
             refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
         slot, first = group_text(columns.card_id, records.partition[rows])
-        wanted = Wanted.of(columns)
+        wanted = Wanted.of(columns, self.looks_up)
         return PreparedTransactions(
             records=records,
             partitions=records.partition[rows[first]].tolist(),

@@ -48,7 +48,8 @@ def membership(settings: Settings, sandbox: str = SANDBOX) -> Membership:
 
 def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedTransactions, ScoredOutcome]:
     """Build everything. Raises ConfigError."""
-    processor, clock, member = ScorerProcessor(None, ladder_of(settings)), SystemClock(), membership(settings)
+    processor = ScorerProcessor(None, ladder_of(settings), alone=settings.workload == "core")
+    clock, member = SystemClock(), membership(settings)
     upkeep = keepers(settings, member.group_id, health, metrics, processor)
     warm_up(processor)
     health.set("kernels_compiled", True)
