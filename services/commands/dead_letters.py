@@ -43,7 +43,9 @@ def redrive(settings: Settings, reasons: tuple[str, ...], group: str, dry_run: b
     servers = settings.kafka_bootstrap_servers
     require_topics(KafkaAdmin(servers))
     source = KafkaSource(servers, group, TOPIC)
-    publisher = AtomicPublisher(lambda: KafkaAtomicProducer(servers, source, group), SystemClock().monotonic_s)
+    publisher = AtomicPublisher(
+        lambda: KafkaAtomicProducer(servers, source.topic, group), source.group_metadata, SystemClock().monotonic_s
+    )
     try:
         done = Redrive(source, publisher, frozenset(reasons), 1_000).run(
             lambda so_far: progress(f"{so_far.sent.total():,} sent, {so_far.passed.total():,} passed over"), dry=dry_run

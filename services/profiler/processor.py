@@ -47,7 +47,7 @@ class ProfilerProcessor:
     layout = TERMINAL.version
     history_ms = TERMINAL_KEEP_MS + DAY_MS
     looks_up: Sequence[str] = ()
-    announces = False
+    read_by_others, announces = True, False
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedEvents:
         """See :class:`services.runtime.processor.Processor`."""

@@ -59,7 +59,7 @@ class ReassessorProcessor(Adopting):
     layout = 0x401
     history_ms = 0
     looks_up: Sequence[str] = (TRANSACTIONS, *OTHERS)
-    announces = False
+    read_by_others = announces = False
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedRequests:
         """See :class:`services.runtime.processor.Processor`."""

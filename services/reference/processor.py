@@ -40,7 +40,7 @@ class ReferenceProcessor:
     history_ms = 0
     """The topics are compacted: their beginning will do, whenever that was."""
     looks_up: Sequence[str] = ()
-    announces = True
+    read_by_others = announces = True
 
     def __init__(self, topic: str) -> None:
         self.topic, self.layout = topic, LAYOUTS[topic]

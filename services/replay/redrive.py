@@ -51,7 +51,10 @@ class Redrive:
         for records in self._batches():
             outputs = self._select(records, done)
             if not dry:
-                self._publisher.publish(outputs, records.next_offsets())
+                publication = self._publisher.publish(outputs, records.next_offsets())
+                if publication is not None:
+                    publication()
+                self._publisher.confirm(records.next_offsets())
             told(done)
         return done
 

@@ -32,7 +32,7 @@ class RouterProcessor:
     layout = 0x201
     history_ms = 0
     looks_up: Sequence[str] = ()
-    announces = False
+    read_by_others = announces = False
 
     def prepare(self, records: Records, killers: type_bool) -> PreparedLabels:
         """See :class:`services.runtime.processor.Processor`."""

@@ -79,6 +79,8 @@ SETTINGS: Final = {
         Setting("session_timeout_ms", int, 6_000, "after how long a dead worker's partitions move (Kafka's limits apply)", 6_000, 300_000),
         Setting("near_cache_mb", int, 256, "memory for the worker's own copy of profiles, in MiB", 0, 65_536),
         Setting("copies_mb", int, 64, "memory for the worker's copies of what other services announce, in MiB", 0, 65_536),
+        Setting("save_interval_ms", int, 1_000, "how long a card's changed profile may wait before it is written to Redis, once for all that changed it meanwhile; a take-over folds what was not written", 0, 60_000),
+        Setting("save_records_max", int, 200_000, "after how many folded records profiles are written, whatever the time", 1, 10_000_000),
         Setting("grid_timeout_ms", int, 2_000, "how long Redis may take to answer before it counts as away", 10, 60_000),
         Setting("lookup_timeout_ms", int, 50, "how long a decision waits for what other services know; then it is made without", 1, 60_000),
         Setting("without_profiles", str, "wait", "what is done while the cards' own profiles cannot be read: wait, or decide on a lower rung of the ladder", choices=("wait", "ladder")),

@@ -53,7 +53,7 @@ class Copies:
             for key, profile in (found.changed or {}).items():
                 if key in kept or self._cache.get([place], [key]) != [None]:
                     kept[key] = profile
-            self._cache.put(place, kept.keys(), kept.values())
+            self._cache.put(place, kept)
 
 
 @dataclass(frozen=True, slots=True)

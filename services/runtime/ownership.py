@@ -28,8 +28,8 @@ class Owned:
 
     claim: Claim
     applied: int | None
-    committed: int
-    """Outputs exist for every record before this offset."""
+    published: int
+    """Outputs exist for every record before this offset; Kafka has it as committed, or will have before the grid holds it."""
     start: int
     """Where reading began."""
     topic_id: str
@@ -90,7 +90,7 @@ class Ownership:
         else:
             self.halted = before_halted
             for partition, owned in before.items():
-                owned.start = owned.committed = _next_offset(states[partition])
+                owned.start = owned.published = _next_offset(states[partition])
             self.owned = before
         self._source.start({p: owned.start for p, owned in self.owned.items()})
         return there

@@ -86,6 +86,8 @@ class Processor(Protocol[P, R]):
     """How far back a log must reach to fold lost profiles from it; 0 where its beginning will do, whenever that was."""
     looks_up: Sequence[str]
     """The topics of other services whose profiles it reads."""
+    read_by_others: bool
+    """Whether other services decide by its profiles, so that they are saved soon."""
     announces: bool
     """Whether others keep copies of its profiles, so that every change is announced to them."""
 

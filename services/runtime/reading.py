@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.grid import Grid, GridAnswer, GridMovedError, GridRead, GridUnavailableError, Lookup
@@ -11,13 +11,18 @@ from services.runtime.lookups import Copies, LookupPlan
 from services.runtime.outages import AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import LookedUp, Prepared
+from services.runtime.unsaved import Unsaved
+
+_Missing = Mapping[int, Sequence[bytes]]
+"""By partition, the cards whose profiles only the grid can know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """What a worker keeps to itself: of its own profiles and of others'."""
+    """What a worker keeps to itself: of its own profiles, the ones that the grid does not know yet among them, and of others'."""
 
     own: NearCache
+    unsaved: Unsaved
     copies: Copies
 
 
@@ -26,20 +31,21 @@ class Reading:
 
     def __init__(self, topic: str, grid: Grid, ownership: Ownership, outages: Outages, caches: Caches) -> None:
         self._topic, self._grid, self._ownership, self._outages, self._caches = topic, grid, ownership, outages, caches
+        self.land: Callable[[], None] = lambda: None
+        """Waits for what the worker has under way beside its thread. May raise StreamsError, AbandonedError."""
 
     def forget(self) -> None:
         """Forget own profiles: claims are taken again, or a write is in doubt. Copies are proved each time."""
         self._caches.own.clear()
 
-    def keep(self, partition: int, cards: Iterable[bytes], profiles: Iterable[bytes]) -> None:
-        """Keep what was just applied."""
-        self._caches.own.put(partition, cards, profiles)
+    def keep(self, partition: int, profiles: Mapping[bytes, bytes]) -> None:
+        """Keep what was just folded: what follows is decided from it, whether it is published and saved yet or not."""
+        self._caches.own.put(partition, profiles)
 
     def answers(self, *, hasty: bool = True) -> bool:
         """Whether the grid is there, waiting for it a moment at most. Raises AbandonedError if it does not hold what was written to it."""
-        owned = self._ownership.owned.values()
         try:
-            self._ask([GridRead(one.claim, one.applied, []) for one in owned], [], hasty=hasty)
+            self._ask(dict.fromkeys(self._ownership.owned, ()), [], hasty=hasty)
         except GridUnavailableError:
             return False
         return True
@@ -52,21 +58,18 @@ class Reading:
         return self._read(prepared, wanted=wanted, ask=self._proved)
 
     def _read(
-        self, prepared: Prepared, *, wanted: bool, ask: Callable[[Sequence[GridRead], Sequence[Lookup]], GridAnswer]
+        self, prepared: Prepared, *, wanted: bool, ask: Callable[[_Missing, Sequence[Lookup]], GridAnswer]
     ) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
         profiles = self._caches.own.get(prepared.partitions, prepared.cards)
         plan = LookupPlan(prepared.lookups if wanted else {}, self._ownership.looked_up, self._caches.copies)
         missing: dict[int, list[int]] = {}
-        for i, profile in enumerate(profiles):
-            if profile is None:
+        for i in [i for i, profile in enumerate(profiles) if profile is None]:
+            profiles[i] = self._caches.unsaved.get(prepared.partitions[i], prepared.cards[i])
+            if profiles[i] is None:
                 missing.setdefault(prepared.partitions[i], []).append(i)
         if missing:
-            owned = self._ownership.owned
-            reads = [
-                GridRead(owned[p].claim, owned[p].applied, [prepared.cards[i] for i in rows])
-                for p, rows in missing.items()
-            ]
-            answer = ask(reads, plan.lookups)
+            wanted_cards = {p: [prepared.cards[i] for i in rows] for p, rows in missing.items()}
+            answer = ask(wanted_cards, plan.lookups)
             for rows, values in zip(missing.values(), answer.profiles, strict=True):
                 for i, value in zip(rows, values, strict=True):
                     profiles[i] = value
@@ -91,14 +94,23 @@ class Reading:
             return None
         return plan.found
 
-    def _proved(self, reads: Sequence[GridRead], lookups: Sequence[Lookup]) -> GridAnswer:
-        return self._outages.wait_out("redis", lambda: self._ask(reads, lookups, hasty=False))
+    def _proved(self, wanted: _Missing, lookups: Sequence[Lookup]) -> GridAnswer:
+        return self._outages.wait_out("redis", lambda: self._ask(wanted, lookups, hasty=False))
 
-    def _ask_hastily(self, reads: Sequence[GridRead], lookups: Sequence[Lookup]) -> GridAnswer:
-        return self._ask(reads, lookups, hasty=True)
+    def _ask_hastily(self, wanted: _Missing, lookups: Sequence[Lookup]) -> GridAnswer:
+        return self._ask(wanted, lookups, hasty=True)
 
-    def _ask(self, reads: Sequence[GridRead], lookups: Sequence[Lookup], *, hasty: bool) -> GridAnswer:
+    def _ask(self, wanted: _Missing, lookups: Sequence[Lookup], *, hasty: bool) -> GridAnswer:
         try:
-            return self._grid.read(self._topic, reads, lookups, hasty=hasty)
+            return self._grid.read(self._topic, self._reads(wanted), lookups, hasty=hasty)
+        except GridMovedError:
+            # A write of this worker's own may be under way: what it leaves behind is looked at.
+            self.land()
+        try:
+            return self._grid.read(self._topic, self._reads(wanted), lookups, hasty=hasty)
         except GridMovedError as error:
             raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
+
+    def _reads(self, wanted: _Missing) -> list[GridRead]:
+        owned = self._ownership.owned
+        return [GridRead(owned[p].claim, owned[p].applied, cards) for p, cards in wanted.items()]

@@ -51,7 +51,7 @@ class Suspects:
         """Begin with what was taken over."""
         self._killers = {p: set(o.claim.killers) for p, o in owned.items() if o.claim.killers}
         died = {p: o for p, o in owned.items() if o.claim.died}
-        self._careful_until = {p: max(o.start, o.committed) + batch_records_max for p, o in died.items()}
+        self._careful_until = {p: max(o.start, o.published) + batch_records_max for p, o in died.items()}
         self._attempt = {
             p: o.claim.attempt for p, o in died.items() if o.claim.attempt is not None and o.claim.attempt.end > o.start
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import Final
 
 from services.grid import UnsafeGridError
 from services.grid.base import GridUnavailableError
@@ -14,11 +15,15 @@ from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import P, Processor, R
 from services.runtime.sandbox import ProcessSandbox, sandbox_command
+from services.runtime.unsaved import SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Publisher
 from services.streams.atomic import AtomicPublisher
 from services.streams.kafka import KafkaSource
 from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
+
+SEEN_WITHIN_S: Final = 0.1
+"""After how long profiles are saved at the latest that other services decide by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     publisher: Publisher
     if settings.guarantee == "exactly_once":
         name = transactional_id(settings, member.group_id)
-        publisher = AtomicPublisher(lambda: KafkaAtomicProducer(servers, source, name), clock.monotonic_s)
+        publisher = AtomicPublisher(
+            lambda: KafkaAtomicProducer(servers, source.topic, name), source.group_metadata, clock.monotonic_s
+        )
     else:
         publisher = RepeatingPublisher(servers, source)
     command = sandbox_command(member.sandbox)
@@ -60,10 +67,14 @@ def build_worker(
     settings: Settings, processor: Processor[P, R], ports: Ports, health: Health, metrics: MetricsRegistry
 ) -> Worker[P, R]:
     """Wire a worker."""
+    saved_within_s = settings.save_interval_ms / 1000
+    if processor.read_by_others:
+        saved_within_s = min(saved_within_s, SEEN_WITHIN_S)
     limits = WorkerLimits(
         batch_records_max=settings.batch_records_max,
         poll_timeout_s=settings.poll_timeout_ms / 1000,
         near_cache_bytes=settings.near_cache_mb * 1024 * 1024,
+        saving=SavingLimits(saved_within_s, settings.save_records_max),
         copies_bytes=settings.copies_mb * 1024 * 1024,
         breaker_share=settings.breaker_share,
     )

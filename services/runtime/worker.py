@@ -3,10 +3,11 @@
 1. read the profiles that are not in the near cache; the grid proves that it still holds what this worker wrote
 2. decide (pure)
 3. publish decisions, alerts, dead letters and the consumed offsets: in one atomic commit (``exactly_once``), or the outputs
-   first and then the offsets (``at_least_once``)
-4. apply the profiles and the offset to the grid, in one script a partition
+   first and then, once an interval, the offsets (``at_least_once``)
+4. once an interval, apply the profiles and the offset to the grid, in one script a partition
 
-So the grid's offset S never passes the committed offset C, and a crash anywhere leaves either C where it was, and the batch
+The last two happen beside the worker's thread, while the next batch is decided (:mod:`.finishing`). The grid's offset S never passes the
+committed offset C, and a crash anywhere leaves either C where it was, and the batch
 is decided again from the same profiles with the same result, or S behind C, and the take-over (:mod:`.ownership`) folds the
 rest without a word. Whatever is in doubt is settled the same way: give the batch up and take over again, so that reading
 decides, not guessing.
@@ -15,25 +16,22 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from services.grid import (
-    Applied,
-    Grid,
-    GridUnavailableError,
-    GridWrite,
-)
+from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
+from services.runtime.background import Background, ThreadBackground
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
+from services.runtime.finishing import Batch, Finishing, Shore
 from services.runtime.halting import Cause
 from services.runtime.health import Health
 from services.runtime.logs import fields
@@ -42,11 +40,12 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
-from services.runtime.processor import Outcome, P, Prepared, Processor, R
+from services.runtime.processor import P, Processor, R
 from services.runtime.reading import Caches, Reading
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
+from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
-from services.streams import Output, Publisher, Records, Source, StreamsError
+from services.streams import Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
 
 T = TypeVar("T")
@@ -60,6 +59,7 @@ class WorkerLimits:
     batch_records_max: int
     poll_timeout_s: float
     near_cache_bytes: int
+    saving: SavingLimits
     copies_bytes: int = 64 * 1024 * 1024
     breaker_share: float = 0.5
 
@@ -75,29 +75,37 @@ class Ports:
     sandbox: Callable[[Outages], Sandbox]
     """Makes a sandbox that shows the group signs of life by the given outages."""
     upkeep: Upkeep = field(default_factory=NoUpkeep)
+    background: Background = field(default_factory=ThreadBackground)
 
 
 class Worker(Generic[P, R]):
-    """Runs one processor over one topic; everything happens on the thread that calls :meth:`run`."""
+    """Runs one processor over one topic, on the thread that calls :meth:`run`; only waiting for Kafka and Redis happens beside it."""
 
     def __init__(
         self, processor: Processor[P, R], ports: Ports, health: Health, metrics: MetricsRegistry, limits: WorkerLimits
     ) -> None:
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
-        self._upkeep = ports.upkeep
+        self._upkeep, self._background = ports.upkeep, ports.background
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._ownership = Ownership(
             processor, ports.source, ports.publisher, ports.grid, clock=ports.clock, outages=self._outages
         )  # fmt: skip
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
-        ports.source.revoked = self._ownership.release_all
-        self._caches = Caches(NearCache(limits.near_cache_bytes), Copies(limits.copies_bytes))
+        ports.source.revoked = self._give_back
+        unsaved = Unsaved(limits.saving)
+        self._caches = Caches(NearCache(limits.near_cache_bytes), unsaved, Copies(limits.copies_bytes))
         self._reading = Reading(processor.topic, ports.grid, self._ownership, self._outages, self._caches)
         self._stages = Stages(ports.clock, metrics)
         patience = Patience(self._outages, ports.upkeep)
         self._deciding = Deciding(processor, self._reading, self._ownership, patience, self._stages)
+        self._finishing = Finishing(
+            processor.topic, Shore(ports.publisher, ports.grid, ports.background, ports.clock, metrics), self._deciding, self._reading, unsaved,
+            ownership=self._ownership, outages=self._outages, announces=processor.announces, landed=self._landed,
+        )  # fmt: skip
+        self._reading.land = self._finishing.land
+        self._pressed = False
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
@@ -129,25 +137,36 @@ class Worker(Generic[P, R]):
 
     def release(self) -> None:
         """Give all partitions back in good order."""
+        self._finishing.save_all(confirmed=True)
+        self._ownership.release_all()
+
+    def _give_back(self) -> None:
+        """Do the same where the group asks for it, within a call of the source: that cannot commit anything then."""
+        self._finishing.save_all(confirmed=False)
         self._ownership.release_all()
 
     def close(self) -> None:
         """Leave the group, and release what was held."""
         self._upkeep.close()
+        self._background.close()
         self._publisher.close()
         self._source.close()
 
     def turn(self) -> None:
         """Poll once, and do what came: a change of assignment, a batch, or nothing."""
         self._health.beat()
-        most = CAREFUL_BATCH if self._suspects.careful else self._limits.batch_records_max
+        most = min(CAREFUL_BATCH if self._suspects.careful else 2**31, self._limits.batch_records_max)
         try:
             self._upkeep.turn()
-            records = self._source.poll(min(most, self._limits.batch_records_max), self._limits.poll_timeout_s)
+            if not self._pressed:
+                self._finishing.land()
+            records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
             if self._source.assignment.generation != self._outages.generation:
                 self._take_over()
             elif len(records):
-                self._process(records)
+                self._process(records, pressed=len(records) == most)
+            else:
+                self._finishing.rest()
             if self._outages.probe_due():
                 self._probe(idle=not len(records))
             self._report()
@@ -164,10 +183,12 @@ class Worker(Generic[P, R]):
         """Begin again from what Kafka and the grid say."""
         self._metrics.add(m.ABANDONED, 1, cause)
         log.warning("begins again from the committed offsets", extra=fields(cause=cause, error=str(error)))
+        self._finishing.drop()
         self._outages.generation = -1
         self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
 
     def _take_over(self) -> None:
+        self._finishing.drop()
         self._reading.forget()
         self._deciding.begin()
         self._health.set("partitions_assigned", False)
@@ -195,37 +216,29 @@ class Worker(Generic[P, R]):
     def _pass_marks(self) -> None:
         """Move offsets past what holds no record, such as the marks of atomic commits: else something would seem to wait."""
         owned = self._ownership.owned
-        ahead = {p: at for p, at in self._source.positions().items() if p in owned and at > owned[p].committed}
-        if ahead:
-            self._commit([], ahead)
-            self._write([GridWrite(owned[p].claim, owned[p].applied, at, [], []) for p, at in ahead.items()])
+        ahead = {p: at for p, at in self._source.positions().items() if p in owned and at > owned[p].published}
+        if ahead and not self._finishing.flying:
+            self._finishing.pass_by(ahead)
 
     # -- one batch -----------------------------------------------------------------------------------------------
 
-    def _process(self, records: Records) -> None:
-        now_ms, begin_s = self._clock.now_ms(), self._clock.monotonic_s()
+    def _process(self, records: Records, *, pressed: bool) -> None:
+        now_ms, begun_s = self._clock.now_ms(), self._clock.monotonic_s()
         killers = self._suspects.screen(records, self._ownership.owned)
         prepared = self._stages.time("prepare", lambda: self._processor.prepare(records, killers))
         emit = self._emit_mask(records)
         outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
         self._break(prepared, outcome)
-        self._stages.time("publish", lambda: self._publish(records, outcome))
-        committed_ms = now_ms + round(1000 * (self._clock.monotonic_s() - begin_s))
-        # Counted here: what is committed is decided, whatever the grid says.
-        self._metrics.add(m.RECORDS_IN, len(records))
-        self._metrics.add(m.RECOVERED, outcome.folded_only)
-        self._metrics.observe(m.BATCH_RECORDS, len(records))
-        self._processor.measure(self._metrics, prepared, outcome, committed_ms)
-        self._notices.tell(outcome.notices)
-        self._stages.time("apply", lambda: self._apply(prepared, outcome))
-        self._suspects.survived(records.next_offsets(), self._ownership.owned)
+        self._finishing.launch(Batch(prepared, outcome, now_ms, begun_s))
+        # A batch that was not full says that there is time: the next one is decided when this one has landed, and holds all that came until then.
+        self._pressed = pressed and not self._suspects.careful
 
     def _emit_mask(self, records: Records) -> Any:
-        committed = np.zeros(int(records.partition.max()) + 1, np.int64)
+        published = np.zeros(int(records.partition.max()) + 1, np.int64)
         for partition, owned in self._ownership.owned.items():
-            if partition < len(committed):
-                committed[partition] = owned.committed
-        return records.offset >= committed[records.partition]
+            if partition < len(published):
+                published[partition] = owned.published
+        return records.offset >= published[records.partition]
 
     def _break(self, prepared: P, outcome: R) -> None:
         """Stop partitions whose records are mostly bad, before another batch of them becomes dead letters."""
@@ -239,60 +252,16 @@ class Worker(Generic[P, R]):
         if tripped:
             raise AbandonedError("; ".join(tripped.values()))
 
-    def _publish(self, records: Records, outcome: Outcome) -> None:
-        owned = self._ownership.owned
-        ahead = {p: offset for p, offset in records.next_offsets().items() if offset > owned[p].committed}
-        if ahead:
-            self._commit(outcome.outputs, ahead)
+    def _landed(self, batch: Batch[P, R], published_ms: int) -> None:
+        """Count a batch: what is published is decided, whatever the grid says."""
         self._health.set("log_reachable", True)
-
-    def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
-        self._publisher.publish(outputs, offsets)
-        for partition, offset in offsets.items():
-            self._ownership.owned[partition].committed = offset
-
-    def _apply(self, prepared: Prepared, outcome: Outcome) -> None:
-        if self._deciding.behind:
-            return
-        self._write(self._grid_writes(prepared.records.next_offsets(), prepared, outcome))
-
-    def _write(self, writes: Sequence[GridWrite]) -> None:
-        if self._deciding.without_profiles is None:
-            self._take(writes, self._outages.wait_out("redis", lambda: self._grid.apply(self._processor.topic, writes)))
-            return
-        try:
-            self._take(writes, self._grid.apply(self._processor.topic, writes))
-        except GridUnavailableError as error:
-            self._deciding.leave_behind(error)
-
-    def _take(self, writes: Sequence[GridWrite], answers: Sequence[Applied]) -> None:
-        for write, answer in zip(writes, answers, strict=True):
-            partition = write.claim.partition
-            if answer is not Applied.APPLIED:
-                raise AbandonedError(f"the grid refused the profiles of partition {partition}: {answer.value}")
-            self._ownership.owned[partition].applied = write.target
-            self._reading.keep(partition, write.cards, write.profiles)
-
-    def _grid_writes(self, targets: Mapping[int, int], prepared: Prepared, outcome: Outcome) -> list[GridWrite]:
-        cards: dict[int, list[bytes]] = {p: [] for p in targets}
-        profiles: dict[int, list[bytes]] = {p: [] for p in targets}
-        for partition, card, profile in zip(prepared.partitions, prepared.cards, outcome.profiles, strict=True):
-            if profile is not None:
-                cards[partition].append(card)
-                profiles[partition].append(profile)
-        owned = self._ownership.owned
-        return [
-            GridWrite(
-                owned[p].claim,
-                owned[p].applied,
-                target,
-                cards[p],
-                profiles[p],
-                outcome.folded_until_ms.get(p),
-                self._processor.announces,
-            )
-            for p, target in targets.items()
-        ]
+        records, outcome = batch.prepared.records, batch.outcome
+        self._metrics.add(m.RECORDS_IN, len(records))
+        self._metrics.add(m.RECOVERED, outcome.folded_only)
+        self._metrics.observe(m.BATCH_RECORDS, len(records))
+        self._processor.measure(self._metrics, batch.prepared, outcome, published_ms)
+        self._notices.tell(outcome.notices)
+        self._suspects.survived(records.next_offsets(), self._ownership.owned)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class ScorerProcessor(Adopting):
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
-    announces = False
+    read_by_others = announces = False
 
     def __init__(self, model: Model | None, safe: SafeDefault, *, alone: bool = False) -> None:
         """See :class:`Adopting`."""

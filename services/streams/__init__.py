@@ -3,6 +3,7 @@
 from services.streams.base import Assignment as Assignment
 from services.streams.base import LogState as LogState
 from services.streams.base import Output as Output
+from services.streams.base import Publication as Publication
 from services.streams.base import Publisher as Publisher
 from services.streams.base import Records as Records
 from services.streams.base import Source as Source

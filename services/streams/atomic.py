@@ -13,9 +13,9 @@ What was measured about the client and the broker decides how:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from services.streams.base import Output, StreamsError
+from services.streams.base import Output, Publication, StreamsError
 
 CLEAN_WITHIN_S: Final = 0.15
 """A request that took longer may have been sent twice: the client connects again after 0.15 s at the earliest."""
@@ -39,8 +39,8 @@ class AtomicProducer(Protocol):
         """Put records into it."""
         ...
 
-    def add_offsets(self, offsets: Mapping[int, int]) -> None:
-        """Put consumed offsets into it, as the member that the group takes this worker for now."""
+    def add_offsets(self, offsets: Mapping[int, int], member: Any) -> None:
+        """Put consumed offsets into it, as a member of the group; Kafka refuses them if the group has moved on."""
         ...
 
     def flush(self) -> None:
@@ -63,8 +63,13 @@ class AtomicProducer(Protocol):
 class AtomicPublisher:
     """Outputs and offsets in one of Kafka's transactions. See :class:`services.streams.Publisher`."""
 
-    def __init__(self, make_producer: Callable[[], AtomicProducer], monotonic_s: Callable[[], float]) -> None:
-        self._make_producer, self._monotonic_s = make_producer, monotonic_s
+    confirms_itself = True
+
+    def __init__(
+        self, make_producer: Callable[[], AtomicProducer], member: Callable[[], Any], monotonic_s: Callable[[], float]
+    ) -> None:
+        """Publish by producers of one name, as whom ``member`` says that the group takes this worker for."""
+        self._make_producer, self._member, self._monotonic_s = make_producer, member, monotonic_s
         self._producer: AtomicProducer | None = None
 
     def open(self) -> None:
@@ -72,8 +77,15 @@ class AtomicPublisher:
         if self._producer is None:
             self._producer = self._make_producer()
 
-    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication:
         """See :class:`services.streams.Publisher`."""
+        member = self._member()  # as of now: whatever the group does meanwhile, Kafka then refuses it
+        return lambda: self._commit(outputs, offsets, member)
+
+    def confirm(self, offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.Publisher`."""
+
+    def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int], member: Any) -> None:
         self.open()
         assert self._producer is not None
         producer = self._producer
@@ -83,7 +95,7 @@ class AtomicPublisher:
                 producer.queue(output)
             # First: the client would wait for the records at the end anyway, and then the end could not be timed by itself.
             producer.flush()
-            clean = self._quick(lambda: producer.add_offsets(offsets))
+            clean = self._quick(lambda: producer.add_offsets(offsets, member))
             clean = self._quick(producer.commit) and clean and not producer.troubled()
         except StreamsError:
             self._drop()

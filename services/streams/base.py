@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from services.core.columns import type_bool, type_i64
 
 
@@ -47,6 +49,11 @@ class Records:
             [self.keys[i] for i in kept],
             [self.values[i] for i in kept],
         )
+
+    def counts(self) -> dict[int, int]:
+        """Return how many records there are, by partition."""
+        counts = np.bincount(self.partition)
+        return {p: int(counts[p]) for p in np.flatnonzero(counts).tolist()}
 
     def next_offsets(self) -> dict[int, int]:
         """Return, by partition, the offset behind the batch's last record: the one place that adds one."""
@@ -153,12 +160,23 @@ class Source(Protocol):
         ...
 
 
+Publication = Callable[[], None]
+"""What remains to be waited for until something is published: called once, on any thread, before anything else of its publisher is.
+
+Raises:
+    StreamsError: it is not known to be done; it may be. Take the partitions over again: what Kafka says is committed decides.
+"""
+
+
 class Publisher(Protocol):
     """What makes a batch's outputs visible, together with the offsets that they come from.
 
     ``exactly_once``: all of it becomes visible at once, or nothing ever does. ``at_least_once``: the outputs first, then the
     offsets, so that a crash between the two repeats outputs.
     """
+
+    confirms_itself: bool
+    """Whether what is published is committed, without :meth:`confirm`."""
 
     def open(self) -> None:
         """Bring to an end what this publisher or a predecessor left in doubt; called before committed offsets are read.
@@ -168,12 +186,22 @@ class Publisher(Protocol):
         """
         ...
 
-    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
-        """Publish outputs and commit offsets of the source's topic, and return when both are done.
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication | None:
+        """Begin to publish outputs of records before these offsets of the source's topic, as the member that the group takes this worker for.
+
+        Returns:
+            What remains to be done; None if nothing does.
 
         Raises:
-            StreamsError: it is not known to be done; it may be. Take the partitions over again: what Kafka says is
-                committed decides.
+            StreamsError: as :data:`Publication`.
+        """
+        ...
+
+    def confirm(self, offsets: Mapping[int, int]) -> None:
+        """Return when everything that was published is safe, and these offsets, up to which it reaches, are committed.
+
+        Raises:
+            StreamsError: as :data:`Publication`.
         """
         ...
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from services.core.columns import Text
 from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
-from services.streams.base import Assignment, LogState, Output, Records, StreamsError
+from services.streams.base import Assignment, LogState, Records, StreamsError
 
 Wire = Callable[[str, Callable[[], Any]], Any]
 """Carries a request (by name) to its server and the answer back."""
@@ -184,7 +183,6 @@ class MemorySource:
         """See :class:`services.streams.Source`."""
         return self._assignment
 
-    @property
     def group_metadata(self) -> tuple[str, int]:
         """The member and the generation that it knows."""
         return self.member, -1 if self._joined is None else self._joined
@@ -240,7 +238,7 @@ class MemorySource:
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
         self._log.check_available()
-        self._log.check_member(*self.group_metadata)
+        self._log.check_member(*self.group_metadata())
         self._log.committed |= {(self.topic, p): offset for p, offset in offsets.items()}
 
     def partition_count(self, topic: str) -> int:  # noqa: ARG002 - every topic has as many
@@ -267,80 +265,3 @@ class MemorySource:
 def partition_of(key: bytes | None, partitions: int) -> int:
     """Return the partition of a key, as Kafka's clients choose it; 0 for a record without one."""
     return 0 if key is None else int(partitions_of(Text.of([key]), partitions)[0])
-
-
-class MemoryAtomicProducer:
-    """See :class:`services.streams.atomic.AtomicProducer`."""
-
-    def __init__(self, log: MemoryLog, source: MemorySource, name: str, wire: Wire = direct) -> None:
-        self._log, self._source, self._name, self._wire = log, source, name, wire
-        self._epoch: int = wire("init_producer", lambda: log.init_producer(name))
-        self._queued: list[Output] = []
-        self._sent = self._stored = 0
-
-    def begin(self) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._queued = []
-
-    def queue(self, output: Output) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._queued.append(output)
-
-    def add_offsets(self, offsets: Mapping[int, int]) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._wire("add_offsets", lambda: self._add_offsets(offsets))
-
-    def _add_offsets(self, offsets: Mapping[int, int]) -> None:
-        commit = self._log.open_commit(self._name, self._epoch)
-        self._log.check_member(*self._source.group_metadata)
-        commit.offsets |= {(self._source.topic, p): offset for p, offset in offsets.items()}
-
-    def flush(self) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`: one request for each topic."""
-        for output in self._queued:
-            self._sent += 1
-            self._wire(f"produce {output.topic}", partial(self._produce, output, self._sent))
-
-    def _produce(self, output: Output, number: int) -> None:
-        commit = self._log.open_commit(self._name, self._epoch)
-        if number <= self._stored:  # requests are numbered: Kafka keeps each once
-            return
-        self._stored = number
-        for key, value in zip(output.keys, output.values, strict=True):
-            log = self._log.partition_log(output.topic, partition_of(key, self._log.partitions))
-            log.append(Stored(key, value, 0, commit))
-
-    def commit(self) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._wire("end_commit", lambda: self._log.end_commit(self._name, self._epoch))
-
-    def troubled(self) -> bool:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        return False
-
-    def close(self) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-
-
-class MemoryPublisher:
-    """At least once over a :class:`MemoryLog`. See :class:`services.streams.Publisher`."""
-
-    def __init__(self, log: MemoryLog, source: MemorySource, wire: Wire = direct) -> None:
-        self._log, self._source, self._wire = log, source, wire
-
-    def open(self) -> None:
-        """See :class:`services.streams.Publisher`."""
-
-    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
-        """See :class:`services.streams.Publisher`."""
-        for output in outputs:
-            self._wire(f"produce {output.topic}", partial(self._produce, output))
-        self._source.commit(offsets)
-
-    def _produce(self, output: Output) -> None:
-        self._log.check_available()
-        for key, value in zip(output.keys, output.values, strict=True):
-            self._log.append(output.topic, key, value, 0, partition_of(key, self._log.partitions))
-
-    def close(self) -> None:
-        """See :class:`services.streams.Publisher`."""

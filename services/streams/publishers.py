@@ -62,11 +62,11 @@ def _bounded(call: Callable[[], None]) -> None:
 
 
 class KafkaAtomicProducer:
-    """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one source's topic."""
+    """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one topic."""
 
-    def __init__(self, bootstrap_servers: str, source: KafkaSource, transactional_id: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, transactional_id: str) -> None:
         settings: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "transactional.id": transactional_id}
-        self._source = source
+        self._topic = topic
         self._trouble = False
         self._producer = Producer(COMMON | ATOMIC | settings | {"error_cb": self._on_error})
         with _doubts():
@@ -87,13 +87,13 @@ class KafkaAtomicProducer:
         with _doubts():
             queue_records(self._producer, output)
 
-    def add_offsets(self, offsets: Mapping[int, int]) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
+    def add_offsets(self, offsets: Mapping[int, int], member: Any) -> None:
+        """See :class:`services.streams.atomic.AtomicProducer`; the member is what the source calls its group metadata."""
         assert all(offset >= 0 for offset in offsets.values()), "the client drops logical offsets without a word"
-        wanted = [TopicPartition(self._source.topic, p, offset) for p, offset in offsets.items()]
-        producer, metadata = self._producer, self._source.group_metadata()
+        wanted = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+        producer = self._producer
         with _doubts():
-            _bounded(lambda: producer.send_offsets_to_transaction(wanted, metadata, REQUEST_TIMEOUT_S))
+            _bounded(lambda: producer.send_offsets_to_transaction(wanted, member, REQUEST_TIMEOUT_S))
 
     def flush(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -123,7 +123,10 @@ class KafkaAtomicProducer:
 class RepeatingPublisher:
     """At least once: outputs acknowledged, then offsets committed. See :class:`services.streams.Publisher`."""
 
+    confirms_itself = False
+
     def __init__(self, bootstrap_servers: str, source: KafkaSource) -> None:
+        self._confirmed: dict[int, int] = {}
         self._settings = COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers}
         self._source = source
         self._producer: Producer | None = None
@@ -137,19 +140,37 @@ class RepeatingPublisher:
     def open(self) -> None:
         """See :class:`services.streams.Publisher`: what is still queued is dropped with its client; it will be sent again."""
         self.close()
-        self._producer, self._failure = Producer(self._settings), None
+        self._producer, self._failure, self._confirmed = Producer(self._settings), None, {}
 
-    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
-        """See :class:`services.streams.Publisher`."""
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:  # noqa: ARG002 - they are committed later
+        """See :class:`services.streams.Publisher`: the client sends what is queued, in its order; nobody waits for it before :meth:`confirm`."""
         assert self._producer is not None, "not open"
         try:
             for output in outputs:
                 queue_records(self._producer, output, self._on_delivery)
-            if self._producer.flush(FLUSH_S) or self._failure is not None:
-                raise StreamsError(f"outputs were not acknowledged: {self._failure or 'not in time'}")
+            self._producer.poll(0)
         except KafkaException as error:
             raise StreamsError(f"outputs were not acknowledged: {describe(error)}") from error
-        self._source.commit(offsets)
+        self._check()
+
+    def confirm(self, offsets: Mapping[int, int]) -> None:
+        """See :class:`services.streams.Publisher`."""
+        assert self._producer is not None, "not open"
+        ahead = {p: offset for p, offset in offsets.items() if offset > self._confirmed.get(p, -1)}
+        if not ahead:
+            return
+        try:
+            if self._producer.flush(FLUSH_S):
+                raise StreamsError("outputs were not acknowledged in time")
+        except KafkaException as error:
+            raise StreamsError(f"outputs were not acknowledged: {describe(error)}") from error
+        self._check()
+        self._source.commit(ahead)
+        self._confirmed |= ahead
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise StreamsError(f"outputs were not acknowledged: {self._failure}")
 
     def close(self) -> None:
         """See :class:`services.streams.Publisher`."""

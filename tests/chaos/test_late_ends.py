@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from services.stack.processes import free_port
 from services.streams import Output, StreamsError
 from services.streams.atomic import AtomicProducer
 from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemorySource
+from services.streams.memory import MemoryLog, MemorySource
+from services.streams.memory_publishers import MemoryAtomicProducer
 from services.streams.publishers import KafkaAtomicProducer
 from services.streams.reader import KafkaReader
 
@@ -32,6 +34,7 @@ class Late:
     hold: Callable[[], None]
     release: Callable[[], None]
     visible: Callable[[], list[bytes | None]]
+    member: Callable[[], Any]
 
 
 def in_memory() -> Iterator[Late]:
@@ -51,8 +54,8 @@ def in_memory() -> Iterator[Late]:
             held.pop()()
 
     yield Late(
-        lambda: MemoryAtomicProducer(log, source, "name", wire), lambda: holding.append(True), release,
-        lambda: [record.value for record in log.visible(OUT, 0)],
+        lambda: MemoryAtomicProducer(log, IN, "name", wire), lambda: holding.append(True), release,
+        lambda: [record.value for record in log.visible(OUT, 0)], source.group_metadata,
     )  # fmt: skip
 
 
@@ -71,10 +74,11 @@ def on_kafka(folder: Path) -> Iterator[Late]:
             assert time.monotonic() < deadline_s
             source.poll(1, 0.1)
         yield Late(
-            lambda: KafkaAtomicProducer(f"127.0.0.1:{told}", source, "name"),
+            lambda: KafkaAtomicProducer(f"127.0.0.1:{told}", IN, "name"),
             lambda: proxy.order("rule", name="k", what=HOLD, keys=[END_TXN], count=1),
             lambda: proxy.order("release", name="k"),
             lambda: read(stack.kafka_address),
+            source.group_metadata,
         )
         source.close()
     finally:
@@ -102,7 +106,7 @@ def commit_with_a_late_end(late: Late, producer: AtomicProducer) -> None:
     producer.begin()
     producer.queue(Output(OUT, [b"key"], [b"first"]))
     producer.flush()
-    producer.add_offsets({0: 1})
+    producer.add_offsets({0: 1}, late.member())
     for _ in range(3):
         with suppress(StreamsError):  # the client gives up on the answer, and sends it again when it is asked to
             producer.commit()
@@ -132,6 +136,6 @@ def test_a_new_producer_of_the_same_name_makes_it_harmless(late: Late):
     late.release()
 
     assert late.visible() == [b"first"]
-    producer.add_offsets({0: 2})
+    producer.add_offsets({0: 2}, late.member())
     producer.commit()
     assert late.visible() == [b"first", b"second"]

@@ -29,7 +29,8 @@ from services.runtime.worker import Worker
 from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
-from services.streams.memory import MemoryAtomicProducer, MemorySource, Stored, partition_of
+from services.streams.memory import MemorySource, Stored, partition_of
+from services.streams.memory_publishers import MemoryAtomicProducer
 from tests.checker.judged import evidence_of, judge, run, scorer_world
 from tests.services.system import SAFE, released_model
 from tests.simulation.world import (
@@ -66,18 +67,17 @@ LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for
 
 
 class ApplyFirst(Worker):  # 1
-    def _process(self, records: Records) -> None:
-        publish, pending = self._publish, []
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        finishing, launch = self._finishing, self._finishing.launch
 
-        def late(records: Records, outcome: Any) -> None:
-            pending.append((records, outcome))
+        def save_first(batch: Any) -> None:
+            finishing.land()
+            finishing._keep(batch, batch.prepared.records.next_offsets())
+            finishing._start(None, finishing._writes(finishing._unsaved.partitions), None, {})
+            launch(batch)
 
-        self._publish = late
-        try:
-            super()._process(records)
-        finally:
-            self._publish = publish
-        publish(*pending[0])
+        finishing.launch = save_first  # type: ignore[method-assign]
 
 
 class NoComparison(MemoryGrid):  # 2
@@ -151,7 +151,7 @@ class OneShort(Worker):  # 10
     def _take_over(self) -> None:
         super()._take_over()
         for owned in self._ownership.owned.values():
-            owned.committed -= owned.committed > 0
+            owned.published -= owned.published > 0
 
 
 class ResetToLatest(Worker):  # 11
@@ -161,7 +161,7 @@ class ResetToLatest(Worker):  # 11
         states = self._source.log_states(list(ownership.halted)) if ownership.halted else {}
         for p, state in states.items():
             claim = self._grid.claim(TOPIC, p, LogIdentity(state.topic_id, state.partitions, 1))
-            ownership.owned[p] = Owned(claim, claim.applied, state.log_end, state.log_end)
+            ownership.owned[p] = Owned(claim, claim.applied, state.log_end, state.log_end, state.topic_id)
             del ownership.halted[p]
         self._source.start({p: owned.start for p, owned in ownership.owned.items()})
 
@@ -234,12 +234,12 @@ class Unfiltered(MemorySource):  # 17
 
 
 class TakesAnything(Worker):  # 17
-    def _process(self, records: Records) -> None:
+    def _process(self, records: Records, *, pressed: bool) -> None:
         for p in np.unique(records.partition).tolist():
             claim = Claim(p, "nobody", 0, None)
             first = int(records.offset[records.partition == p][0])
-            self._ownership.owned.setdefault(p, Owned(claim, None, first, first))
-        super()._process(records)
+            self._ownership.owned.setdefault(p, Owned(claim, None, first, first, "memory"))
+        super()._process(records, pressed=pressed)
 
 
 class MissingIsCurrent(MemoryGrid):  # 18

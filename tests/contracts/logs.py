@@ -11,7 +11,8 @@ from services.streams import Output, Publisher, Records, Source
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.atomic import AtomicPublisher
 from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, partition_of
+from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
@@ -41,7 +42,9 @@ def memory_log(topic: str) -> Log:
     def publisher(name: str | None = None, source: MemorySource = source) -> Publisher:
         if name is None:
             return MemoryPublisher(memory, source)
-        return AtomicPublisher(lambda: MemoryAtomicProducer(memory, source, name), time.monotonic)
+        return AtomicPublisher(
+            lambda: MemoryAtomicProducer(memory, source.topic, name), source.group_metadata, time.monotonic
+        )
 
     def send(count: int) -> None:
         for i in range(count):
@@ -61,7 +64,9 @@ def kafka_log(topic: str, address: str) -> Log:
     def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
         if name is None:
             return RepeatingPublisher(address, source)
-        return AtomicPublisher(lambda: KafkaAtomicProducer(address, source, name), time.monotonic)
+        return AtomicPublisher(
+            lambda: KafkaAtomicProducer(address, source.topic, name), source.group_metadata, time.monotonic
+        )
 
     def send(count: int) -> None:
         sink.send(topic, [b"key-%d" % (i % 5) for i in range(count)], [b"%d" % i for i in range(count)])

@@ -263,15 +263,34 @@ def test_the_client_does_not_retry_by_itself(stack):
 
 
 def test_the_near_cache_is_bounded_and_forgets_the_oldest_first():
-    cache = NearCache(3 * (NearCache.OVERHEAD_BYTES + 100))
-    for i in range(5):
-        cache.put(0, [b"card-%d" % i], [b"x" * 100])
+    size, bound = NearCache.OVERHEAD_BYTES + 100, 40
+    cache = NearCache(bound * size)
+    for i in range(1_000):
+        cache.put(i % 3, {b"card-%d" % (i // 2): b"%100d" % i})
 
-    assert len(cache) == 3
-    assert cache.get([0, 0, 1], [b"card-0", b"card-4", b"card-4"]) == [None, b"x" * 100, None]
+        assert bound // 4 <= len(cache) <= bound + 1 or i < bound
+        assert cache.get([i % 3, 7], [b"card-%d" % (i // 2)] * 2) == [b"%100d" % i, None]
+    assert cache.get([0], [b"card-0"]) == [None]
+    cache.drop(999 % 3)
+    assert cache.get([999 % 3], [b"card-499"]) == [None]
     cache.clear()
     assert len(cache) == 0
-    assert cache._bytes == 0
+
+
+def test_what_is_written_again_and_again_pushes_nothing_out():
+    cache = NearCache(100 * (NearCache.OVERHEAD_BYTES + 100))
+    cache.put(0, {b"quiet": b"x" * 100})
+    for i in range(5_000):
+        cache.put(0, {b"busy-%d" % (i % 20): b"%100d" % i})
+
+    assert cache.get([0], [b"quiet"]) == [b"x" * 100]
+
+
+def test_a_near_cache_without_room_keeps_nothing():
+    cache = NearCache(0)
+    cache.put(0, {b"card": b"x"})
+
+    assert len(cache) == 0
 
 
 def test_others_profiles_are_read_beside_the_own_ones_with_how_far_they_are(grid: Grid, store: Store, topic: str):

@@ -9,7 +9,7 @@ import pytest
 
 from services.core.columns import Text
 from services.core.kernels import partitions_of
-from services.streams import Records, StreamsError
+from services.streams import Output, Publisher, Records, StreamsError
 from tests.contracts.logs import (
     PARTITIONS,
     Log,
@@ -76,12 +76,19 @@ def test_committed_offsets_are_what_the_log_says_afterwards(log: Log):
     assert states[0].topic_id == states[1].topic_id
 
 
+def published(publisher: Publisher, outputs: list[Output], offsets: dict[int, int]) -> None:
+    publication = publisher.publish(outputs, offsets)
+    if publication is not None:
+        publication()
+    publisher.confirm(offsets)
+
+
 def test_an_atomic_commit_shows_outputs_and_offsets_together(log: Log):
     start_at_zero(log)
     publisher = log.publisher("name")
     publisher.open()
-    publisher.publish(outputs(log, b"a", b"b"), {0: 4, 1: 2})
-    publisher.publish(outputs(log, b"c"), {0: 5})
+    published(publisher, outputs(log, b"a", b"b"), {0: 4, 1: 2})
+    published(publisher, outputs(log, b"c"), {0: 5})
 
     assert log.answers() == [b"a", b"b", b"c"]
     assert {p: s.committed for p, s in log.source.log_states([0, 1]).items()} == {0: 5, 1: 2}
@@ -92,7 +99,7 @@ def test_at_least_once_publishes_outputs_and_then_offsets(log: Log):
     start_at_zero(log)
     publisher = log.publisher()
     publisher.open()
-    publisher.publish(outputs(log, b"a"), {0: 4})
+    published(publisher, outputs(log, b"a"), {0: 4})
 
     assert log.answers() == [b"a"]
     assert log.source.log_states([0])[0].committed == 4
@@ -106,7 +113,7 @@ def half_done(log: Log, name: str, offsets: dict[int, int]) -> Any:
     producer = publisher._producer  # type: ignore[attr-defined]
     producer.begin()
     producer.queue(outputs(log, b"half")[0])
-    producer.add_offsets(offsets)
+    producer.add_offsets(offsets, log.source.group_metadata())
     producer.flush()
     return producer
 
@@ -121,7 +128,7 @@ def test_nothing_of_an_atomic_commit_that_was_not_ended_is_ever_seen(log: Log):
     assert log.answers() == []
     with pytest.raises(StreamsError):
         dead.commit()
-    successor.publish(outputs(log, b"whole"), {0: 3})
+    published(successor, outputs(log, b"whole"), {0: 3})
     assert log.answers() == [b"whole"]
     successor.close()
 
@@ -154,7 +161,7 @@ def test_the_group_looks_at_the_generation_and_not_at_who_has_the_partition(log:
     log.source.start({0: 0})
     publisher = log.publisher("name")
     publisher.open()
-    publisher.publish([], {1: 7})
+    published(publisher, [], {1: 7})
 
     assert log.source.log_states([1])[1].committed == 7
     publisher.close()
@@ -171,7 +178,7 @@ def test_a_commit_of_a_member_that_left_is_refused(log: Log):
         log.source.poll(1, 0.5)
 
     with pytest.raises(StreamsError):
-        publisher.publish(outputs(log, b"late"), {0: 4})
+        published(publisher, outputs(log, b"late"), {0: 4})
     assert log.answers() == []
 
 

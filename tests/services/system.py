@@ -17,15 +17,18 @@ from services.core.offline import compute_offline
 from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import ReleasedModel, load_model
 from services.inference.released import newest_model
+from services.runtime.background import LateBackground, PromptBackground
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp
+from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams import Publisher
 from services.streams.atomic import AtomicPublisher
-from services.streams.memory import MemoryAtomicProducer, MemoryLog, MemoryPublisher, MemorySource, direct, partition_of
+from services.streams.memory import MemoryLog, MemorySource, direct, partition_of
+from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.generators import random_events, to_columns
 
 EVENTS = 90
@@ -91,6 +94,8 @@ class MemorySystem:
     clock: ManualClock = field(default_factory=lambda: ManualClock(KAFKA_TIMESTAMP_MS))
     batch_records_max: int = 16
     births: int = 0
+    saving: SavingLimits = EVERY_BATCH
+    background: type[LateBackground] = PromptBackground
 
     def __post_init__(self) -> None:
         self.log = MemoryLog(self.partitions, monotonic_s=self.clock.monotonic_s, sleep=self.clock.sleep)
@@ -114,15 +119,17 @@ class MemorySystem:
         publisher: Publisher = MemoryPublisher(self.log, source, wire)
         if guarantee == "exactly_once":
             publisher = AtomicPublisher(
-                lambda: MemoryAtomicProducer(self.log, source, "the-worker", wire), self.clock.monotonic_s
+                lambda: MemoryAtomicProducer(self.log, source.topic, "the-worker", wire),
+                source.group_metadata,
+                self.clock.monotonic_s,
             )
         self.log.rebalance({member: tuple(range(self.partitions))})
         processor = ScorerProcessor(released_model(), SAFE)
         worker = Worker(
             processor,
-            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox()),
+            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox(), background=self.background()),
             Health(self.clock), MetricsRegistry(),
-            WorkerLimits(self.batch_records_max, 0.0, 10_000_000, breaker_share),
+            WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share),
         )  # fmt: skip
         if without_profiles == "ladder":
             worker.go_without_profiles(processor.decide_without_profiles)

@@ -272,9 +272,11 @@ def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_c
 
 def drain_in_time(system: MemorySystem, worker) -> None:
     """Drain while time passes: an idle worker finds out by its next probe that the grid is back."""
-    for _ in range(40):
+    for turn in range(40):
         worker.turn()
         system.clock.sleep(0.5)
+        if turn == 30:
+            system.grid.available = True
     system.drain(worker)
 
 
@@ -328,7 +330,7 @@ def test_a_worker_that_begins_again_while_the_grid_is_away_goes_on_with_what_it_
     worker.turn()
     failing["end_commit"] = True
     decided = len(system.records("card-decisions"))
-    for _ in range(4):
+    for _ in range(5):
         worker.turn()
     assert not failing["end_commit"]
     assert len(system.records("card-decisions")) > decided + 16

@@ -230,8 +230,13 @@ def test_a_worker_that_lost_its_partition_without_noticing_writes_nothing():
     owner, _ = system.worker()
     owner.turn()
     claimed = {k: meta.owner for k, meta in system.grid.metas.items()}
+
+    def process() -> None:
+        zombie._process(records, pressed=False)
+        zombie._finishing.land()
+
     with pytest.raises((AbandonedError, StreamsError)):
-        zombie._process(records)
+        process()
 
     assert {k: meta.owner for k, meta in system.grid.metas.items()} == claimed
     system.drain(owner)

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
+from services.runtime.background import LateBackground, PromptBackground
+from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from tests.simulation.witness import BAD, KILLER
 from tests.simulation.world import FREEZE_LONG, LATE, STORE_FAULTS, TWICE, WORKER_FAULTS, Schedule, World
 
 FIRST = int(os.environ.get("PROACT_SIMULATION_FIRST", "0"))
 SEEDS = int(os.environ.get("PROACT_SIMULATION_SEEDS", "2000"))
 CHUNKS = min(20, SEEDS)
+PROMPT: dict[str, Any] = {}
+LATE_AND_SELDOM: dict[str, Any] = {"background_type": LateBackground, "saving": SavingLimits(0.2, 6)}
+"""A batch is published when the next one is decided already, and what it folded is saved when several have come."""
 RECORDS = [(b"card-%d" % (i % 3), BAD if i == 5 else b"%d" % i) for i in range(10)]
 
 
@@ -41,8 +47,9 @@ def test_without_faults_everything_is_answered_once():
     assert world.effects > 15
 
 
+@pytest.mark.parametrize("ways", [PROMPT, LATE_AND_SELDOM], ids=["prompt", "late-and-seldom"])
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_every_single_fault_at_every_effect(guarantee: str, schedules: Counter[str]):
+def test_every_single_fault_at_every_effect(guarantee: str, ways: dict[str, Any], schedules: Counter[str]):
     fired = 0
     for at in range(1, effects_of_a_clean_run() + 1):
         for fault in (*WORKER_FAULTS, *STORE_FAULTS):
@@ -50,7 +57,7 @@ def test_every_single_fault_at_every_effect(guarantee: str, schedules: Counter[s
                 continue  # an idempotent producer's late request is Kafka's to refuse, and is not modelled
             schedule = Schedule({at: fault})
             try:
-                fired += len(run(schedule, guarantee).schedule.fired)
+                fired += len(run(schedule, guarantee, **ways).schedule.fired)
             except AssertionError as error:
                 raise AssertionError(f"{guarantee}, {fault} at effect {at}: {error}") from error
             schedules["of one fault"] += 1
@@ -59,6 +66,7 @@ def test_every_single_fault_at_every_effect(guarantee: str, schedules: Counter[s
 
 @pytest.mark.parametrize("first", WORKER_FAULTS)
 def test_every_two_faults_at_every_two_effects_of_a_batch(first: str, schedules: Counter[str]):
+    ways = [PROMPT, LATE_AND_SELDOM]
     count = min(effects_of_a_clean_run(), 18)
     fired = runs = 0
     for at in range(1, count + 1):
@@ -66,12 +74,21 @@ def test_every_two_faults_at_every_two_effects_of_a_batch(first: str, schedules:
             for second in WORKER_FAULTS:
                 schedule = Schedule({at: first, then: second}, late_after=1 + (at + then) % 5)
                 try:
-                    fired += len(run(schedule).schedule.fired) == 2
+                    fired += len(run(schedule, **ways[(at + then) % 2]).schedule.fired) == 2
                 except AssertionError as error:
                     raise AssertionError(f"{first} at effect {at}, then {second} at {then}: {error}") from error
                 runs += 1
     schedules["of two faults"] += runs
     assert fired > 0.8 * runs
+
+
+def random_ways(rng: np.random.Generator) -> dict[str, Any]:
+    """How a worker finishes its batches: at once or beside the next one, saving each or seldom, with room for what it saved or without."""
+    return {
+        "background_type": LateBackground if rng.random() < 0.7 else PromptBackground,
+        "saving": EVERY_BATCH if rng.random() < 0.3 else SavingLimits(rng.uniform(0, 0.5), int(rng.integers(1, 40))),
+        "near_cache_bytes": int(rng.choice([0, 600, 10_000])),
+    }
 
 
 def run_seed(seed: int, **types) -> World:
@@ -82,6 +99,7 @@ def run_seed(seed: int, **types) -> World:
     schedule = Schedule(
         {int(rng.integers(1, 120)): str(rng.choice(faults)) for _ in range(count)}, late_after=int(rng.integers(1, 9))
     )
+    types = {**random_ways(np.random.default_rng([seed, 1])), **types}
     world = World(schedule, partitions=int(rng.integers(1, 4)), batch_records_max=int(rng.integers(1, 9)), **types)
     records = []
     for i in range(int(rng.integers(10, 60))):

@@ -39,7 +39,7 @@ class WitnessProcessor:
 
     topic, layout, history_ms = TOPIC, 1, KEEP_MS + DAY_MS
     looks_up: Sequence[str] = ()
-    announces = False
+    read_by_others = announces = False
 
     def prepare(self, records: Records, killers: Any) -> WitnessPrepared:
         pairs: dict[tuple[int, bytes], int] = {}

@@ -14,22 +14,18 @@ from typing import Any
 
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
+from services.runtime.background import LateBackground, PromptBackground
 from services.runtime.clock import ManualClock
 from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import PROBE_EVERY_S
+from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
-from services.streams.memory import (
-    OPEN,
-    MemoryAtomicProducer,
-    MemoryLog,
-    MemoryPublisher,
-    MemorySource,
-    partition_of,
-)
+from services.streams.memory import OPEN, MemoryLog, MemorySource, partition_of
+from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
 CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
@@ -76,6 +72,8 @@ class World:
     processor: Callable[[], Any] = WitnessProcessor
     topic: str = TOPIC
     near_cache_bytes: int = 10_000
+    saving: SavingLimits = EVERY_BATCH
+    background_type: type[LateBackground] = PromptBackground
     everybody_owns_all: bool = False
     """As with partitions that are assigned by hand: nobody is fenced by the group."""
 
@@ -108,12 +106,14 @@ class World:
         publisher: Any = MemoryPublisher(self.log, source, wire)
         if self.guarantee == "exactly_once":
             publisher = self.publisher_type(
-                lambda: self.producer_type(self.log, source, f"id-{name}", wire), self.clock.monotonic_s
+                lambda: self.producer_type(self.log, source.topic, f"id-{name}", wire),
+                source.group_metadata,
+                self.clock.monotonic_s,
             )
         grid = self.grid_type(self.grid, process, wire)
-        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox())
+        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox(), background=self.background_type())
         health, metrics = Health(self.clock), MetricsRegistry()
-        limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes)
+        limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes, self.saving)
         self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
         self.process_of = {**getattr(self, "process_of", {}), name: process}
         self.rebalance()
