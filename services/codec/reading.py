@@ -36,10 +36,11 @@ from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_heade
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.validation import Reject
 
+_NAN_BITS = np.uint64(0x7FF8_0000_0000_0000)
 _MALFORMED, _TRAILING, _UTF8 = int(Reject.MALFORMED), int(Reject.TRAILING_BYTES), int(Reject.INVALID_UTF8)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return a zigzag varint and the position behind it; the position is -1 where there is no valid one."""
     value = np.uint64(0)
@@ -55,14 +56,22 @@ def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN0
     return 0, -1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _continues(buffer: type_u8, at: int, stop: int, least: int, most: int) -> bool:
     return at < stop and least <= buffer[at] <= most
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def valid_utf8(buffer: type_u8, at: int, stop: int) -> bool:
     """Whether a byte range is well-formed UTF-8 (The Unicode Standard, table 3-7)."""
+    bits = np.uint8(0)
+    for i in range(at, stop):
+        bits |= buffer[i]
+    return bits < 0x80 or _well_formed(buffer, at, stop)
+
+
+@njit(cache=True, nogil=True)
+def _well_formed(buffer: type_u8, at: int, stop: int) -> bool:
     while at < stop:
         lead = buffer[at]
         if lead < 0x80:
@@ -85,22 +94,26 @@ def valid_utf8(buffer: type_u8, at: int, stop: int) -> bool:
     return True
 
 
-@njit(cache=True)
-def _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Read one scalar into cell (f, i); return (position behind it, status)."""
-    operation = row[OPERATION]
-    if row[NULL_BRANCH] >= 0:
+@njit(cache=True, nogil=True, forceinline=True)
+def _read_scalar(buffer, at, stop, table, r, ints, lengths, double_bits, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Read one scalar, which row r of the table describes, into cell (f, i); return (position behind it, status)."""
+    # No slices in here: to make one costs more than to read a field.
+    operation, null_branch, argument = table[r, OPERATION], table[r, NULL_BRANCH], table[r, ARGUMENT]
+    if null_branch >= 0:
         branch, at = read_varint(buffer, at, stop)
         if at < 0 or branch not in (0, 1):
             return at, _MALFORMED
-        if branch == row[NULL_BRANCH]:
+        if branch == null_branch:
             lengths[f, i] = -1
-            doubles[f, i] = np.nan
+            double_bits[f, i] = _NAN_BITS
             return at, 0
     if operation == DOUBLE:
         if at + 8 > stop:
             return -1, _MALFORMED
-        doubles[f, i] = buffer[at : at + 8].view(np.float64)[0]
+        bits = np.uint64(0)
+        for j in range(8):
+            bits |= np.uint64(buffer[at + j]) << np.uint64(8 * j)
+        double_bits[f, i] = bits
         return at + 8, 0
     if operation == BOOLEAN:
         if at >= stop or buffer[at] > 1:
@@ -108,17 +121,17 @@ def _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i):  # type: 
         ints[f, i] = buffer[at]
         return at + 1, 0
     if operation == FIXED:
-        if row[ARGUMENT] > stop - at:
+        if argument > stop - at:
             return -1, _MALFORMED
-        ints[f, i], lengths[f, i] = at, row[ARGUMENT]
-        return at + row[ARGUMENT], 0
+        ints[f, i], lengths[f, i] = at, argument
+        return at + argument, 0
     value, at = read_varint(buffer, at, stop)
     if at < 0:
         return -1, _MALFORMED
     if operation in (LONG, INT, ENUM):
         if operation == INT and not -(2**31) <= value < 2**31:
             return -1, _MALFORMED
-        if operation == ENUM and not 0 <= value < row[ARGUMENT]:
+        if operation == ENUM and not 0 <= value < argument:
             return -1, _MALFORMED
         ints[f, i] = value
         return at, 0
@@ -130,8 +143,8 @@ def _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i):  # type: 
     return at + value, 0
 
 
-@njit(cache=True)
-def _skip_array(buffer, at, stop, row, table, scratch_ints, scratch_lengths, scratch_doubles):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True, forceinline=True)
+def _skip_array(buffer, at, stop, table, f, scratch_ints, scratch_lengths, scratch_bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Walk over an array of scalars or flat records, checking each; return (position behind it, status)."""
     while True:
         count, at = read_varint(buffer, at, stop)
@@ -141,15 +154,13 @@ def _skip_array(buffer, at, stop, row, table, scratch_ints, scratch_lengths, scr
         if count == 0:
             return at, 0
         for _ in range(count):
-            for r in range(row[ITEM_FIRST], row[ITEM_STOP]):
-                at, status = _read_scalar(
-                    buffer, at, stop, table[r], scratch_ints, scratch_lengths, scratch_doubles, 0, 0
-                )
+            for r in range(table[f, ITEM_FIRST], table[f, ITEM_STOP]):
+                at, status = _read_scalar(buffer, at, stop, table, r, scratch_ints, scratch_lengths, scratch_bits, 0, 0)
                 if status:
                     return -1, status
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _read_doubles(buffer, at, stop, ints, lengths, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Note where the doubles of an array lie: our writer puts them into one block."""
     count, at = read_varint(buffer, at, stop)
@@ -164,9 +175,9 @@ def _read_doubles(buffer, at, stop, ints, lengths, f, i):  # type: ignore[no-unt
     return end + 1, 0
 
 
-@njit(cache=True)
-def _read_rows(buffer, start, length, header, fields, table, ints, lengths, doubles, status) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    scratch_ints, scratch_doubles = np.empty((1, 1), np.int64), np.empty((1, 1))
+@njit(cache=True, nogil=True)
+def _read_rows(buffer, start, length, header, fields, table, ints, lengths, double_bits, status) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    scratch_ints, scratch_bits = np.empty((1, 1), np.int64), np.empty((1, 1), np.uint64)
     scratch_lengths = np.empty((1, 1), np.int64)
     for i in range(len(start)):
         at, stop = start[i], start[i] + length[i]
@@ -178,15 +189,14 @@ def _read_rows(buffer, start, length, header, fields, table, ints, lengths, doub
             continue
         at += len(header)
         for f in range(fields):
-            row = table[f]
-            if row[OPERATION] == DOUBLES:
+            if table[f, OPERATION] == DOUBLES:
                 at, code = _read_doubles(buffer, at, stop, ints, lengths, f, i)
-            elif row[OPERATION] == ARRAY:
+            elif table[f, OPERATION] == ARRAY:
                 begin = at
-                at, code = _skip_array(buffer, at, stop, row, table, scratch_ints, scratch_lengths, scratch_doubles)
+                at, code = _skip_array(buffer, at, stop, table, f, scratch_ints, scratch_lengths, scratch_bits)
                 ints[f, i], lengths[f, i] = begin, at - begin
             else:
-                at, code = _read_scalar(buffer, at, stop, row, ints, lengths, doubles, f, i)
+                at, code = _read_scalar(buffer, at, stop, table, f, ints, lengths, double_bits, f, i)
             if code:
                 status[i] = code
                 break
@@ -263,7 +273,9 @@ class ColumnarReader:
         doubles = np.zeros((fields, n))
         too_large = length > self._record_bytes_max
         seen = np.where(too_large, 0, length)
-        _read_rows(buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles, status)
+        _read_rows(
+            buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles.view(np.uint64), status
+        )  # fmt: skip
         status[too_large] = Reject.TOO_LARGE
         for i in np.flatnonzero(status == -1).tolist():  # unframed: exceptional
             status[i] = _why_unframed(present[i], self.schema)

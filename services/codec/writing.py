@@ -42,7 +42,7 @@ Column = Text | Nullable | type_i64 | type_f64 | type_u8 | type_bool
 _VARINT_BYTES_MAX = 10
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _put_varint(out: type_u8, at: int, value: int) -> int:
     bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> 63)
     while bits > np.uint64(127):
@@ -53,36 +53,40 @@ def _put_varint(out: type_u8, at: int, value: int) -> int:
     return at + 1
 
 
-@njit(cache=True)
-def _put_field(out, at, operation, value, buffer, length, double_bytes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True)
+def _put_bytes(out: type_u8, at: int, source: type_u8, start: int, length: int) -> int:
+    # Without slices: to make one costs more than the few bytes that most fields have.
+    for j in range(length):
+        out[at + j] = source[start + j]
+    return at + length
+
+
+@njit(cache=True, nogil=True)
+def _put_field(out, at, operation, value, buffer, length, double_bytes, cell):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if operation == DOUBLE:
-        out[at : at + 8] = double_bytes
-        return at + 8
+        return _put_bytes(out, at, double_bytes, 8 * cell, 8)
     if operation == DOUBLES:
         at = _put_varint(out, at, length)
         if length > 0:
-            out[at : at + 8 * length] = buffer[value : value + 8 * length]
-            at += 8 * length
+            at = _put_bytes(out, at, buffer, value, 8 * length)
             out[at] = 0
             at += 1
         return at
     if operation in (FIXED, ARRAY, _STRING, _BYTES):
         if operation in (_STRING, _BYTES):
             at = _put_varint(out, at, length)
-        out[at : at + length] = buffer[value : value + length]
-        return at + length
+        return _put_bytes(out, at, buffer, value, length)
     if operation == BOOLEAN:
         out[at] = value
         return at + 1
     return _put_varint(out, at, value)
 
 
-@njit(cache=True)
-def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, doubles) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    at = 0
-    for i in range(len(stops)):
-        out[at : at + len(header)] = header
-        at += len(header)
+@njit(cache=True, nogil=True)
+def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, doubles, double_bytes) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    at, count = 0, len(stops)
+    for i in range(count):
+        at = _put_bytes(out, at, header, 0, len(header))
         for f in range(fields):
             null_branch = table[f, NULL_BRANCH]
             if null_branch >= 0:
@@ -91,7 +95,7 @@ def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, double
                 if missing:
                     continue
             at = _put_field(
-                out, at, table[f, OPERATION], ints[f, i], buffer, lengths[f, i], doubles[f, i : i + 1].view(np.uint8)
+                out, at, table[f, OPERATION], ints[f, i], buffer, lengths[f, i], double_bytes, f * count + i
             )
         stops[i] = at
 
@@ -138,7 +142,10 @@ class ColumnarWriter:
                 ints[f] = column
             bound += 2 * _VARINT_BYTES_MAX * count
         out, stops = np.empty(bound, np.uint8), np.empty(count, np.int64)
-        _write_rows(out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles)
+        _write_rows(
+            out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles,
+            doubles.view(np.uint8).reshape(-1),
+        )  # fmt: skip
         raw_out = out[: stops[-1] if count else 0].tobytes()
         return [raw_out[a:b] for a, b in pairwise([0, *stops.tolist()])]
 

@@ -78,12 +78,12 @@ class Folded:
     """Shape (n,): REPEAT, LATE, TRUNCATED and TOO_LATE of :mod:`services.core.windows`."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _ratio(a: float, b: float) -> float:
     return a / b if b > 0.0 else np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _past_value(aggregate: int, amount: float, scale: float, s: type_f64) -> float:
     """Return one feature over a window's statistics ``s``; ``scale`` is the minor units in a major unit."""
     if aggregate == COUNT_WITH_CURRENT:
@@ -114,7 +114,7 @@ def _past_value(aggregate: int, amount: float, scale: float, s: type_f64) -> flo
     return np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _moment_value(
     aggregate: int, amount: float, scale: float, event_time_ms: int, entry_mode: int, last: type_f64
 ) -> float:
@@ -143,7 +143,7 @@ def _moment_value(
     return np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fold_rows(  # type: ignore[no-untyped-def]
     rows, slot, offset, scale, emit, entries, begin, count, last_offset, truncated_until_ms,  # noqa: ANN001
     columns, aggregates, window_index, windows_ms, distinct_horizon_ms, vectors, flags,  # noqa: ANN001

@@ -49,7 +49,7 @@ _AGGREGATES: Final = (
 """The aggregates: what the kernels know to compute."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def is_windowed(aggregate: int) -> bool:
     """Whether an aggregate is taken over a window."""
     return COUNT_WITH_CURRENT <= aggregate <= KNOWN_RISK

@@ -15,7 +15,7 @@ FNV_OFFSET = np.uint64(14695981039346656037)
 FNV_PRIME = np.uint64(1099511628211)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def hash_bytes(buffer: type_u8, start: int, length: int) -> np.uint64:
     """Return FNV-1a (64 bit) of a byte range, finished with murmur3's 64-bit mixer.
 
@@ -33,7 +33,7 @@ def hash_bytes(buffer: type_u8, start: int, length: int) -> np.uint64:
     return h
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _hash_rows(buffer: type_u8, start: type_i64, length: type_i64) -> type_u64:
     out = np.empty(len(start), np.uint64)
     for i in range(len(start)):
@@ -46,7 +46,7 @@ def hash_text(text: Text) -> type_u64:
     return _hash_rows(text.buffer, text.start, text.length)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def hash_uuids(ids: type_u8) -> type_u64:
     """Return a 64-bit hash of each 16-byte row of ``ids`` (shape (n, 16))."""
     out = np.empty(len(ids), np.uint64)
@@ -55,7 +55,7 @@ def hash_uuids(ids: type_u8) -> type_u64:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _murmur2(buffer: type_u8, start: int, length: int) -> np.uint32:
     m = np.uint32(0x5BD1E995)
     h = np.uint32(np.uint32(0x9747B28C) ^ np.uint32(length))
@@ -76,7 +76,7 @@ def _murmur2(buffer: type_u8, start: int, length: int) -> np.uint32:
     return np.uint32(h ^ (h >> np.uint32(15)))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _partition_rows(buffer: type_u8, start: type_i64, length: type_i64, partitions: int) -> type_i64:
     out = np.empty(len(start), np.int64)
     for i in range(len(start)):
@@ -92,7 +92,7 @@ def partitions_of(keys: Text, partitions: int) -> type_i64:
     return _partition_rows(keys.buffer, keys.start, keys.length, partitions)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _pack_rows(buffer: type_u8, start: type_i64, length: type_i64, width: int) -> type_i64:
     out = np.empty(len(start), np.int64)
     for i in range(len(start)):
@@ -110,7 +110,7 @@ def pack_text(text: Text, width: int) -> type_i64:
     return _pack_rows(text.buffer, text.start, text.length, width)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _same(buffer: type_u8, a: int, b: int, length: int) -> bool:
     for i in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
         if buffer[a + i] != buffer[b + i]:
@@ -118,7 +118,7 @@ def _same(buffer: type_u8, a: int, b: int, length: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _group_rows(
     hashes: type_u64, partition: type_i64, buffer: type_u8, start: type_i64, length: type_i64
 ) -> tuple[type_i64, type_i64]:

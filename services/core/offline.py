@@ -57,7 +57,7 @@ def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, f
     _fold_all((order, slot, events, times_ms), scale, profiles.arrays, folded.vectors)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fold_all(log: Any, scale: type_f64, profiles: Any, vectors: type_f64) -> None:
     order, slot, events, times_ms = log
     looking = looking_at(profiles)

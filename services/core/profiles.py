@@ -103,7 +103,7 @@ class OpenProfiles:
         return self.entries, self.begin, self.count, self.truncated_until_ms
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _copy_entries(source: type_u8, source_at: type_i64, target: type_u8, target_at: type_i64, size: type_i64) -> None:
     for k in range(len(size)):
         a, b = source_at[k], target_at[k]

@@ -42,7 +42,7 @@ class ReferenceRows:
     """(n,) the row of each transaction's customer."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _distances(a: type_f64, b: type_f64, c: type_f64, d: type_f64) -> type_f64:
     found = np.full(len(a), np.nan)
     for i in range(len(a)):

@@ -28,7 +28,7 @@ OF_ACCOUNT: Final = 1 << Refusal.ACCOUNT_NOT_ACTIVE | 1 << Refusal.INSUFFICIENT_
 """The refusals that are the account's; the others are the customer's own instructions."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _number(buffer: type_u8, at: int, size: int) -> np.int64:
     value = np.int64(0)
     for i in range(size):
@@ -40,7 +40,7 @@ _CATEGORY, _COUNTRY, _TRAVELLING = 1, 2, 4
 """What a customer's instructions say of a transaction: one bit each."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _instructed(slot: type_i64, transactions: Any, instructions: Any, said: type_i64) -> None:
     category, country, event_time_ms = transactions
     buffer, begin, counts = instructions

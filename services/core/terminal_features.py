@@ -38,7 +38,7 @@ _WINDOWS_MS: Final = np.array(sorted({LONGEST_WINDOW_MS, *(FEATURES[j].window_ms
 _WINDOW_INDEX: Final = np.searchsorted(_WINDOWS_MS, [FEATURES[j].window_ms for j in _TERMINAL]).astype(np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _terminal_value(aggregate: int, scale: float, s: type_f64, ages_ms: type_f64) -> float:
     """Return one feature from a window's statistics ``s`` and the ages; ``scale`` is the minor units in a major unit."""
     if aggregate == KNOWN_COUNT:
@@ -56,13 +56,13 @@ def _terminal_value(aggregate: int, scale: float, s: type_f64, ages_ms: type_f64
     return np.nan
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def looking_at(profiles: Any) -> Any:
     """Return ``OpenProfiles.arrays`` with the room that :func:`fill_terminal_row` works in, made once a batch."""
     return profiles, (np.zeros((len(_WINDOWS_MS), TERMINAL_STATISTICS)), np.empty(3))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fill_terminal_row(looking: Any, k: int, event_time_ms: int, scale: float, vector: type_f64) -> None:
     """Fill the terminal's columns of one vector from profile k of what :func:`looking_at` returned."""
     profiles, room = looking
@@ -71,7 +71,7 @@ def fill_terminal_row(looking: Any, k: int, event_time_ms: int, scale: float, ve
         vector[TERMINAL_COLUMNS[j]] = _terminal_value(_AGGREGATES[j], scale, room[0][_WINDOW_INDEX[j]], room[1])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill_rows(event_time_ms: type_i64, scale: type_f64, slot: type_i64, profiles: Any, vectors: type_f64) -> None:
     looking = looking_at(profiles)
     for i in range(len(slot)):

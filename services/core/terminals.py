@@ -121,7 +121,7 @@ def entries_of(columns: TerminalEventColumns) -> np.ndarray:
     return rows
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _find(entries: Any, begin: int, stop: int, transaction_hash: np.uint64) -> int:
     for at in range(stop - 1, begin - 1, -1):
         if entries[at]["transaction_hash"] == transaction_hash:
@@ -129,7 +129,7 @@ def _find(entries: Any, begin: int, stop: int, transaction_hash: np.uint64) -> i
     return -1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _put_oldest_into_bucket(profiles: Any, k: int) -> None:
     """Sum the oldest entry up in the bucket before it, or turn it into one."""
     entries, begin, count, truncated_until_ms = profiles
@@ -159,7 +159,7 @@ def _put_oldest_into_bucket(profiles: Any, k: int) -> None:
     entries[at]["count"] = 1 if there else 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fold_row(profiles: Any, k: int, new: Any) -> int:
     """Fold one transaction, or one label (its amount is ABSENT), into profile k; return the flags."""
     entries, begin, count, truncated_until_ms = profiles
@@ -194,7 +194,7 @@ def fold_row(profiles: Any, k: int, new: Any) -> int:
     return flags
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fold_rows(rows: Any, slot: type_i64, profiles: Any) -> type_i64:
     flags = np.zeros(len(rows), np.int64)
     for i in range(len(rows)):
@@ -220,7 +220,7 @@ def fold_terminals(rows: np.ndarray, slot: type_i64, offset: type_i64, profiles:
     return flags
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def terminal_statistics(profiles: Any, k: int, event_time_ms: int, windows_ms: type_i64, room: Any) -> None:
     """Fill ``room``, which is statistics (windows, TERMINAL_STATISTICS) and ages in ms (3,), from profile k at an event time.
 

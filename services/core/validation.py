@@ -51,7 +51,7 @@ AHEAD_MS_MAX: Final = DAY_MS
 """How far an event's time may lie after the record's Kafka timestamp."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _luhn(digits: type_u8, length: int) -> bool:
     total = 0
     for i in range(length):
@@ -62,7 +62,7 @@ def _luhn(digits: type_u8, length: int) -> bool:
     return total % 10 == 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _looks_like_card_number(buffer: type_u8, start: int, length: int) -> bool:
     digits = np.empty(19, np.uint8)
     count = 0
@@ -78,7 +78,7 @@ def _looks_like_card_number(buffer: type_u8, start: int, length: int) -> bool:
     return count >= 13 and _luhn(digits, count)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _bad_identifiers(buffer: type_u8, start: type_i64, length: type_i64, length_max: int, optional: bool) -> type_i64:
     """Return 0, INVALID_IDENTIFIER or CARD_NUMBER for each row."""
     out = np.zeros(len(start), np.int64)
@@ -103,7 +103,7 @@ def identifier_status(text: Text, *, optional: bool = False) -> type_i64:
     return _bad_identifiers(text.buffer, text.start, text.length, IDENTIFIER_BYTES_MAX, optional)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _equal_rows(
     a: type_u8, a_start: type_i64, a_length: type_i64, b: type_u8, b_start: type_i64, b_length: type_i64
 ) -> type_bool:

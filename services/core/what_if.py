@@ -79,7 +79,7 @@ def vectors_at_amounts(vector: type_f64, amount_minor: int, scale: float, others
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _change_amounts(features: type_i64, amount: float, scale: float, others: type_i64, vectors: type_f64) -> None:
     for i in range(len(others)):
         other = np.float64(others[i])
@@ -100,7 +100,7 @@ def _change_amounts(features: type_i64, amount: float, scale: float, others: typ
                     vectors[i, j] = _with_mean(aggregate, vectors[i, j], (amount, other, scale), past)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _with_mean(aggregate: int, was: float, amounts: Any, past: Any) -> float:
     """Return a feature that is made of a window's sum and number before this transaction, at another amount."""
     amount, other, scale = amounts

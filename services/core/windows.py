@@ -50,7 +50,7 @@ DEGRADATIONS = {
 EARTH_RADIUS_KM = 6371.0088
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def distance_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
     """Return the great-circle distance of two positions in degrees (haversine, mean radius of IUGG)."""
     a, b = np.radians(latitude_a), np.radians(latitude_b)
@@ -59,7 +59,7 @@ def distance_km(latitude_a: float, longitude_a: float, latitude_b: float, longit
     return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(1.0, h)))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _seen_since(values, i, newest, transaction_hash, hashes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Whether ``values[i]`` comes again between i (excluded) and newest (included), the copy of the same transaction aside."""
     for j in range(i + 1, newest + 1):  # noqa: SIM110 - numba compiles this loop, not any(...)
@@ -68,7 +68,7 @@ def _seen_since(values, i, newest, transaction_hash, hashes):  # type: ignore[no
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def window_statistics(  # type: ignore[no-untyped-def]
     entries,  # noqa: ANN001
     event_time_ms: int,
@@ -117,7 +117,7 @@ def window_statistics(  # type: ignore[no-untyped-def]
     return newest
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def median_amount(  # type: ignore[no-untyped-def]
     entries,  # noqa: ANN001
     event_time_ms: int,
@@ -146,7 +146,7 @@ def median_amount(  # type: ignore[no-untyped-def]
     return (amounts[(count - 1) // 2] + amounts[count // 2]) / 2.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def amounts_above(  # type: ignore[no-untyped-def]
     entries,  # noqa: ANN001
     event_time_ms: int,
@@ -164,7 +164,7 @@ def amounts_above(  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def last_seen(  # type: ignore[no-untyped-def]
     entries,  # noqa: ANN001
     newest: int,
@@ -194,7 +194,7 @@ def last_seen(  # type: ignore[no-untyped-def]
             return
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fold_flags(entries, truncated_until_ms: int, event_time_ms: int, transaction_hash: np.uint64) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
     """Return the flags of a transaction against the profile as it is before the transaction is folded."""
     flags = 0
@@ -213,7 +213,7 @@ def fold_flags(entries, truncated_until_ms: int, event_time_ms: int, transaction
     return flags
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def insert_entry(entries, begin: type_i64, count: type_i64, truncated_until_ms: type_i64, k: int, entry) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     """Fold ``entry`` into profile ``k``: keep the order of event time, then forget what is beyond the bounds.
 

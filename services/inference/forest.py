@@ -100,7 +100,7 @@ class Scores:
         return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _probabilities(margins: np.ndarray, out: type_f64) -> None:
     """Return what log-odds stand for as XGBoost computes it: in single precision, with the same exponential function."""
     for i in range(len(margins)):
@@ -108,7 +108,7 @@ def _probabilities(margins: np.ndarray, out: type_f64) -> None:
         out[i] = np.float32(1.0) / (powered + np.float32(1.0) + np.float32(1e-16))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _goes_left(trees: Any, node: int, vector: type_f64) -> bool:
     _, _, feature, threshold, missing_left = trees
     value = vector[feature[node]]
@@ -197,7 +197,7 @@ def _distinct(forest: Forest, path: list[tuple[int, bool]]) -> tuple[list[int], 
     return list(fraction), list(fraction.values())
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill_table(fractions: type_f64, value: float, table: type_f64) -> None:
     """Fill a leaf's table: row ``m`` for the rows that agree with the features whose bits are in ``m``.
 
@@ -229,7 +229,7 @@ def _fill_table(fractions: type_f64, value: float, table: type_f64) -> None:
             table[agreed, i] = (known - fractions[i]) * total * value
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _agree(trees: Any, bit: np.ndarray, vector: type_f64, agreed: np.ndarray) -> None:
     """Fill with which features of the path above each node a row agrees; 0 at the roots, where it is left as it is."""
     left, right, _, _, _ = trees
@@ -242,7 +242,7 @@ def _agree(trees: Any, bit: np.ndarray, vector: type_f64, agreed: np.ndarray) ->
         agreed[other] = before if own > 0 else before & ~(-own)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _explain(trees: Any, bit: np.ndarray, tables: Any, vectors: type_f64, out: type_f64) -> None:
     leaf, first_feature, path_feature, first_share, share = tables
     # Small numbers side by side: what all rows of a block agree with stays in the processor's cache.

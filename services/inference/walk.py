@@ -68,7 +68,7 @@ def _ordered(numbers: np.ndarray) -> np.ndarray:
     return np.where(bits < 0, _LOWEST - bits, bits).astype(np.int32)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _take_row(vector: type_f64, single: np.ndarray, bits: np.ndarray, row: np.ndarray) -> None:
     """Fill a row's numbers in the order of :func:`_ordered`, twice: with missing ones as the smallest, and as the largest."""
     features = len(vector)
@@ -81,7 +81,7 @@ def _take_row(vector: type_f64, single: np.ndarray, bits: np.ndarray, row: np.nd
         row[features + j] = _HIGHEST if missing else ordered
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
     root, depth, nodes, value = trees
     features = vectors.shape[1]

@@ -37,6 +37,8 @@ CONSUMER: Final[dict[str, Any]] = {
     "fetch.error.backoff.ms": 50,
     "queued.min.messages": 20_000,  # two or three batches ahead; the default of 100,000 is memory for nothing
     "queued.max.messages.kbytes": 32_768,
+    # How long no more is fetched once so much is queued; the default of 1 s is longer than a worker takes for all of it.
+    "fetch.queue.backoff.ms": 20,
 }
 OUTSIDER: Final[dict[str, Any]] = {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it

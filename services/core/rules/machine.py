@@ -28,7 +28,7 @@ BLOCK: Final = 128
 """Rows at a time: their registers stay in the processor's cache."""
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _binary(operation: int, a: float, b: float) -> float:
     if operation == _BOTH:
         if a == 0.0 or b == 0.0:
@@ -55,7 +55,7 @@ def _binary(operation: int, a: float, b: float) -> float:
     return _computed(operation, a, b)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _computed(operation: int, a: float, b: float) -> float:
     if operation == _ADD:
         return a + b
@@ -72,7 +72,7 @@ def _computed(operation: int, a: float, b: float) -> float:
     return a / b if operation == _DIVIDE else np.fmod(a, b)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _unary(operation: int, a: float) -> float:
     if operation == _HAS:
         return 0.0 if np.isnan(a) else 1.0
@@ -81,7 +81,7 @@ def _unary(operation: int, a: float) -> float:
     return abs(a) if operation == _ABS else -a
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def run(program: Any, inputs: type_f64, tests: type_bool, hits: type_bool) -> None:
     """Run a program; ``hits`` (rules, n) says afterwards of which rows each rule's condition is surely true.
 
