@@ -32,14 +32,20 @@ EXPLAINED: Final = 50
 _START_MS: Final = 1_767_225_600_000
 
 
-def some_rules(count: int = RULES) -> RuleSet:
-    """Return rules over different features, as analysts write them: three conditions each."""
+def some_rules(count: int = RULES, *, seldom: bool = False) -> RuleSet:
+    """Return rules over different features, as analysts write them: three conditions each.
+
+    Args:
+        count: how many.
+        seldom: whether they hold for next to nothing, as in a system that people live with.
+    """
+    more = " && transaction.amount > 2500" if seldom else ""
     numeric = [f for f in FEATURES if f.entity in ("card", "terminal")]
     rules = []
     for i in range(count):
         one, other = numeric[i % len(numeric)], numeric[(7 * i + 3) % len(numeric)]
         names = [f"{f.entity}.{f.name.removeprefix(f.entity + '_')}" for f in (one, other)]
-        when = f"{names[0]} > {3 + i} && ({names[1]} > {i}.5 || transaction.amount > {1_000 + i})"
+        when = f"{names[0]} > {3 + i} && ({names[1]} > {i}.5 || transaction.amount > {1_000 + i}){more}"
         rules.append(Rule(f"rule-{i}", when, Action.CHALLENGE, priority=i % 5))
     return RuleSet(tuple(rules))
 

@@ -1,0 +1,112 @@
+"""What the benchmark measures: one scorer of a workload on a Kafka and a Redis of its own, and how their processor time is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import psutil
+
+from services.measure.costs import some_rules
+from services.replay.producer import Pace, TransactionProducer
+from services.replay.reference import send_reference
+from services.rulebook.book import Rulebook
+from services.runtime.children import ChildError, ServiceChild
+from services.runtime.clock import SystemClock
+from services.runtime.config import Settings
+from services.simulator.generate import simulate
+from services.simulator.reference import simulate_reference
+from services.simulator.traffic import Traffic
+from services.stack.embedded import EmbeddedStack
+from services.stack.processes import free_port
+from services.stack.temporary import temporary_stack
+from services.streams.admin import KafkaAdmin
+from services.streams.sink import KafkaSink
+
+START_MS: Final = 1_767_225_600_000
+TOPIC: Final = "card-transactions"
+DRAIN_TIMEOUT_S: Final = 300.0
+RULES: Final = 20
+BESIDE: Final = {"core": (), "full": ("profiler", "reference", "reassessor")}
+"""The services of each workload that run beside the scorer."""
+
+
+def traffic_of(count: int, cards: int, seed: int) -> Traffic:
+    """Return ``count`` transactions of ``cards`` cards. Raises ValueError."""
+    days = int(1.2 * count / (1.5 * cards)) + 3
+    traffic = simulate(cards, days, seed, START_MS)
+    if len(traffic) < count:
+        raise ValueError(f"{cards} cards made only {len(traffic)} transactions")
+    return traffic.take(np.arange(count))
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time that a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSystem:
+    """A Kafka and a Redis with the topics, and the settings of who works on them."""
+
+    stack: EmbeddedStack
+    settings: Settings
+    folder: Path
+
+    def child(self, service: str) -> ServiceChild:
+        """Return a service to start, on a port of its own."""
+        own = self.settings.with_values(metrics_port=free_port())
+        return ServiceChild(f"services.{service}", own, self.folder / f"{service}.log")
+
+    @contextmanager
+    def beside(self, traffic: Traffic) -> Iterator[dict[str, ServiceChild]]:
+        """Run what runs beside the scorer of a workload; for ``full`` all accounts and customers of some traffic are known, and rules live."""
+        names = BESIDE[self.settings.workload]
+        with ExitStack() as started:
+            children = {name: started.enter_context(self.child(name)) for name in names}
+            for child in children.values():
+                child.wait_ready(120)
+            if names:
+                self._make_known(traffic)
+            yield children
+
+    def _make_known(self, traffic: Traffic) -> None:
+        sink = KafkaSink(self.stack.kafka_address)
+        send_reference(sink, simulate_reference(traffic.columns, traffic.scenario == 0, 4), START_MS)
+        sink.flush(60)
+        sink.close()
+        book = Rulebook(self.stack.kafka_address, SystemClock())
+        book.put_live(book.save(some_rules(RULES, seldom=True), "bench"), "bench")
+        for topic in ("accounts", "customers"):
+            self.wait_drained(topic, self.settings.reference_group(topic))
+
+    def send(self, traffic: Traffic) -> None:
+        """Send traffic as fast as it goes."""
+        sink = KafkaSink(self.stack.kafka_address)
+        TransactionProducer(sink, SystemClock()).send(traffic, Pace(None))
+        sink.close()
+
+    def wait_drained(self, topic: str, group: str, each: Callable[[int], None] = lambda _: None) -> None:
+        """Wait until a group has worked a topic off; ``each`` is told the lag, some times a second. Raises ChildError."""
+        admin, deadline_s = KafkaAdmin(self.stack.kafka_address), time.monotonic() + DRAIN_TIMEOUT_S
+        while (lag := admin.group_lag(topic, group)) != 0:
+            each(lag)
+            if time.monotonic() > deadline_s:
+                raise ChildError(f"{topic} was not worked off within {DRAIN_TIMEOUT_S:.0f} s; lag {lag}")
+            time.sleep(0.25)
+
+
+@contextmanager
+def bench_system(settings: Settings, folder: Path) -> Iterator[BenchSystem]:
+    """Start an empty Kafka and Redis; stop them whatever happens. Raises StackError, StreamsError."""
+    with temporary_stack(folder, lambda _: None, settings.partitions) as stack:
+        own = settings.with_values(
+            kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
+        )
+        yield BenchSystem(stack, own, folder)

@@ -1,0 +1,89 @@
+"""Throughput: how fast a backlog is worked off, by the broker's clock, and what each process spends on a record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from services.core.columns import type_i64
+from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system, cpu_seconds
+from services.runtime.children import ServiceChild
+from services.runtime.config import Settings
+from services.simulator.traffic import Traffic
+from services.streams.reader import KafkaReader
+
+DECISIONS: Final = "card-decisions"
+TERMINALS: Final = "terminal-events"
+EARLY, LATE = 0.1, 0.9
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How much of a topic was worked off when."""
+
+    total: int
+    at_ms: list[int] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+
+    def take(self, lag: int) -> None:
+        self.at_ms.append(time.time_ns() // 1_000_000)
+        self.done.append(self.total - lag)
+
+    def when_ms(self, share: float) -> float:
+        """Return when a share was done."""
+        return float(np.interp(share * self.total, self.done, self.at_ms))
+
+
+def measure_throughput(settings: Settings, folder: Path, traffic: Traffic) -> dict[str, Any]:
+    """Let one scorer work off a backlog; nobody else reads or writes while it does.
+
+    Returns:
+        ``throughput_per_s``: between the 10 % and the 90 % point of the decisions, by the time that Kafka stamped them with; in the workload
+        ``full`` until the profiler has folded 90 % of what it was sent as well.
+        ``cpu_us_per_record``: of every process, from when the scorer was ready; and of the scorer's start, in seconds.
+    """
+    with bench_system(settings, folder) as system, system.beside(traffic) as beside:
+        system.send(traffic)
+        with system.child("scorer") as scorer:
+            children = {"scorer": scorer, **beside}
+            scorer.wait_ready(120)
+            start_s = cpu_seconds(scorer.process.pid)
+            before = _cpu(system, children)
+            system.wait_drained(TOPIC, system.settings.group_id)
+            folded = _Progress(len(traffic))
+            if beside:
+                # What it has done before this is not known, which can only make it look slower.
+                system.wait_drained(TERMINALS, system.settings.profiler_group_id, folded.take)
+                folded.take(0)
+            used = {name: after - before[name] for name, after in _cpu(system, children).items()}
+        stamps = decision_stamps(system, len(traffic))
+    early, late = np.quantile(stamps, [EARLY, LATE])
+    if folded.done:
+        late = max(late, folded.when_ms(LATE))
+    return {
+        "throughput_per_s": round((LATE - EARLY) * len(stamps) / ((late - early) / 1000.0)),
+        "cpu_us_per_record": {name: round(1e6 * seconds / len(traffic), 1) for name, seconds in used.items()},
+        "scorer_start_cpu_s": round(start_s, 1),
+    }
+
+
+def _cpu(system: BenchSystem, children: dict[str, ServiceChild]) -> dict[str, float]:
+    pids = {name: child.process.pid for name, child in children.items()}
+    stack = {"kafka": system.stack.kafka.pid, "redis": system.stack.redis.pid}
+    return {name: cpu_seconds(pid) for name, pid in (pids | stack).items()}
+
+
+def decision_stamps(system: BenchSystem, count: int) -> type_i64:
+    """Return when Kafka stamped each decision, in order."""
+    reader = KafkaReader(system.stack.kafka_address, [DECISIONS], from_beginning=True)
+    stamps, seen, deadline_s = [], 0, time.monotonic() + DRAIN_TIMEOUT_S
+    while seen < count and time.monotonic() < deadline_s:
+        for records in reader.read(1.0):
+            stamps.append(records.timestamp_ms)
+            seen += len(records)
+    reader.close()
+    return np.sort(np.concatenate(stamps))
