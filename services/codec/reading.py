@@ -67,7 +67,7 @@ def valid_utf8(buffer: type_u8, at: int, stop: int) -> bool:
     bits = np.uint8(0)
     for i in range(at, stop):
         bits |= buffer[i]
-    return bits < 0x80 or _well_formed(buffer, at, stop)
+    return bool(bits < 0x80) or _well_formed(buffer, at, stop)
 
 
 @njit(cache=True, nogil=True)

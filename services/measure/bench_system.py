@@ -96,7 +96,7 @@ class BenchSystem:
         """Wait until a group has worked a topic off; ``each`` is told the lag, some times a second. Raises ChildError."""
         admin, deadline_s = KafkaAdmin(self.stack.kafka_address), time.monotonic() + DRAIN_TIMEOUT_S
         while (lag := admin.group_lag(topic, group)) != 0:
-            each(lag)
+            each(lag or 0)
             if time.monotonic() > deadline_s:
                 raise ChildError(f"{topic} was not worked off within {DRAIN_TIMEOUT_S:.0f} s; lag {lag}")
             time.sleep(0.25)

@@ -17,6 +17,14 @@ class Background(Protocol):
         """Begin a call; none is under way."""
         ...
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the call has ended, but not for longer than this."""
+        ...
+
+    def ended(self) -> bool:
+        """Whether the call has ended, so that :meth:`join` does not wait."""
+        ...
+
     def join(self) -> None:
         """Wait until the call has ended; raise what it raised."""
         ...
@@ -31,7 +39,8 @@ class ThreadBackground:
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._ended = threading.Semaphore(0)
+        self._error: BaseException | None = None
         # It may hang in a client for ever, which must not keep the process from ending.
         threading.Thread(target=self._work, name="finishes batches", daemon=True).start()
 
@@ -39,17 +48,30 @@ class ThreadBackground:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-                self._ended.put(None)
             except BaseException as error:  # noqa: BLE001 - raised by whoever joins
-                self._ended.put(error)
+                self._error = error
+            self._ended.release()
 
     def start(self, call: Call) -> None:
         """See :class:`Background`."""
         self._calls.put(call)
 
+    def wait(self, timeout_s: float) -> None:
+        """See :class:`Background`."""
+        if timeout_s > 0 and self._ended.acquire(timeout=timeout_s):
+            self._ended.release()
+
+    def ended(self) -> bool:
+        """See :class:`Background`."""
+        over = self._ended.acquire(blocking=False)
+        if over:
+            self._ended.release()
+        return over
+
     def join(self) -> None:
         """See :class:`Background`."""
-        error = self._ended.get()
+        self._ended.acquire()
+        error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -67,6 +89,13 @@ class LateBackground:
     def start(self, call: Call) -> None:
         """See :class:`Background`."""
         self._call = call
+
+    def wait(self, timeout_s: float) -> None:
+        """See :class:`Background`."""
+
+    def ended(self) -> bool:
+        """See :class:`Background`: never before it is waited for."""
+        return False
 
     def join(self) -> None:
         """See :class:`Background`."""
@@ -88,6 +117,10 @@ class PromptBackground(LateBackground):
             call()
         except Exception as error:  # noqa: BLE001 - raised by whoever joins
             self._raised = error
+
+    def ended(self) -> bool:
+        """See :class:`Background`."""
+        return True
 
     def join(self) -> None:
         """See :class:`Background`."""

@@ -9,7 +9,7 @@ from services.grid import Grid, GridAnswer, GridMovedError, GridRead, GridUnavai
 from services.grid.near_cache import NearCache
 from services.runtime.lookups import Copies, LookupPlan
 from services.runtime.outages import AbandonedError, Outages
-from services.runtime.ownership import Ownership
+from services.runtime.ownership import Owned, Ownership
 from services.runtime.processor import LookedUp, Prepared
 from services.runtime.unsaved import Unsaved
 
@@ -34,6 +34,11 @@ class Reading:
         self.land: Callable[[], None] = lambda: None
         """Waits for what the worker has under way beside its thread. May raise StreamsError, AbandonedError."""
 
+    @property
+    def owned(self) -> dict[int, Owned]:
+        """The partitions whose profiles are the worker's own."""
+        return self._ownership.owned
+
     def forget(self) -> None:
         """Forget own profiles: claims are taken again, or a write is in doubt. Copies are proved each time."""
         self._caches.own.clear()
@@ -45,7 +50,7 @@ class Reading:
     def answers(self, *, hasty: bool = True) -> bool:
         """Whether the grid is there, waiting for it a moment at most. Raises AbandonedError if it does not hold what was written to it."""
         try:
-            self._ask(dict.fromkeys(self._ownership.owned, ()), [], hasty=hasty)
+            self._ask(lambda: self._read_grid(dict.fromkeys(self._ownership.owned, ()), [], hasty=hasty))
         except GridUnavailableError:
             return False
         return True
@@ -95,19 +100,23 @@ class Reading:
         return plan.found
 
     def _proved(self, wanted: _Missing, lookups: Sequence[Lookup]) -> GridAnswer:
-        return self._outages.wait_out("redis", lambda: self._ask(wanted, lookups, hasty=False))
+        return self._ask(lambda: self._outages.wait_out("redis", lambda: self._read_grid(wanted, lookups, hasty=False)))
 
     def _ask_hastily(self, wanted: _Missing, lookups: Sequence[Lookup]) -> GridAnswer:
-        return self._ask(wanted, lookups, hasty=True)
+        return self._ask(lambda: self._read_grid(wanted, lookups, hasty=True))
 
-    def _ask(self, wanted: _Missing, lookups: Sequence[Lookup], *, hasty: bool) -> GridAnswer:
+    def _read_grid(self, wanted: _Missing, lookups: Sequence[Lookup], *, hasty: bool) -> GridAnswer:
+        return self._grid.read(self._topic, self._reads(wanted), lookups, hasty=hasty)
+
+    def _ask(self, ask: Callable[[], GridAnswer]) -> GridAnswer:
         try:
-            return self._grid.read(self._topic, self._reads(wanted), lookups, hasty=hasty)
+            return ask()
         except GridMovedError:
-            # A write of this worker's own may be under way: what it leaves behind is looked at.
+            # A write of this worker's own may be under way: what it leaves behind is looked at. Not within what waits outages out: what is
+            # under way may fail in ways that are none.
             self.land()
         try:
-            return self._grid.read(self._topic, self._reads(wanted), lookups, hasty=hasty)
+            return ask()
         except GridMovedError as error:
             raise AbandonedError(f"the grid does not hold what was written to it: {error}") from error
 

@@ -1,6 +1,6 @@
 """What was folded and is not in the grid yet.
 
-A busy profile changes many times an interval and is written once. That is safe, since a take-over folds whatever lies between the applied
+A busy profile changes many times an interval and is written once: what has come within an interval is sealed, and written piece by piece. That is safe, since a take-over folds whatever lies between the applied
 and the committed offset; it is bounded in time and in records, since that takes time. Partitions are written one after the other, so that
 no single write is a pause.
 """
@@ -33,55 +33,68 @@ EVERY_BATCH: Final = SavingLimits(0.0, 1)
 class Part:
     """What waits of one partition."""
 
-    since_s: float
     target: int = 0
     """The offset up to which it is folded."""
-    records: int = 0
     folded_until_ms: int | None = None
     profiles: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class Unsaved:
-    """The profiles of one worker that wait, by partition; the one that waits longest comes first."""
+    """The profiles of one worker that wait, by partition."""
 
     def __init__(self, limits: SavingLimits) -> None:
         self._limits = limits
         self._waiting: dict[int, Part] = {}
+        self._sealed: dict[int, Part] = {}
         self._under_way: dict[int, Part] = {}
+        self._since_s = 0.0
+        self._records = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self._sealed)
 
-    def add(self, partition: int, target: int, now_s: float) -> Part:
-        """Return what waits of a partition, which is folded up to an offset now."""
-        part = self._waiting.get(partition)
-        if part is None:
-            part = self._waiting[partition] = Part(now_s)
+    def add(self, partition: int, target: int, records: int, now_s: float) -> Part:
+        """Return what waits of a partition, which is folded up to an offset now, by so many records more."""
+        if not self._waiting:
+            self._since_s = now_s
+        part = self._waiting.setdefault(partition, Part())
         part.target = target
+        self._records += records
         return part
 
     def get(self, partition: int, card: bytes) -> bytes | None:
         """Return a profile that waits or is being written; None where it is the grid that knows."""
-        for parts in (self._waiting, self._under_way):
+        for parts in (self._waiting, self._sealed, self._under_way):  # the newest first
             if partition in parts and (profile := parts[partition].profiles.get(card)) is not None:
                 return profile
         return None
 
-    def due(self, now_s: float) -> list[int]:
-        """Return the partitions whose turn it is."""
-        crowded = sum(part.records for part in self._waiting.values()) > self._limits.records_max
-        found, profiles = [], 0
-        for partition, part in self._waiting.items():
-            if profiles >= AT_ONCE or not (crowded or now_s - part.since_s >= self._limits.interval_s):
-                break
-            found.append(partition)
-            profiles += len(part.profiles)
-        return found
+    def due(self, now_s: float) -> bool:
+        """Whether it is time to seal what waits: all that was sealed before has been written."""
+        crowded = self._records > self._limits.records_max
+        return (
+            bool(self._waiting) and not self._sealed and (crowded or now_s - self._since_s >= self._limits.interval_s)
+        )
 
     @property
-    def partitions(self) -> list[int]:
-        """All partitions of which something waits."""
-        return list(self._waiting)
+    def too_many(self) -> bool:
+        """Whether twice as many records wait as may."""
+        return self._records > 2 * self._limits.records_max
+
+    def seal(self) -> None:
+        """Let what waits now be written next: its offsets are committed. What comes from now on waits."""
+        assert not self._sealed, "a partition's parts are written in their order"
+        self._sealed, self._waiting, self._records = self._waiting, {}, 0
+
+    def next(self) -> list[int]:
+        """Return the sealed partitions whose turn it is: enough of them for one write."""
+        found, profiles = [], 0
+        for partition, part in self._sealed.items():
+            found.append(partition)
+            profiles += len(part.profiles)
+            if profiles >= AT_ONCE:
+                break
+        return found
 
     @property
     def in_doubt(self) -> bool:
@@ -91,7 +104,7 @@ class Unsaved:
     def take(self, partitions: list[int]) -> Mapping[int, Part]:
         """Return what is to be written; it is known here until :meth:`saved`."""
         assert not self.in_doubt, "one write at a time"
-        self._under_way = {partition: self._waiting.pop(partition) for partition in partitions}
+        self._under_way = {partition: self._sealed.pop(partition) for partition in partitions}
         return self._under_way
 
     def saved(self) -> None:
@@ -100,4 +113,4 @@ class Unsaved:
 
     def clear(self) -> None:
         """Forget everything: it is folded again, or not at all."""
-        self._waiting, self._under_way = {}, {}
+        self._waiting, self._sealed, self._under_way, self._records = {}, {}, {}, 0

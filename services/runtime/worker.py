@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
-from services.runtime.finishing import Batch, Finishing, Shore
+from services.runtime.finishing import Batch, Finishing
 from services.runtime.halting import Cause
 from services.runtime.health import Health
 from services.runtime.logs import fields
@@ -42,6 +42,7 @@ from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import P, Processor, R
 from services.runtime.reading import Caches, Reading
+from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
@@ -50,6 +51,9 @@ from services.streams.atomic import FencedError
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
+
+REPORT_EVERY_S: Final = 0.25
+"""How often what is to be seen of the worker's state is set: asking the client for it costs more than a small batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Ports:
     sandbox: Callable[[Outages], Sandbox]
     """Makes a sandbox that shows the group signs of life by the given outages."""
     upkeep: Upkeep = field(default_factory=NoUpkeep)
-    background: Background = field(default_factory=ThreadBackground)
+    background: Callable[[], Background] = ThreadBackground
+    """Makes what runs beside the worker's thread: one publishes, one saves."""
 
 
 class Worker(Generic[P, R]):
@@ -86,7 +91,7 @@ class Worker(Generic[P, R]):
     ) -> None:
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
-        self._upkeep, self._background = ports.upkeep, ports.background
+        self._upkeep, self._backgrounds = ports.upkeep, (ports.background(), ports.background())
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._ownership = Ownership(
@@ -100,12 +105,14 @@ class Worker(Generic[P, R]):
         self._stages = Stages(ports.clock, metrics)
         patience = Patience(self._outages, ports.upkeep)
         self._deciding = Deciding(processor, self._reading, self._ownership, patience, self._stages)
+        shore = Shore(ports.publisher, ports.grid, ports.clock, metrics, *self._backgrounds)
         self._finishing = Finishing(
-            processor.topic, Shore(ports.publisher, ports.grid, ports.background, ports.clock, metrics), self._deciding, self._reading, unsaved,
-            ownership=self._ownership, outages=self._outages, announces=processor.announces, landed=self._landed,
+            shore, Saving(processor.topic, shore, unsaved, self._ownership, announces=processor.announces), unsaved, self._deciding, self._reading,
+            outages=self._outages, landed=self._landed,
         )  # fmt: skip
         self._reading.land = self._finishing.land
         self._pressed = False
+        self._report_at_s = 0.0
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
@@ -148,7 +155,8 @@ class Worker(Generic[P, R]):
     def close(self) -> None:
         """Leave the group, and release what was held."""
         self._upkeep.close()
-        self._background.close()
+        for background in self._backgrounds:
+            background.close()
         self._publisher.close()
         self._source.close()
 
@@ -159,7 +167,7 @@ class Worker(Generic[P, R]):
         try:
             self._upkeep.turn()
             if not self._pressed:
-                self._finishing.land()
+                self._finishing.linger()
             records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
             if self._source.assignment.generation != self._outages.generation:
                 self._take_over()
@@ -169,7 +177,8 @@ class Worker(Generic[P, R]):
                 self._finishing.rest()
             if self._outages.probe_due():
                 self._probe(idle=not len(records))
-            self._report()
+            if self._clock.monotonic_s() >= self._report_at_s:
+                self._report()
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencings.note(error)
@@ -230,7 +239,7 @@ class Worker(Generic[P, R]):
         outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
         self._break(prepared, outcome)
         self._finishing.launch(Batch(prepared, outcome, now_ms, begun_s))
-        # A batch that was not full says that there is time: the next one is decided when this one has landed, and holds all that came until then.
+        # A batch that was not full says that there is time.
         self._pressed = pressed and not self._suspects.careful
 
     def _emit_mask(self, records: Records) -> Any:
@@ -266,6 +275,7 @@ class Worker(Generic[P, R]):
     # -- what is shown -------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
+        self._report_at_s = self._clock.monotonic_s() + REPORT_EVERY_S
         self._metrics.replace(m.LAG, {(str(partition),): lag for partition, lag in self._source.lag().items()})
         halted = [halt.cause for halt in self._ownership.halted.values()]
         self._metrics.set(m.PARTITIONS, len(self._ownership.owned), "running")

@@ -74,7 +74,7 @@ class ApplyFirst(Worker):  # 1
         def save_first(batch: Any) -> None:
             finishing.land()
             finishing._keep(batch, batch.prepared.records.next_offsets())
-            finishing._start(None, finishing._writes(finishing._unsaved.partitions), None, {})
+            finishing._saving.save_all()
             launch(batch)
 
         finishing.launch = save_first  # type: ignore[method-assign]

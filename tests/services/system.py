@@ -127,7 +127,7 @@ class MemorySystem:
         processor = ScorerProcessor(released_model(), SAFE)
         worker = Worker(
             processor,
-            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox(), background=self.background()),
+            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox(), background=self.background),
             Health(self.clock), MetricsRegistry(),
             WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share),
         )  # fmt: skip

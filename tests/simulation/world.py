@@ -111,7 +111,7 @@ class World:
                 self.clock.monotonic_s,
             )
         grid = self.grid_type(self.grid, process, wire)
-        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox(), background=self.background_type())
+        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox(), background=self.background_type)
         health, metrics = Health(self.clock), MetricsRegistry()
         limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes, self.saving)
         self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
