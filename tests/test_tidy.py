@@ -49,6 +49,7 @@ LAYERS = {
         "observer",
         "stack",
         "trainer",
+        "rulebook",
     },
     "rulebook": {"core", "codec", "streams", "runtime"},
 }

@@ -95,6 +95,14 @@ def _well_formed(buffer: type_u8, at: int, stop: int) -> bool:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
+def _read_bits(buffer: type_u8, at: int) -> np.uint64:
+    bits = np.uint64(0)
+    for j in range(8):
+        bits |= np.uint64(buffer[at + j]) << np.uint64(8 * j)
+    return bits
+
+
+@njit(cache=True, nogil=True, forceinline=True)
 def _read_scalar(buffer, at, stop, table, r, ints, lengths, double_bits, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Read one scalar, which row r of the table describes, into cell (f, i); return (position behind it, status)."""
     # No slices in here: to make one costs more than to read a field.
@@ -110,10 +118,7 @@ def _read_scalar(buffer, at, stop, table, r, ints, lengths, double_bits, f, i): 
     if operation == DOUBLE:
         if at + 8 > stop:
             return -1, _MALFORMED
-        bits = np.uint64(0)
-        for j in range(8):
-            bits |= np.uint64(buffer[at + j]) << np.uint64(8 * j)
-        double_bits[f, i] = bits
+        double_bits[f, i] = _read_bits(buffer, at)
         return at + 8, 0
     if operation == BOOLEAN:
         if at >= stop or buffer[at] > 1:

@@ -30,6 +30,8 @@ class Piece:
     took_s: float = 0.0
     answers: Sequence[Applied] = ()
     away: GridUnavailableError | None = None
+    joined: bool = False
+    """Whether the worker's thread has seen its end."""
 
     def __call__(self) -> None:
         """Write, and keep what the grid says."""
@@ -93,8 +95,9 @@ class Saving:
         piece = self._piece
         if piece is None:
             return None
-        if piece.away is None and not piece.answers:
+        if not piece.joined:
             self._shore.saving.join()
+            piece.joined = True
         if piece.away is not None:
             return piece.away
         self._take(piece)
