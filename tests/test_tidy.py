@@ -37,6 +37,8 @@ LAYERS = {
     "observer": {"core", "codec", "streams"},
     "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
     "measure": {
+        "grid",
+        "paths",
         "inference",
         "scorer",
         "core",
@@ -62,7 +64,7 @@ ONLY_IN = {
     "xgboost": {"inference", "trainer", "checker"},
     "fastavro": {"codec", "scorer", "checker", "chaos"},
     "sklearn": {"trainer"},
-    "matplotlib": {"trainer"},
+    "matplotlib": {"trainer", "measure"},
     "pyarrow": {"datasets", "measure"},
 }
 
@@ -76,7 +78,7 @@ MANY_PARAMETERS = {
     "core/card_features.py:_fold_rows", "core/card_features.py:_moment_value", "core/validation.py:_equal_rows",
     "core/windows.py:insert_entry", "core/windows.py:last_seen", "core/windows.py:window_statistics",
     # click hands every option of a command to its function.
-    "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate", "commands/measure.py:bench",
+    "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate",
     "commands/watch.py:tail", "commands/traffic.py:history_and_live",
     # Pure functions of as many independent columns.
     "simulator/handbook.py:_add_frauds",

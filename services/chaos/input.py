@@ -17,7 +17,7 @@ from services.codec.records import decode_record
 from services.codec.schemas import MAGIC, frame_header, topics
 from services.codec.transactions import encode_transactions
 from services.core.columns import Text, TransactionColumns
-from services.measure.bench import START_MS, traffic_of
+from services.measure.bench_system import START_MS, traffic_of
 from services.simulator.traffic import Traffic, random_uuids
 
 TOPIC: Final = "card-transactions"

@@ -11,30 +11,25 @@ from services.commands.options import UserError, example, interruptible, progres
 from services.runtime.config import Settings
 
 
-@click.command(epilog=example("proact bench --runs 3"))
+@click.command(epilog=example("proact bench --records 300000 --seconds 5 --runs 1"))
 @with_settings("data_folder", "partitions")
 @click.option(
-    "--records", default=400_000, show_default=True, type=click.IntRange(10_000), help="Transactions of the backlog."
+    "--records", default=1_000_000, show_default=True, type=click.IntRange(50_000), help="Transactions of the backlog."
 )
 @click.option(
     "--cards", default=50_000, show_default=True, type=click.IntRange(1_000), help="Cards that they belong to."
 )
 @click.option(
-    "--rate",
-    default=1_000.0,
-    show_default=True,
-    type=click.FloatRange(10),
-    help="Transactions a second for the latency.",
+    "--seconds", default=20, show_default=True, type=click.IntRange(2), help="How long each latency is measured."
 )
-@click.option(
-    "--seconds", default=20, show_default=True, type=click.IntRange(5), help="How long the latency is measured."
-)
-@click.option(
-    "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are told."
-)
-def bench(settings: Settings, records: int, cards: int, rate: float, seconds: int, runs: int) -> None:
-    """Measure one scorer with Kafka and Redis on this machine, with either guarantee: backlog throughput, and latency of an open loop."""
-    from services.measure.bench import run_bench
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Throughputs; medians are told.")
+def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int) -> None:
+    """Measure throughput, latency, recovery and memory with Kafka, Redis and the load on this machine, beside a plain worker; some 20 minutes.
+
+    Writes a page with plots to the data folder; the last line is JSON.
+    """
+    from services.measure.bench import Plan, run_bench
+    from services.measure.bench_page import bench_page
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
@@ -42,11 +37,12 @@ def bench(settings: Settings, records: int, cards: int, rate: float, seconds: in
     folder = Path(settings.data_folder) / "bench"
     try:
         with interruptible():
-            result = run_bench(
-                settings, folder, progress, records=records, cards=cards, rate=rate, seconds=seconds, runs=runs
-            )
+            result = run_bench(settings, folder, progress, Plan(records, cards, seconds, runs))
     except (ChildError, StackError, StreamsError, ValueError) as error:
         raise UserError(str(error)) from None
+    page = folder / "bench.html"
+    page.write_text(bench_page(result))
+    progress(f"a page with plots: {page}")
     click.echo(json.dumps(result))
 
 

@@ -45,6 +45,15 @@ class ServiceChild:
                 env={**os.environ, **self._settings.environment(), **self.environment}, start_new_session=True,
             )  # fmt: skip
 
+    def metrics(self) -> str:
+        """Return what /metrics says, nothing while nothing listens."""
+        url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
     def health(self) -> dict[str, Any] | None:
         """Return what /readyz says with ``status`` added, None while nothing listens."""
         url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/readyz"

@@ -1,0 +1,99 @@
+"""What a batch costs within the process: from its bytes to its encoded decisions, by stage, and the pieces that cannot be left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from services.codec.transactions import TOPIC, encode_transactions
+from services.core.columns import Text
+from services.core.kernels import partitions_of
+from services.core.ladder import SafeDefault
+from services.inference.artifact import ReleasedModel
+from services.measure.bench_system import traffic_of
+from services.runtime.clock import SystemClock
+from services.runtime.lookups import Copies, LookupPlan
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import LookedUp
+from services.scorer.processor import PreparedTransactions, ScorerProcessor
+from services.scorer.warm_up import warm_up
+from services.streams import Records
+
+SIZES: Final = (1, 10, 100, 1_000)
+PARTITIONS: Final = 12
+HISTORY: Final = 60_000
+"""Transactions that the cards have before anything is measured."""
+MEASURED: Final = {1: 3_000, 10: 1_000, 100: 300, 1_000: 30}
+"""How many batches of each size."""
+STAGES: Final = ("prepare", "decide", "measure")
+
+
+class InProcess:
+    """A scorer's processor with its profiles in a dictionary."""
+
+    def __init__(self, model: ReleasedModel, *, alone: bool) -> None:
+        self._processor = ScorerProcessor(model, SafeDefault(30.0, 300.0), alone=alone)
+        warm_up(self._processor)
+        traffic = traffic_of(HISTORY + sum(size * times for size, times in MEASURED.items()), 5_000, 5)
+        self._values, self._keys = encode_transactions(traffic.columns), traffic.columns.card_id.tolist()
+        self._partitions = partitions_of(Text.of(self._keys), PARTITIONS)
+        self._profiles: dict[bytes, bytes | None] = {}
+        self._metrics, self._at = MetricsRegistry(), 0
+        self._stamp_ms = SystemClock().now_ms()
+
+    def batch(self, size: int) -> dict[str, float]:
+        """Decide on the next transactions; return the seconds of each stage."""
+        rows = slice(self._at, self._at + size)
+        self._at += size
+        records = Records(
+            TOPIC, self._partitions[rows], np.arange(rows.start, rows.stop), np.full(size, self._stamp_ms),
+            self._keys[rows], self._values[rows],
+        )  # fmt: skip
+        times = [time.perf_counter()]
+        prepared = self._processor.prepare(records, np.zeros(size, bool))
+        times.append(time.perf_counter())
+        known, found = [self._profiles.get(card) for card in prepared.cards], self._found(prepared)
+        times.append(time.perf_counter())
+        outcome = self._processor.decide(prepared, known, found, np.ones(size, bool), self._stamp_ms)
+        times.append(time.perf_counter())
+        self._processor.measure(self._metrics, prepared, outcome, self._stamp_ms)
+        times.append(time.perf_counter())
+        self._profiles |= dict(zip(prepared.cards, outcome.profiles, strict=True))
+        prepare, _, decide, measure = np.diff(times).tolist()
+        return dict(zip(STAGES, (prepare, decide, measure), strict=True))
+
+    @staticmethod
+    def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
+        """As if terminals, accounts and customers were folded, and nothing was known of them."""
+        if not prepared.lookups:
+            return {}
+        from services.grid import Found  # noqa: PLC0415 - only what is looked up needs it
+
+        plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, PARTITIONS), Copies(0))
+        plan.take([Found([None] * len(lookup.keys), 0, 0) for lookup in plan.lookups])
+        return plan.found
+
+
+def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+    """Return the microseconds a transaction of each stage in batches of each size, medians, and percentiles from decoding to decision."""
+    subject = InProcess(model, alone=alone)
+    for _ in range(HISTORY // 1_000):
+        subject.batch(1_000)
+    found: dict[str, Any] = {}
+    for size in sizes:
+        took = [subject.batch(size) for _ in range(MEASURED[size])]
+        whole = np.array([one["prepare"] + one["decide"] for one in took])
+        stages = {stage: round(1e6 * float(np.median([one[stage] for one in took])) / size, 2) for stage in STAGES}
+        p50, p99 = (1e6 * np.percentile(whole, [50, 99])).tolist()
+        found[str(size)] = {
+            "us_per_record": stages,
+            "decode_to_decision_us": {
+                "p50": round(p50, 1),
+                "p99": round(p99, 1),
+                "max": round(1e6 * float(whole.max())),
+            },
+        }
+    return found

@@ -1,0 +1,102 @@
+"""Memory: what a card takes in the grid and in a worker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+
+from services.core.card_features import fold
+from services.core.columns import type_i64
+from services.core.profiles import CARD, DAY_MS, open_profiles, seal_profiles
+from services.grid import GridWrite, LogIdentity
+from services.grid.near_cache import NearCache
+from services.grid.redis import RedisGrid
+from services.grid.status import RedisStatus
+from services.measure.bench_system import START_MS, bench_system
+from services.runtime.config import Settings
+from services.simulator.generate import simulate
+from services.simulator.traffic import Traffic
+
+IN_GRID: Final = 5_000
+IN_WORKER: Final = 200_000
+REMEMBERED: Final = 60
+WINDOW_MS: Final = 30 * DAY_MS
+MIB: Final = 1024 * 1024
+
+
+def profiles_of_60(cards: int) -> list[bytes]:
+    """Return the profiles of simulated cards with 60 transactions in 30 days: busy ones' last 60, within that time."""
+    traffic = simulate(cards, 60, 11, START_MS)
+    rows, slot = _last_rows(traffic, cards)
+    columns = traffic.columns.take(rows)
+    # Their own last 60, at even distances within the window: what is measured is how many there are, and of what kind.
+    order = np.tile(np.arange(REMEMBERED), len(rows) // REMEMBERED)
+    columns.event_time_ms[:] = START_MS + WINDOW_MS + (order * (WINDOW_MS // REMEMBERED)) + slot % 9_973
+    opened = open_profiles([None] * (len(rows) // REMEMBERED), np.full(len(rows) // REMEMBERED, REMEMBERED), CARD)
+    fold(columns, slot, np.arange(len(rows)), np.zeros(len(rows), bool), opened)
+    return seal_profiles(opened)
+
+
+def _last_rows(traffic: Traffic, cards: int) -> tuple[type_i64, type_i64]:
+    """Return the rows of the last transactions of each card that has enough of them, and which card each row is of."""
+    keys = np.array([int(card[-6:]) if card[-6:].isdigit() else -1 for card in traffic.columns.card_id.tolist()])
+    rows, slot = [], []
+    for card in range(cards):
+        mine = np.flatnonzero(keys == card)[-REMEMBERED:] if cards <= IN_GRID else np.empty(0, np.int64)
+        if len(mine) == REMEMBERED:
+            rows.append(mine)
+            slot.append(np.full(REMEMBERED, len(rows) - 1))
+    return np.concatenate(rows), np.concatenate(slot)
+
+
+def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Return the bytes of a card with 60 transactions in Redis, all included, and the resident MiB of a scorer with 200,000 of them."""
+    some = profiles_of_60(1_000)
+    with bench_system(settings, folder) as system:
+        grid, status = RedisGrid(system.stack.redis_url), RedisStatus(system.stack.redis_url)
+        claim = grid.claim("bench", 0, LogIdentity("bench", 1, CARD.version))
+        before, applied = status.ask().memory_bytes, None
+        for at in range(0, IN_GRID, 1_000):
+            cards = [b"card-%06d" % card for card in range(at, at + 1_000)]
+            profiles = [some[card % len(some)] for card in range(at, at + 1_000)]
+            grid.apply("bench", [GridWrite(claim, applied, at + 1, cards, profiles)])
+            applied = at + 1
+        used = status.ask().memory_bytes - before
+    told = subprocess.run(
+        [sys.executable, "-m", "services.measure.memory"],
+        capture_output=True, check=True, text=True, input=json.dumps([one.hex() for one in some]),
+    )  # fmt: skip
+    return {
+        "profile_bytes_60": round(float(np.mean([len(one) for one in some]))),
+        "redis_bytes_per_card_60": round(used / IN_GRID),
+        **json.loads(told.stdout.splitlines()[-1]),
+    }
+
+
+def _fill_worker() -> None:
+    """Keep the profiles of 200,000 cards beside everything else that a scorer has, and say how much memory that takes: a process of its own."""
+    from services.core.ladder import SafeDefault  # noqa: PLC0415 - in a process that is only this
+    from services.inference.artifact import load_model  # noqa: PLC0415
+    from services.inference.released import newest_model  # noqa: PLC0415
+    from services.scorer.processor import ScorerProcessor  # noqa: PLC0415
+    from services.scorer.warm_up import warm_up  # noqa: PLC0415
+
+    some = [bytes.fromhex(one) for one in json.load(sys.stdin)]
+    warm_up(ScorerProcessor(load_model(newest_model()), SafeDefault(0.0, 0.0)))
+    before = psutil.Process().memory_info().rss
+    cache = NearCache(4 * IN_WORKER * (NearCache.OVERHEAD_BYTES + len(some[0])))
+    for card in range(IN_WORKER):
+        # A copy each: in a worker no two are the same object.
+        cache.put(card % 12, {b"card-%06d" % card: bytes(bytearray(some[card % len(some)]))})
+    after = psutil.Process().memory_info().rss
+    print(json.dumps({"scorer_rss_mib_200k": round(after / MIB), "scorer_rss_mib_empty": round(before / MIB)}))  # noqa: T201 - its answer
+
+
+if __name__ == "__main__":
+    _fill_worker()
