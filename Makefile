@@ -11,7 +11,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench costs parity benchmark-quality readme dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality readme dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,8 +89,14 @@ types: setup ## Check types
 train: setup ## Train models/fraud/v4 from simulated data
 	$(BIN)/proact train $(ARGS)
 
-bench: setup ## Measure throughput and latency; the last line is JSON
-	$(BIN)/proact bench $(ARGS)
+bench: setup ## Measure throughput, latency, recovery and memory beside a plain worker, some 20 minutes; the last line is JSON
+	@$(BIN)/proact bench $(ARGS)
+
+bench-compare: setup ## Measure revision BASE and the working tree in turn: make bench-compare BASE=HEAD~1 ARGS="--records 300000 --seconds 5 --runs 1"
+	@$(BIN)/proact bench-compare $(or $(BASE),HEAD) -- $(ARGS)
+
+bench-gate: setup ## Check that deciding is as many times as quick as the plain way as it was: half a minute
+	@$(BIN)/proact bench-gate
 
 costs: setup ## Measure what each part of a decision costs, in microseconds
 	@$(BIN)/proact costs $(ARGS)

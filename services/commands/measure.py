@@ -1,4 +1,4 @@
-"""``proact bench``, ``proact costs``, ``proact parity`` and ``proact benchmark-quality``."""
+"""``proact bench`` and its companions, ``proact costs``, ``proact parity`` and ``proact benchmark-quality``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,45 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
     page.write_text(bench_page(result))
     progress(f"a page with plots: {page}")
     click.echo(json.dumps(result))
+
+
+@click.command(
+    "bench-compare", epilog=example("proact bench-compare HEAD~1 --rounds 2 -- --records 300000 --seconds 5 --runs 1")
+)
+@click.argument("base")
+@click.argument("options", nargs=-1)
+@click.option(
+    "--rounds", default=1, show_default=True, type=click.IntRange(1, 20), help="Measurements of each; medians are told."
+)
+def bench_compare(base: str, options: tuple[str, ...], rounds: int) -> None:
+    """Measure revision BASE and the working tree in turn, and print the ratios; OPTIONS behind -- go to `proact bench`. The last line is JSON."""
+    from services.measure.compare import CompareError, run_compare
+
+    try:
+        with interruptible():
+            found = run_compare(base, options, rounds, progress)
+    except CompareError as error:
+        raise UserError(str(error)) from None
+    for name, one in found.items():
+        click.echo(f"{one['ratio']:>8.3f}  {name:60} {one['base']:>14,.2f} -> {one['this']:>14,.2f}")
+    click.echo(json.dumps(found))
+
+
+@click.command("bench-gate", epilog=example("proact bench-gate"))
+def bench_gate() -> None:
+    """Check that deciding is as many times as quick as the plain worker's way as it was: ratios of pairs, half a minute. The last line is JSON."""
+    from services.measure.gate import asked_ratios, judge, measure_ratios
+    from services.measure.yardstick import PLAIN_WORKER
+
+    if not PLAIN_WORKER.is_file():
+        raise UserError("the yardstick comes with the sources, in tests/benchmarks: run this in a checkout")
+    found, asked = measure_ratios(), asked_ratios()
+    for name, ratio in found.items():
+        click.echo(f"{name.replace('_', ' of '):>14}: {ratio:6.2f} times the plain worker, {asked[name]:.2f} are asked")
+    slower = judge(found, asked)
+    click.echo(json.dumps({"ratios": found, "asked": asked, "holds": not slower}))
+    if slower:
+        raise UserError("something became slower: " + "; ".join(slower))
 
 
 @click.command(epilog=example("proact costs --repeats 30"))

@@ -38,7 +38,7 @@ class InProcess:
         self._processor = ScorerProcessor(model, SafeDefault(30.0, 300.0), alone=alone)
         warm_up(self._processor)
         traffic = traffic_of(HISTORY + sum(size * times for size, times in MEASURED.items()), 5_000, 5)
-        self._values, self._keys = encode_transactions(traffic.columns), traffic.columns.card_id.tolist()
+        self.values, self._keys = encode_transactions(traffic.columns), traffic.columns.card_id.tolist()
         self._partitions = partitions_of(Text.of(self._keys), PARTITIONS)
         self._profiles: dict[bytes, bytes | None] = {}
         self._metrics, self._at = MetricsRegistry(), 0
@@ -50,7 +50,7 @@ class InProcess:
         self._at += size
         records = Records(
             TOPIC, self._partitions[rows], np.arange(rows.start, rows.stop), np.full(size, self._stamp_ms),
-            self._keys[rows], self._values[rows],
+            self._keys[rows], self.values[rows],
         )  # fmt: skip
         times = [time.perf_counter()]
         prepared = self._processor.prepare(records, np.zeros(size, bool))

@@ -53,11 +53,34 @@ def features(past: list[tuple[int, int]], at_ms: int, amount: int, width: int) -
     return vector
 
 
-def main(kafka: str, redis_url: str, model: str, width: int, schema: str, ready: str) -> None:
-    """Work until the process is ended."""
+def decide(
+    booster: xgboost.Booster, wanted: object, width: int, value: bytes, past: list[tuple[int, int]]
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """Decide on one record; return the encoded decision, and what the card's past is now."""
+    transaction = fastavro.schemaless_reader(io.BytesIO(value[10:]), wanted)
+    at_ms, amount = transaction["event_time_ms"], transaction["billing_amount_minor"]
+    vector = features(past, at_ms, amount, width)
+    score = float(booster.inplace_predict(vector)[0])
+    decision = {
+        "transaction_id": transaction["transaction_id"], "card_id": transaction["card_id"],
+        "decided_at_ms": int(time.time() * 1000), "score": score,
+        "action": "APPROVE" if score < 0.5 else "REVIEW", "features": vector[0].tolist(),
+    }  # fmt: skip
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, DECISION, decision)
+    return out.getvalue(), [*past, (at_ms, amount)][-KEPT:]
+
+
+def open_model(model: str, schema: str) -> tuple[xgboost.Booster, object]:
+    """Load what deciding takes."""
     booster = xgboost.Booster(model_file=model)
     booster.set_param({"nthread": 1})
-    wanted = fastavro.parse_schema(json.loads(Path(schema).read_text()))
+    return booster, fastavro.parse_schema(json.loads(Path(schema).read_text()))
+
+
+def main(kafka: str, redis_url: str, model: str, width: int, schema: str, ready: str) -> None:
+    """Work until the process is ended."""
+    booster, wanted = open_model(model, schema)
     store = redis.Redis.from_url(redis_url)
     consumer = Consumer(
         {
@@ -79,22 +102,11 @@ def main(kafka: str, redis_url: str, model: str, width: int, schema: str, ready:
             if open_since is None:
                 producer.begin_transaction()
                 open_since = time.monotonic()
-            body = io.BytesIO(message.value()[10:])
-            transaction = fastavro.schemaless_reader(body, wanted)
             key = b"plain:" + message.key()
             past = list(PAST.iter_unpack(store.get(key) or b""))
-            at_ms, amount = transaction["event_time_ms"], transaction["billing_amount_minor"]
-            vector = features(past, at_ms, amount, width)
-            score = float(booster.inplace_predict(vector)[0])
-            out = io.BytesIO()
-            decision = {
-                "transaction_id": transaction["transaction_id"], "card_id": transaction["card_id"],
-                "decided_at_ms": int(time.time() * 1000), "score": score,
-                "action": "APPROVE" if score < 0.5 else "REVIEW", "features": vector[0].tolist(),
-            }  # fmt: skip
-            fastavro.schemaless_writer(out, DECISION, decision)
-            producer.produce("card-decisions", out.getvalue(), message.key())
-            store.set(key, b"".join(PAST.pack(*one) for one in [*past, (at_ms, amount)][-KEPT:]))
+            decision, past = decide(booster, wanted, width, message.value(), past)
+            producer.produce("card-decisions", decision, message.key())
+            store.set(key, b"".join(PAST.pack(*one) for one in past))
         if open_since is not None and time.monotonic() - open_since >= COMMIT_EVERY_S:
             producer.send_offsets_to_transaction(
                 consumer.position(consumer.assignment()), consumer.consumer_group_metadata()

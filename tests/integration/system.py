@@ -20,6 +20,7 @@ from services.codec.transactions import TOPIC, decode_transactions
 from services.core.offline import compute_offline
 from services.core.profiles import open_profiles
 from services.core.terminal_features import TERMINAL_COLUMNS
+from services.grid.redis import RedisGrid
 from services.replay.labels import LabelFeed, Truth, simulated_truth
 from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ServiceChild
@@ -89,6 +90,18 @@ def wait_drained(
     while (lag := admin.group_lag(topic, group)) != 0:
         assert time.monotonic() < deadline, f"lag {lag} after {timeout_s} s"
         time.sleep(0.2)
+
+
+def wait_saved(stack: EmbeddedStack, group: str = "proact-scorer", topic: str = TOPIC) -> None:
+    """Wait until the grid holds what is committed: it is written once an interval."""
+    admin, grid = KafkaAdmin(stack.kafka_address), RedisGrid(stack.redis_url)
+    partitions = range(admin.partitions()[topic])
+
+    def behind() -> list[int]:
+        committed = admin.committed(topic, group, partitions)
+        return [s.partition for s in grid.status(topic, partitions) if (s.applied or 0) < committed.get(s.partition, 0)]
+
+    wait_until(lambda: not behind(), 30, f"the grid holds {topic}")
 
 
 def wait_until_busy(stack: EmbeddedStack, total: int) -> None:

@@ -22,7 +22,7 @@ from services.grid.redis import RedisGrid
 from services.replay.reference import send_reference
 from services.simulator.reference import simulate_reference
 from services.streams.sink import KafkaSink
-from tests.integration.system import START_MS, judged, produce, read_all, services, traffic_of, wait_drained
+from tests.integration.system import START_MS, judged, produce, read_all, services, traffic_of, wait_drained, wait_saved
 
 PARTITIONS = 3
 CUSTOMER = Customer("BE", None, None, "STANDARD", "EUR", 5_000)
@@ -38,6 +38,7 @@ def held(stack, topic: str, keys: list[bytes]) -> list[bytes | None]:
 def drained(stack) -> None:
     for topic in (ACCOUNTS, CUSTOMERS):
         wait_drained(stack, group=f"proact-reference-{topic}", topic=topic)
+        wait_saved(stack, group=f"proact-reference-{topic}", topic=topic)
 
 
 def balance(number: int, amount: int) -> bytes:
@@ -121,6 +122,7 @@ def test_decisions_see_the_account_as_it_is_now(own_stack, tmp_path):
         drained(stack)
         produce(stack, traffic.take(np.arange(half, len(traffic))))
         wait_drained(stack)
+        wait_saved(stack)
         verdict = judged(stack)
     sink.close()
 

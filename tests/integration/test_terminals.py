@@ -91,6 +91,8 @@ def test_a_profiler_and_a_router_that_are_killed_lose_nothing_and_fold_nothing_t
             child.start()
         produce(stack, traffic.take(np.arange(6_000, 12_000)), rate=4_000, labelled=True)
         drained(stack)
+        wait_saved(stack)
+        wait_saved(stack, "proact-profiler", "terminal-events")
         verdict = judged(stack)
 
     assert verdict["verdict"] == "ok", verdict

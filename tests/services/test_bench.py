@@ -1,0 +1,91 @@
+"""The benchmark's arithmetic and its page; what it measures is measured by running it."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.dom.minidom
+
+import numpy as np
+import pytest
+
+from services.measure.bench_page import bench_page
+from services.measure.bench_system import traffic_of
+from services.measure.compare import CompareError, flat, run_compare
+from services.measure.gate import asked_ratios, judge
+from services.measure.latency import OpenLoop, percentiles_ms
+from services.runtime.children import ChildError
+
+LATENCY = {"p50": 1.5, "p90": 2.0, "p99": 9.0, "p999": 20.0, "p9999": 31.0, "max": 40.0, "rate_per_s": 1_000}
+WHOLE = {
+    "throughput_per_s": 90_000, "ratio_to_plain": 60.0, "cpu_us_per_record": {"scorer": 9.0, "kafka": 4.0},
+    "latency_ms_1000": LATENCY, "latency_ms_half": {**LATENCY, "rate_per_s": 45_000},
+}  # fmt: skip
+STAGE = {"us_per_record": {"prepare": 2.0, "decide": 4.0, "measure": 0.1}}
+FOUND = {
+    "plain": {"throughput_per_s": 1_500}, "exactly_once": WHOLE, "full": WHOLE,
+    "in_process": {"core": {"1": STAGE, "1000": STAGE}}, "plan": {"records": 10, "cards": 2}, "machine": {"cores": 2},
+}  # fmt: skip
+
+
+def loop(count: int) -> OpenLoop:
+    return OpenLoop(traffic_of(count, 100, 5), None, None)  # type: ignore[arg-type]
+
+
+def test_latency_counts_from_when_a_record_was_due_whatever_the_order_of_the_answers():
+    open_loop, rate, begin_ns = loop(50), 1_000.0, 7_000_000_000
+    took_us = np.random.default_rng(1).integers(500, 90_000, 40)
+    due_ns = begin_ns + np.arange(40) * 1_000_000
+    order = np.argsort(due_ns + 1_000 * took_us)
+    ids = open_loop.traffic.columns.transaction_id[10:50]
+
+    found = open_loop._latencies_us(10, rate, begin_ns, (due_ns + 1_000 * took_us)[order], ids[order].tobytes())
+
+    np.testing.assert_array_equal(found, took_us)
+
+
+def test_a_decision_that_comes_twice_in_the_place_of_another_one_is_no_result():
+    open_loop = loop(10)
+    ids = open_loop.traffic.columns.transaction_id[[0, 1, 1, 3]]
+
+    with pytest.raises(ChildError, match="twice"):
+        open_loop._latencies_us(0, 1_000.0, 0, np.full(4, 10**9), ids.tobytes())
+
+
+def test_percentiles_are_those_of_the_values_to_three_digits():
+    values = np.random.default_rng(2).lognormal(9, 1, 20_000).astype(np.int64)
+
+    found = percentiles_ms(values)
+
+    for name, share in (("p50", 50), ("p99", 99), ("p999", 99.9)):
+        assert found[name] == pytest.approx(np.percentile(values, share) / 1000, rel=0.02)
+    assert found["max"] == pytest.approx(values.max() / 1000, rel=0.002)
+
+
+def test_the_page_shows_every_figure_and_its_plots_are_whole():
+    page = bench_page(FOUND)
+
+    assert "90,000" in page
+    assert "core, exactly once" in page
+    plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(plots) == 4
+    for plot in plots:
+        xml.dom.minidom.parseString(plot)  # noqa: S318 - it is our own
+
+
+def test_a_gate_says_what_became_slower():
+    assert judge({"batch_1": 0.5, "batch_100": 9.0}, {"batch_1": 0.3, "batch_100": 8.0}) == []
+    [said] = judge({"batch_1": 0.2, "batch_100": 9.0}, {"batch_1": 0.3, "batch_100": 8.0})
+    assert said.startswith("batch_1: 0.2 times")
+    assert asked_ratios().keys() == {"batch_1", "batch_100", "batch_1000"}
+
+
+def test_only_figures_are_compared():
+    assert flat(json.loads(json.dumps(FOUND)))["exactly_once.latency_ms_1000.p99"] == 9.0
+    assert not [key for key in flat(FOUND) if key.startswith(("plan", "machine"))]
+    assert flat({"a": [1, 2], "b": {"c": 3}}) == {"b.c": 3.0}
+
+
+def test_a_revision_that_is_none_is_told():
+    with pytest.raises(CompareError, match="no revision 'nowhere'"):
+        run_compare("nowhere", [], 1, lambda _: None)
