@@ -18,7 +18,17 @@ from services.replay.labels import LabelFeed, simulated_truth
 from services.simulator.generate import simulate
 from services.simulator.traffic import Traffic, draw_labels
 from services.streams.sink import KafkaSink
-from tests.integration.system import START_MS, judged, produce, read_all, services, traffic_of, wait_drained, wait_until
+from tests.integration.system import (
+    START_MS,
+    judged,
+    produce,
+    read_all,
+    services,
+    traffic_of,
+    wait_drained,
+    wait_saved,
+    wait_until,
+)
 
 SERVICES = ("scorer", "profiler", "router")
 
