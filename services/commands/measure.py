@@ -28,8 +28,11 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
 
     Writes a page with plots to the data folder; the last line is JSON.
     """
-    from services.measure.bench import Plan, run_bench
-    from services.measure.bench_page import bench_page
+    try:
+        from services.measure.bench import Plan, run_bench
+        from services.measure.bench_page import bench_page
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: run this in a checkout, after `make setup`") from None
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
