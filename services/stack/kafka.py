@@ -112,8 +112,6 @@ class EmbeddedKafka:
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._daemon = Daemon("kafka", self._folder)
         self._admin_address = f"127.0.0.1:{port}"
-        self.compiles_well = False
-        """Whether it takes its time to compile the best code: for measurements, which warm it up."""
 
     @property
     def log(self) -> Path:
@@ -148,8 +146,7 @@ class EmbeddedKafka:
         *options, main = arguments
         logging = self._folder / "log4j2.yaml"
         # A broker that lives for minutes beside all that it serves: the best code costs more to compile than it saves.
-        quickly = [] if self.compiles_well else ["-XX:TieredStopAtLevel=1"]
-        tuning = ["-XX:+UseSerialGC", *quickly, f"-Dlog4j2.configurationFile={logging}"]
+        tuning = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={logging}"]
         return [find_java(), *options, *tuning, "-cp", f"{jars}/*", main, str(self._folder / "server.properties")]
 
     def _format(self, jars: Path) -> None:

@@ -12,16 +12,13 @@ from services.stack.processes import free_port
 
 
 @contextmanager
-def temporary_stack(
-    folder: Path, progress: Callable[[str], None], partitions: int, *, compiles_well: bool = False
-) -> Iterator[EmbeddedStack]:
+def temporary_stack(folder: Path, progress: Callable[[str], None], partitions: int) -> Iterator[EmbeddedStack]:
     """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
     shutil.rmtree(folder, ignore_errors=True)
     kafka_port, redis_port = free_port(), free_port()
     while redis_port == kafka_port:
         redis_port = free_port()
     stack = EmbeddedStack(folder, kafka_port, redis_port)
-    stack.kafka.compiles_well = compiles_well
     try:
         stack.up(progress)
         stack.apply_topics(partitions)
