@@ -15,11 +15,9 @@ from services.core.ladder import SafeDefault
 from services.inference.artifact import ReleasedModel
 from services.measure.bench_system import traffic_of
 from services.runtime.clock import SystemClock
-from services.runtime.lookups import Copies, LookupPlan
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp
-from services.scorer.processor import PreparedTransactions, ScorerProcessor
-from services.scorer.warm_up import warm_up
+from services.scorer.processor import ScorerProcessor
+from services.scorer.warm_up import nothing_known, warm_up
 from services.streams import Records
 
 SIZES: Final = (1, 10, 100, 1_000)
@@ -55,7 +53,7 @@ class InProcess:
         times = [time.perf_counter()]
         prepared = self._processor.prepare(records, np.zeros(size, bool))
         times.append(time.perf_counter())
-        known, found = [self._profiles.get(card) for card in prepared.cards], self._found(prepared)
+        known, found = [self._profiles.get(card) for card in prepared.cards], nothing_known(prepared)
         times.append(time.perf_counter())
         outcome = self._processor.decide(prepared, known, found, np.ones(size, bool), self._stamp_ms)
         times.append(time.perf_counter())
@@ -64,17 +62,6 @@ class InProcess:
         self._profiles |= dict(zip(prepared.cards, outcome.profiles, strict=True))
         prepare, _, decide, measure = np.diff(times).tolist()
         return dict(zip(STAGES, (prepare, decide, measure), strict=True))
-
-    @staticmethod
-    def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
-        """As if terminals, accounts and customers were folded, and nothing was known of them."""
-        if not prepared.lookups:
-            return {}
-        from services.grid import Found  # noqa: PLC0415 - only what is looked up needs it
-
-        plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, PARTITIONS), Copies(0))
-        plan.take([Found([None] * len(lookup.keys), 0, 0) for lookup in plan.lookups])
-        return plan.found
 
 
 def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import psutil
 
 from services.core.card_features import fold
 from services.core.columns import type_i64
+from services.core.kernels import group_text
 from services.core.profiles import CARD, DAY_MS, open_profiles, seal_profiles
 from services.grid import GridWrite, LogIdentity
 from services.grid.near_cache import NearCache
@@ -33,7 +34,7 @@ MIB: Final = 1024 * 1024
 def profiles_of_60(cards: int) -> list[bytes]:
     """Return the profiles of simulated cards with 60 transactions in 30 days: busy ones' last 60, within that time."""
     traffic = simulate(cards, 60, 11, START_MS)
-    rows, slot = _last_rows(traffic, cards)
+    rows, slot = _last_rows(traffic)
     columns = traffic.columns.take(rows)
     # Their own last 60, at even distances within the window: what is measured is how many there are, and of what kind.
     order = np.tile(np.arange(REMEMBERED), len(rows) // REMEMBERED)
@@ -43,16 +44,15 @@ def profiles_of_60(cards: int) -> list[bytes]:
     return seal_profiles(opened)
 
 
-def _last_rows(traffic: Traffic, cards: int) -> tuple[type_i64, type_i64]:
+def _last_rows(traffic: Traffic) -> tuple[type_i64, type_i64]:
     """Return the rows of the last transactions of each card that has enough of them, and which card each row is of."""
-    keys = np.array([int(card[-6:]) if card[-6:].isdigit() else -1 for card in traffic.columns.card_id.tolist()])
-    rows, slot = [], []
-    for card in range(cards):
-        mine = np.flatnonzero(keys == card)[-REMEMBERED:] if cards <= IN_GRID else np.empty(0, np.int64)
-        if len(mine) == REMEMBERED:
-            rows.append(mine)
-            slot.append(np.full(REMEMBERED, len(rows) - 1))
-    return np.concatenate(rows), np.concatenate(slot)
+    card_of_row, first = group_text(traffic.columns.card_id, np.zeros(len(traffic), np.int64))
+    order = np.argsort(card_of_row, kind="stable")
+    ends = np.cumsum(np.bincount(card_of_row, minlength=len(first)))
+    begins = np.concatenate([[0], ends[:-1]])
+    enough = ends[ends - begins >= REMEMBERED]
+    rows = order[enough[:, None] - REMEMBERED + np.arange(REMEMBERED)]
+    return rows.reshape(-1), np.repeat(np.arange(len(enough)), REMEMBERED)
 
 
 def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system
-from services.measure.throughput import EARLY, LATE
+from services.measure.throughput import EARLY, LATE, rate_between
 from services.runtime.catalogue import RECOVERED
 from services.runtime.children import ChildError, ServiceChild
 from services.runtime.config import Settings
@@ -32,7 +32,7 @@ def measure_recovery(settings: Settings, folder: Path, traffic: Traffic) -> dict
         with emptied.child("scorer") as scorer:
             at_s, folded = _watch(scorer, len(traffic))
     early, late = np.interp([EARLY * len(traffic), LATE * len(traffic)], folded, at_s)
-    return {"records_per_s": round((LATE - EARLY) * len(traffic) / (late - early))}
+    return {"records_per_s": rate_between(early, late, len(traffic))}
 
 
 def _watch(scorer: ServiceChild, count: int) -> tuple[list[float], list[float]]:

@@ -14,7 +14,7 @@ from services.codec.schemas import topics
 from services.core.features import FEATURES
 from services.inference.released import newest_model
 from services.measure.bench_system import TOPIC, bench_system
-from services.measure.throughput import EARLY, LATE, decision_stamps
+from services.measure.throughput import EARLY, LATE, decision_stamps, rate_between
 from services.paths import data_folder
 from services.runtime.children import ChildError
 from services.runtime.config import Settings
@@ -56,4 +56,4 @@ def measure_plain_worker(settings: Settings, folder: Path, traffic: Traffic) -> 
             process.wait()
         stamps = decision_stamps(system, len(traffic))
     early, late = np.quantile(stamps, [EARLY, LATE])
-    return {"throughput_per_s": round((LATE - EARLY) * len(stamps) / ((late - early) / 1000.0))}
+    return {"throughput_per_s": rate_between(early / 1000.0, late / 1000.0, len(stamps))}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from services.codec.records import UndecodableError, decode_record
-from services.streams import Output, Publisher, Records, Source
+from services.streams import Output, Publisher, Records, Source, publish_now
 
 TOPIC = "dead-letters"
 POLL_S = 0.5
@@ -51,9 +51,7 @@ class Redrive:
         for records in self._batches():
             outputs = self._select(records, done)
             if not dry:
-                publication = self._publisher.publish(outputs, records.next_offsets())
-                if publication is not None:
-                    publication()
+                publish_now(self._publisher, outputs, records.next_offsets())
                 self._publisher.confirm(records.next_offsets())
             told(done)
         return done

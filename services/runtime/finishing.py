@@ -22,7 +22,7 @@ from services.runtime.processor import P, R
 from services.runtime.reading import Reading
 from services.runtime.saving import Saving, Shore
 from services.runtime.unsaved import Unsaved
-from services.streams import Publication, StreamsError
+from services.streams import Publication, StreamsError, publish_now
 
 log = logging.getLogger("proact.worker")
 
@@ -129,9 +129,7 @@ class Finishing(Generic[P, R]):
 
     def pass_by(self, offsets: Mapping[int, int]) -> None:
         """Commit offsets behind which nothing was read, such as the marks of atomic commits. Raises StreamsError."""
-        publication = self._shore.publisher.publish([], offsets)
-        if publication is not None:
-            publication()
+        publish_now(self._shore.publisher, [], offsets)
         for partition, offset in offsets.items():
             self._reading.owned[partition].published = offset
             self._unsaved.add(partition, offset, 0, self._shore.clock.monotonic_s())

@@ -97,12 +97,14 @@ class Ownership:
 
     def _count_resumed(self, partitions: Sequence[int], *, patient: bool) -> bool:
         """Ask the grid how often partitions were resumed; False where it is away, and nobody waits for it. Raises AbandonedError."""
+
+        def ask() -> list[int]:
+            return self._grid.resumed(self._topic, partitions)
+
         try:
-            counts = self._grid.resumed(self._topic, partitions)
+            counts = self._outages.wait_out("redis", ask) if patient else ask()
         except GridUnavailableError:
-            if not patient:
-                return False
-            counts = self._outages.wait_out("redis", lambda: self._grid.resumed(self._topic, partitions))
+            return False
         self._resumed = dict(zip(partitions, counts, strict=True))
         return True
 

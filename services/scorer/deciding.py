@@ -14,7 +14,6 @@ from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import Text, TransactionColumns, type_bool, type_i64
 from services.core.features import CARD_COLUMNS
-from services.core.policy import Action
 from services.core.windows import DEGRADATIONS, MODEL_MISSED, PROFILE_MISSED, REFERENCE_MISSED, REPEAT
 from services.runtime.processor import LookedUp
 from services.scorer.explaining import Explainer
@@ -90,14 +89,13 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
     if judges.model is None or judges.model.champion is None:
         flags |= MODEL_MISSED
     verdict = judge(judges, rung, columns, vectors, standing)
-    flagged = np.flatnonzero(verdict.actions != Action.APPROVE)
     explainer = Explainer(judges, rung, standing)
     return Decided(
         columns=columns,
         rows=batch.rows,
         vectors=vectors,
         verdict=verdict,
-        explanations=explainer.explain(columns, vectors, verdict.refusals, flagged),
+        explanations=explainer.explain(columns, vectors, verdict.refusals, verdict.flagged),
         degraded=_degraded(flags),
         behind_ms=behind,
         repeat=(flags & REPEAT) != 0,

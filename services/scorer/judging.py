@@ -69,6 +69,11 @@ class Verdict:
     refusals: type_i64
     """(n,) a mask of :class:`services.core.standing.Refusal`."""
 
+    @property
+    def flagged(self) -> type_i64:
+        """Which are not APPROVE."""
+        return np.flatnonzero(self.actions != Action.APPROVE)
+
 
 def judge(
     judges: Judges, rung: Rung, columns: TransactionColumns, vectors: type_f64, standing: Standing | None

@@ -21,7 +21,7 @@ from services.codec.writing import Column, ColumnarWriter, Nullable
 from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_SET_HASH
 from services.core.ladder import Rung
-from services.core.policy import SEVERITY_OF_ACTION, Action, decision_ids
+from services.core.policy import SEVERITY_OF_ACTION, decision_ids
 from services.core.rules.engine import RuleEngine
 from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
@@ -55,11 +55,6 @@ class Decided:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def flagged(self) -> type_i64:
-        """Which decisions are not APPROVE."""
-        return np.flatnonzero(self.verdict.actions != Action.APPROVE)
 
     @property
     def below_champion(self) -> type_i64:
@@ -107,7 +102,7 @@ class OutputEncoder:
         """Return what was decided in a batch; topics without a record are left out."""
         outputs = []
         if len(decided):
-            alerted = decided.flagged if self._told else decided.flagged[:0]
+            alerted = decided.verdict.flagged if self._told else decided.verdict.flagged[:0]
             told = self._encode_explanations(decided.explanations)
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
             columns |= _scattered(told, alerted, len(decided))
@@ -133,7 +128,7 @@ class OutputEncoder:
             now_ms: when that is.
         """
         told = self._encode_explanations(decided.explanations)
-        columns = self._decision_columns(decided, now_ms) | _scattered(told, decided.flagged, len(decided))
+        columns = self._decision_columns(decided, now_ms) | _scattered(told, decided.verdict.flagged, len(decided))
         columns |= {
             "source_topic": Text.constant(TRANSACTIONS.encode(), len(decided)),
             "source_partition": before.source_partition,

@@ -166,7 +166,7 @@ class ScorerProcessor(Adopting):
         _count_bits(metrics, m.DEGRADED, decided.degraded)
         _count_bits(metrics, m.REFUSALS, verdict.refusals)
         count_refused(metrics, outcome.rejected)
-        metrics.add(m.ALERTS, int((verdict.actions != Action.APPROVE).sum()))
+        metrics.add(m.ALERTS, 0 if self.judges.alone else len(verdict.flagged))
         metrics.add(m.REPEATS, int(decided.repeat.sum()))
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)

@@ -42,8 +42,8 @@ def _transactions(count: int) -> TransactionColumns:
     )  # fmt: skip
 
 
-def _found(prepared: PreparedTransactions) -> dict[str, LookedUp]:
-    """As if everything was folded, and nothing known."""
+def nothing_known(prepared: PreparedTransactions) -> dict[str, LookedUp]:
+    """Return what is found of others as if everything was folded, and nothing known."""
     plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, 2), Copies(0))
     plan.take([Found([None] * len(lookup.keys), _AT_MS, 0) for lookup in plan.lookups])
     return plan.found
@@ -80,9 +80,9 @@ def warm_up(processor: ScorerProcessor) -> None:
     zeros = np.zeros(n, np.int64)
     records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
     first = processor.prepare(records, np.zeros(n, bool))
-    outcome = processor.decide(first, [None] * len(first.cards), _found(first), np.ones(n, bool), _AT_MS)
+    outcome = processor.decide(first, [None] * len(first.cards), nothing_known(first), np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
-    processor.decide(again, outcome.profiles, _found(again), np.arange(n) % 2 == 0, _AT_MS)
+    processor.decide(again, outcome.profiles, nothing_known(again), np.arange(n) % 2 == 0, _AT_MS)
     processor.decide_without_profiles(first, {}, _AT_MS)
     _warm_explanations(processor)
 

@@ -8,3 +8,4 @@ from services.streams.base import Publisher as Publisher
 from services.streams.base import Records as Records
 from services.streams.base import Source as Source
 from services.streams.base import StreamsError as StreamsError
+from services.streams.base import publish_now as publish_now

@@ -168,6 +168,13 @@ Raises:
 """
 
 
+def publish_now(publisher: Publisher, outputs: Sequence[Output], offsets: Mapping[int, int]) -> None:
+    """Publish, and wait for what remains of it. Raises StreamsError."""
+    publication = publisher.publish(outputs, offsets)
+    if publication is not None:
+        publication()
+
+
 class Publisher(Protocol):
     """What makes a batch's outputs visible, together with the offsets that they come from.
 

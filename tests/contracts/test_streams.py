@@ -9,7 +9,7 @@ import pytest
 
 from services.core.columns import Text
 from services.core.kernels import partitions_of
-from services.streams import Output, Publisher, Records, StreamsError
+from services.streams import Output, Publisher, Records, StreamsError, publish_now
 from tests.contracts.logs import (
     PARTITIONS,
     Log,
@@ -77,9 +77,7 @@ def test_committed_offsets_are_what_the_log_says_afterwards(log: Log):
 
 
 def published(publisher: Publisher, outputs: list[Output], offsets: dict[int, int]) -> None:
-    publication = publisher.publish(outputs, offsets)
-    if publication is not None:
-        publication()
+    publish_now(publisher, outputs, offsets)
     publisher.confirm(offsets)
 
 
