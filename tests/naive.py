@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -69,6 +69,8 @@ class NaiveCard:
             self.truncated_until_ms = max(lost.event_time_ms, self.truncated_until_ms or lost.event_time_ms)
         if self.truncated_until_ms is not None and self.truncated_until_ms <= newest - KEEP_MS:
             self.truncated_until_ms = None
+        old = [e for e in self.remembered if e.event_time_ms < newest - LATENESS_MS and e.latitude is not None]
+        self.remembered = [replace(e, latitude=None, longitude=None) if e in old[:-1] else e for e in self.remembered]
 
 
 def naive_vector(event: Event, past: list[Event]) -> list[float]:

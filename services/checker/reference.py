@@ -11,6 +11,7 @@ import io
 import math
 import statistics
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,9 +24,9 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 HORIZON, KEEP, REMEMBERED_MAX = 30 * DAY, 31 * DAY, 256
 NEVER: Final = -(2**62)
 MODES: Final = ("CHIP", "CONTACTLESS", "MAGSTRIPE", "ECOMMERCE", "MANUAL", "ATM")
-ENTRY, HEADER = struct.Struct("<qqQQffHBB"), struct.Struct("<HHIqq")
-LAYOUT: Final = 1
-MASK64: Final = 2**64 - 1
+HEADER, PLACE, POSITION = struct.Struct("<HHHHqqq"), struct.Struct("<IH"), struct.Struct("<Bff")
+LAYOUT: Final = 2
+MASK32, MASK40, MASK64 = 2**32 - 1, 2**40 - 1, 2**64 - 1
 KM: Final = (19, 20)
 """The features that go through the machine's sine and cosine: equal up to rounding, not bit for bit."""
 
@@ -102,6 +103,26 @@ def hash64(raw: bytes) -> int:
     return h ^ (h >> 33)
 
 
+def times_and_hashes(rows: Iterable[tuple[int, int]]) -> bytes:
+    """Return how a profile keeps them: ms before the newest, then the low five bytes of each hash."""
+    times, hashes = zip(*rows, strict=True)
+    return struct.pack(f"<{len(times)}I", *(times[-1] - at for at in times)) + b"".join(
+        h.to_bytes(5, "little") for h in hashes
+    )
+
+
+def amounts(values: Iterable[int]) -> bytes:
+    """Return how a profile keeps them: one more than each is, seven bits a byte, the least significant first."""
+    out = bytearray()
+    for value in values:
+        rest = value + 1
+        while rest > 127:
+            out.append(rest & 127 | 128)
+            rest >>= 7
+        out.append(rest)
+    return bytes(out)
+
+
 def single(value: float | None) -> float:
     """Return a coordinate as it is remembered, in single precision; NaN for none."""
     return math.nan if value is None else struct.unpack("f", struct.pack("f", value))[0]
@@ -118,8 +139,18 @@ class Card:
 
     def packed(self) -> bytes:
         """Return the profile's bytes."""
-        head = HEADER.pack(LAYOUT, 0, len(self.entries), self.last_offset, self.truncated)
-        return head + b"".join(ENTRY.pack(*entry, 0) for entry in self.entries)
+        places: dict[tuple[int, int], int] = {}
+        at = bytes(places.setdefault((e[3], e[6]), len(places)) for e in self.entries)
+        known = [POSITION.pack(i, e[4], e[5]) for i, e in enumerate(self.entries) if not math.isnan(e[4])]
+        newest = self.times[-1] if self.times else 0
+        head = HEADER.pack(LAYOUT, len(self.times), len(places), len(known), self.last_offset, self.truncated, newest)
+        middle = [at, *(PLACE.pack(*place) for place in places), *known]
+        return (
+            head
+            + times_and_hashes((e[0], e[2]) for e in self.entries)
+            + b"".join(middle)
+            + amounts(e[1] for e in self.entries)
+        )
 
     def fold(self, offset: int, entry: tuple[Any, ...]) -> None:
         """Remember a transaction, and forget what is beyond the bounds."""
@@ -134,7 +165,16 @@ class Card:
             del self.entries[0], self.times[0]
         if self.truncated <= edge:
             self.truncated = NEVER
+        self._forget_positions()
         self.last_offset = offset
+
+    def _forget_positions(self) -> None:
+        """Forget where the card was more than a day before its newest transaction, but for the last time of these."""
+        old = [
+            i for i in range(bisect.bisect_left(self.times, self.times[-1] - DAY)) if not math.isnan(self.entries[i][4])
+        ]
+        for i in old[:-1]:
+            self.entries[i] = (*self.entries[i][:4], math.nan, math.nan, *self.entries[i][6:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +198,9 @@ class Reference:
         card = self.cards.setdefault(record["card_id"].encode(), Card())
         terminal = record["terminal_id"]
         if terminal not in self._terminals:
-            self._terminals[terminal] = hash64(terminal.encode())
+            self._terminals[terminal] = hash64(terminal.encode()) & MASK32
         entry = (
-            record["event_time_ms"], record["billing_amount_minor"], hash64(record["transaction_id"]),
+            record["event_time_ms"], record["billing_amount_minor"], hash64(record["transaction_id"]) & MASK40,
             self._terminals[terminal], single(record["latitude"]), single(record["longitude"]),
             int.from_bytes(record["country"].encode(), "big"), MODES.index(record["entry_mode"]),
         )  # fmt: skip

@@ -11,14 +11,25 @@ from typing import Any, Final
 
 from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
 from services.checker.findings import Verdict
-from services.checker.reference import DAY, HOUR, NEVER, Schemas, hash64, token_ok
+from services.checker.reference import (
+    DAY,
+    HEADER,
+    HOUR,
+    MASK40,
+    NEVER,
+    Schemas,
+    amounts,
+    hash64,
+    times_and_hashes,
+    token_ok,
+)
 
 KEEP: Final = 45 * DAY
 BUCKET: Final = 6 * HOUR
 ROWS_MAX: Final = 448
 ABSENT: Final = -1
-LAYOUT: Final = 0x101
-ROW, HEADER = struct.Struct("<qQqiI"), struct.Struct("<HHIqq")
+LAYOUT: Final = 0x102
+KNOWN: Final = struct.Struct("<HiI")
 EARLIEST: Final = 946_684_800_000
 
 Event = tuple[str, bytes, str, int, int, bool, int]
@@ -43,13 +54,20 @@ class Terminal:
 
     def packed(self) -> bytes:
         """Return the profile's bytes."""
-        head = HEADER.pack(LAYOUT, 0, len(self.rows), self.last_offset, self.summed_until)
-        return head + b"".join(ROW.pack(*row) for row in self.rows)
+        known = [KNOWN.pack(i, *row[3:]) for i, row in enumerate(self.rows) if row[3] or row[4]]
+        newest = self.rows[-1][0] if self.rows else 0
+        head = HEADER.pack(LAYOUT, len(self.rows), len(known), 0, self.last_offset, self.summed_until, newest)
+        return (
+            head
+            + times_and_hashes((row[0], row[1]) for row in self.rows)
+            + b"".join(known)
+            + amounts(row[2] for row in self.rows)
+        )
 
     def fold(self, offset: int, event: Event) -> None:
         """Remember a transaction or a label."""
         kind, transaction, _, time, amount, fraud, known = event
-        row = [time, hash64(transaction) or 1, ABSENT if kind == "LABEL" else amount, 0, 0]
+        row = [time, hash64(transaction) & MASK40 or 1, ABSENT if kind == "LABEL" else amount, 0, 0]
         if kind == "LABEL":
             seconds = min(max(-((time - known) // 1000), 1), 2**31 - 1)
             row[3] = seconds if fraud else -seconds

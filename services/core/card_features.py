@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from services.core import windows
+from services.core.card_layout import ENTRY, TERMINAL_HASH_MASK
 from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import (
     AMOUNT,
@@ -40,7 +41,8 @@ from services.core.features import (
 )  # fmt: skip
 from services.core.kernels import hash_text, hash_uuids
 from services.core.money import exponents_of
-from services.core.profiles import DAY_MS, ENTRY, OpenProfiles
+from services.core.packing import HASH_MASK
+from services.core.profiles import DAY_MS, OpenProfiles
 from services.core.windows import (
     COUNT,
     COUNTRIES,
@@ -145,7 +147,7 @@ def _moment_value(
 
 @njit(cache=True, nogil=True)
 def _fold_rows(  # type: ignore[no-untyped-def]
-    rows, slot, offset, scale, emit, entries, begin, count, last_offset, truncated_until_ms,  # noqa: ANN001
+    rows, entry_mode, slot, offset, scale, emit, entries, begin, count, last_offset, truncated_until_ms,  # noqa: ANN001
     columns, aggregates, window_index, windows_ms, distinct_horizon_ms, vectors, flags,  # noqa: ANN001
 ) -> None:  # fmt: skip
     statistics = np.empty((len(windows_ms), STATISTICS))
@@ -180,7 +182,7 @@ def _fold_rows(  # type: ignore[no-untyped-def]
                     vectors[i, columns[j]] = _past_value(aggregates[j], amount, scale[i], statistics[w])
                 else:
                     vectors[i, columns[j]] = _moment_value(
-                        aggregates[j], amount, scale[i], row["event_time_ms"], row["entry_mode"], last
+                        aggregates[j], amount, scale[i], row["event_time_ms"], entry_mode[i], last
                     )
         if not flags[i] & (REPEAT | TOO_LATE):
             windows.insert_entry(entries, begin, count, truncated_until_ms, k, row)
@@ -191,12 +193,11 @@ def _entries_of(columns: TransactionColumns) -> np.ndarray:
     rows = np.zeros(len(columns), ENTRY)
     rows["event_time_ms"] = columns.event_time_ms
     rows["amount_minor"] = columns.billing_amount_minor
-    rows["transaction_hash"] = hash_uuids(columns.transaction_id)
-    rows["terminal_hash"] = hash_text(columns.terminal_id)
+    rows["transaction_hash"] = hash_uuids(columns.transaction_id) & HASH_MASK
+    rows["terminal_hash"] = hash_text(columns.terminal_id) & TERMINAL_HASH_MASK
     rows["latitude"] = columns.latitude
     rows["longitude"] = columns.longitude
     rows["country"] = columns.country
-    rows["entry_mode"] = columns.entry_mode
     return rows
 
 
@@ -219,7 +220,7 @@ def fold(
     flags = np.zeros(n, np.int64)
     scale = 10.0 ** exponents_of(columns.billing_currency)
     _fold_rows(
-        _entries_of(columns), slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,
+        _entries_of(columns), columns.entry_mode, slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,
         profiles.last_offset, profiles.truncated_until_ms, _COLUMNS, _AGGREGATES, _WINDOW_INDEX, _WINDOWS_MS,
         _DISTINCT_HORIZON_MS, vectors, flags,
     )  # fmt: skip

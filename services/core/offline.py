@@ -8,13 +8,15 @@ import numpy as np
 from numba import njit
 
 from services.core.card_features import Folded, fold
+from services.core.card_layout import CARD
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
 from services.core.kernels import group_text
 from services.core.money import exponents_of
 from services.core.profiles import open_profiles
 from services.core.reference_features import ReferenceRows, see_reference
 from services.core.terminal_features import fill_terminal_row, looking_at
-from services.core.terminals import TERMINAL, entries_of, fold_row, terminal_events
+from services.core.terminal_layout import TERMINAL
+from services.core.terminals import entries_of, fold_row, terminal_events
 
 
 def compute_offline(
@@ -32,7 +34,7 @@ def compute_offline(
     """
     slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
     additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
-    profiles = open_profiles([None] * len(first), additions)
+    profiles = open_profiles([None] * len(first), additions, CARD)
     folded = fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
     if labels is not None and len(columns):
         _fill_terminals(columns, labels, folded)

@@ -26,7 +26,9 @@ from numba import njit
 
 from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_i64
 from services.core.kernels import hash_uuids
-from services.core.profiles import DAY_MS, NEVER_MS, OpenProfiles, ProfileLayout
+from services.core.packing import HASH_MASK
+from services.core.profiles import DAY_MS, NEVER_MS, OpenProfiles
+from services.core.terminal_layout import ENTRY
 
 DELAY_MS: Final = 7 * DAY_MS
 """How long the truth takes."""
@@ -36,17 +38,6 @@ TERMINAL_KEEP_MS: Final = 45 * DAY_MS
 BUCKET_MS: Final = 6 * 3_600_000
 MAX_ROWS: Final = 448
 """Entries and buckets; of buckets there are at most 181, so at least 267 entries are kept as they are."""
-
-ENTRY = np.dtype(
-    [
-        ("event_time_ms", "<i8"),  # of the transaction; of a bucket: its begin
-        ("transaction_hash", "<u8"),  # BUCKET for a bucket
-        ("amount_minor", "<i8"),  # ABSENT while only the label is known; of a bucket: the sum
-        ("label", "<i4"),  # see pack_labels(); of a bucket: the frauds in it
-        ("count", "<u4"),  # of a bucket: the transactions in it; else 0
-    ]
-)
-TERMINAL: Final = ProfileLayout(0x101, ENTRY)
 
 BUCKET: Final = np.uint64(0)
 ABSENT: Final = np.int64(-1)
@@ -113,7 +104,7 @@ def entries_of(columns: TerminalEventColumns) -> np.ndarray:
     """Return transactions and labels as what :func:`fold_terminals` folds, shape (n,)."""
     rows = np.zeros(len(columns), ENTRY)
     rows["event_time_ms"] = columns.event_time_ms
-    hashes = hash_uuids(columns.transaction_id)
+    hashes = hash_uuids(columns.transaction_id) & HASH_MASK
     rows["transaction_hash"] = np.where(hashes == BUCKET, np.uint64(1), hashes)
     rows["amount_minor"] = np.where(columns.is_label, ABSENT, columns.amount_minor)
     labels = pack_labels(columns.event_time_ms, columns.known_at_ms, columns.is_fraud)

@@ -235,3 +235,17 @@ def insert_entry(entries, begin: type_i64, count: type_i64, truncated_until_ms: 
         count[k] -= 1
     if truncated_until_ms[k] <= oldest_kept_ms:
         truncated_until_ms[k] = NEVER_MS
+    _forget_positions(entries, begin[k], begin[k] + count[k])
+
+
+@njit(cache=True, nogil=True)
+def _forget_positions(entries, begin: int, stop: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Forget the positions that nothing folded exactly looks back to: a newer one is old enough to be found by all."""
+    needed_ms = entries[stop - 1]["event_time_ms"] - LATENESS_MS
+    found = False
+    for i in range(stop - 1, begin - 1, -1):
+        if entries[i]["event_time_ms"] < needed_ms and not np.isnan(entries[i]["latitude"]):
+            if found:
+                entries[i]["latitude"] = np.nan
+                entries[i]["longitude"] = np.nan
+            found = True

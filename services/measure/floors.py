@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from services.codec.transactions import decode_transactions, encode_transactions
+from services.core.card_layout import CARD
 from services.core.features import FEATURES
-from services.core.profiles import CARD
 from services.grid import GridRead, GridWrite, LogIdentity
 from services.grid.redis import RedisGrid
 from services.inference.artifact import ReleasedModel

@@ -12,9 +12,10 @@ import numpy as np
 import psutil
 
 from services.core.card_features import fold
+from services.core.card_layout import CARD
 from services.core.columns import type_i64
 from services.core.kernels import group_text
-from services.core.profiles import CARD, DAY_MS, open_profiles, seal_profiles
+from services.core.profiles import DAY_MS, open_profiles, seal_profiles
 from services.grid import GridWrite, LogIdentity
 from services.grid.near_cache import NearCache
 from services.grid.redis import RedisGrid

@@ -11,7 +11,8 @@ from services.codec.terminal_events import TOPIC, decode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
 from services.core.kernels import group_text
 from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, refuse_ahead, seal_changed
-from services.core.terminals import BUCKETED, REPEATED, TERMINAL, TERMINAL_KEEP_MS, entries_of, fold_terminals
+from services.core.terminal_layout import TERMINAL
+from services.core.terminals import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
@@ -95,7 +96,7 @@ class ProfilerProcessor:
 
     def _fold(self, prepared: PreparedEvents, profiles: Sequence[bytes | None]) -> tuple[list[bytes | None], type_i64]:
         additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
-        opened: OpenProfiles = open_profiles(list(profiles), additions, TERMINAL)
+        opened: OpenProfiles = open_profiles(profiles, additions, TERMINAL)
         before, offsets = opened.last_offset.copy(), prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)
         flags = fold_terminals(entries_of(prepared.columns), prepared.slot, offsets, opened)

@@ -15,6 +15,7 @@ from services.codec.reassessments import REQUESTS, Requests, decode_requests
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import decode_transactions
 from services.core.card_features import Folded, fold
+from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
@@ -127,7 +128,8 @@ class ReassessorProcessor(Adopting):
         if (cards.applied[slot] <= requests.source_offset).any():
             raise NotYetError("a transaction is not folded into its card's profile yet")
         try:
-            opened = open_profiles(list(cards.profiles), np.bincount(slot, minlength=len(cards.profiles)))
+            additions = np.bincount(slot, minlength=len(cards.profiles))
+            opened = open_profiles(cards.profiles, additions, CARD)
         except CorruptProfileError as error:
             # Whoever owns the partition halts it, and mends it.
             raise NotYetError(str(error)) from error

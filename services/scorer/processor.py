@@ -9,12 +9,13 @@ import numpy as np
 
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.card_features import Folded, fold
+from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.ladder import SafeDefault
 from services.core.money import exponents_of
 from services.core.policy import Action
-from services.core.profiles import CARD, DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
+from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
 from services.inference import Model
 from services.runtime import catalogue as m
@@ -147,7 +148,7 @@ class ScorerProcessor(Adopting):
         self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
     ) -> tuple[Folded, list[bytes | None]]:
         additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
-        opened = open_profiles(list(profiles), additions)
+        opened = open_profiles(profiles, additions, CARD)
         before = opened.last_offset.copy()
         offsets = prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)

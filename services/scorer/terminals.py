@@ -10,7 +10,8 @@ from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.money import exponents_of
 from services.core.profiles import NEVER_MS, CorruptProfileError, OpenProfiles, open_profiles
 from services.core.terminal_features import fill_terminal_features
-from services.core.terminals import REACH_MS, TERMINAL
+from services.core.terminal_layout import TERMINAL
+from services.core.terminals import REACH_MS
 from services.core.windows import TERMINAL_SUMMED, TERMINAL_UNKNOWN
 from services.runtime.processor import LookedUp
 

@@ -20,7 +20,6 @@ from services.codec.reassessments import REQUESTS
 from services.codec.transactions import TOPIC
 from services.core.classes import TransactionClass
 from services.core.policy import Thresholds
-from services.core.profiles import ENTRY
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
 from services.inference.trees import ClassTable
@@ -131,7 +130,7 @@ class DeltaWrites(MemoryGrid):  # 8
                 profiles = self.memory.of(topic, write.claim.partition)
                 for card in write.cards:
                     if card in profiles:
-                        profiles[card] += profiles[card][-ENTRY.itemsize :]
+                        profiles[card] += profiles[card][-40:]
             return [Applied.APPLIED for _ in writes]
 
 

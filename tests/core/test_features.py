@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.card_features import fold
+from services.core.card_layout import CARD
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES, HOUR, PAST_COUNT, Feature
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
@@ -83,7 +84,7 @@ def test_any_split_into_batches_gives_the_same_bits_and_the_same_profiles(seed: 
         part = columns.take(np.arange(a, b))
         slot, first = group_text(part.card_id, np.zeros(b - a, np.int64))
         cards = part.card_id.take(first).tolist()
-        profiles = open_profiles([stored.get(card) for card in cards], np.bincount(slot).astype(np.int64))
+        profiles = open_profiles([stored.get(card) for card in cards], np.bincount(slot).astype(np.int64), CARD)
         parts.append(fold(part, slot, np.arange(a, b), np.ones(b - a, bool), profiles).vectors)
         stored |= dict(zip(cards, seal_profiles(profiles), strict=True))
 
@@ -97,7 +98,7 @@ def test_folding_without_emitting_leaves_the_same_profiles():
     slot, first = group_text(columns.card_id, np.zeros(80, np.int64))
     sealed = []
     for emit in (True, False):
-        profiles = open_profiles([None] * len(first), np.bincount(slot).astype(np.int64))
+        profiles = open_profiles([None] * len(first), np.bincount(slot).astype(np.int64), CARD)
         fold(columns, slot, np.arange(80), np.full(80, emit), profiles)
         sealed.append(seal_profiles(profiles))
 

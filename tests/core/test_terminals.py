@@ -10,13 +10,13 @@ from services.core.features import FEATURES
 from services.core.kernels import group_text
 from services.core.profiles import DAY_MS, NEVER_MS, OpenProfiles, open_profiles, seal_profiles
 from services.core.terminal_features import TERMINAL_COLUMNS, fill_terminal_features
+from services.core.terminal_layout import TERMINAL
 from services.core.terminals import (
     BUCKET,
     BUCKET_MS,
     BUCKETED,
     MAX_ROWS,
     REPEATED,
-    TERMINAL,
     TERMINAL_KEEP_MS,
     TERMINAL_TOO_LATE,
     entries_of,

@@ -17,6 +17,7 @@ from services.checker.scoring import released_folders
 from services.checker.verdict import Checker
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, decode_transactions
+from services.core.card_layout import CARD
 from services.core.offline import compute_offline
 from services.core.profiles import open_profiles
 from services.core.terminal_features import TERMINAL_COLUMNS
@@ -184,7 +185,7 @@ def _check_fold(stack: EmbeddedStack, inputs: list, vectors: dict[tuple[int, int
         cards = columns.card_id.tolist()
         for card in set(cards):
             blob = client.hget(f"{tag}:profiles", card)  # type: ignore[arg-type]
-            profile = open_profiles([blob], np.zeros(1, np.int64))  # type: ignore[list-item]
+            profile = open_profiles([blob], np.zeros(1, np.int64), CARD)  # type: ignore[list-item]
             assert 0 < profile.count[0] <= cards.count(card)
             assert profile.last_offset[0] in {r[1] for r, c in zip(mine, cards, strict=True) if c == card}
     client.close()

@@ -14,7 +14,7 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import encode_transactions
 from services.core.features import FEATURE_NAMES
 from services.core.profiles import DAY_MS, NEVER_MS, CorruptProfileError
-from services.core.terminals import TERMINAL
+from services.core.terminal_layout import TERMINAL
 from services.profiler.processor import ProfilerProcessor
 from services.router.processor import RouterProcessor
 from services.runtime.processor import LookedUp
