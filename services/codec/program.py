@@ -6,7 +6,7 @@ That is all that the topics of Proact use; another type raises when the program 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -30,10 +30,18 @@ class Program:
 
     names: tuple[str, ...]
     table: type_i64
+    index: dict[str, int] = field(init=False)
+    """The row of each field."""
+    nullable: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {name: f for f, name in enumerate(self.names)})
+        nullable = (name for f, name in enumerate(self.names) if self.table[f, NULL_BRANCH] >= 0)
+        object.__setattr__(self, "nullable", frozenset(nullable))
 
     def operation(self, name: str) -> int:
         """Return the operation of a field."""
-        return int(self.table[self.names.index(name), OPERATION])
+        return int(self.table[self.index[name], OPERATION])
 
 
 def _scalar_row(avro_type: Any, known: dict[str, Any]) -> list[int]:
@@ -65,8 +73,8 @@ def compile_program(definition: dict[str, Any]) -> Program:
     known: dict[str, Any] = {}
     rows: list[list[int]] = []
     items: list[tuple[int, list[list[int]]]] = []
-    for at, field in enumerate(definition["fields"]):
-        avro_type = field["type"]
+    for at, one in enumerate(definition["fields"]):
+        avro_type = one["type"]
         if not (isinstance(avro_type, dict) and avro_type["type"] == "array"):
             rows.append(_scalar_row(avro_type, known))
         elif avro_type["items"] == "double":

@@ -33,11 +33,13 @@ from services.codec.program import (
     compile_program,
 )
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
+from services.codec.utf8 import valid_utf8
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.validation import Reject
 
 _NAN_BITS = np.uint64(0x7FF8_0000_0000_0000)
 _MALFORMED, _TRAILING, _UTF8 = int(Reject.MALFORMED), int(Reject.TRAILING_BYTES), int(Reject.INVALID_UTF8)
+_TOO_LARGE, _UNFRAMED = int(Reject.TOO_LARGE), -1
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -54,44 +56,6 @@ def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN0
         if byte < 128:
             return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at + i + 1
     return 0, -1
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _continues(buffer: type_u8, at: int, stop: int, least: int, most: int) -> bool:
-    return at < stop and least <= buffer[at] <= most
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def valid_utf8(buffer: type_u8, at: int, stop: int) -> bool:
-    """Whether a byte range is well-formed UTF-8 (The Unicode Standard, table 3-7)."""
-    bits = np.uint8(0)
-    for i in range(at, stop):
-        bits |= buffer[i]
-    return bool(bits < 0x80) or _well_formed(buffer, at, stop)
-
-
-@njit(cache=True, nogil=True)
-def _well_formed(buffer: type_u8, at: int, stop: int) -> bool:
-    while at < stop:
-        lead = buffer[at]
-        if lead < 0x80:
-            at += 1
-            continue
-        if 0xC2 <= lead <= 0xDF:
-            follow, least, most = 1, 0x80, 0xBF
-        elif 0xE0 <= lead <= 0xEF:
-            follow, least, most = 2, 0xA0 if lead == 0xE0 else 0x80, 0x9F if lead == 0xED else 0xBF
-        elif 0xF0 <= lead <= 0xF4:
-            follow, least, most = 3, 0x90 if lead == 0xF0 else 0x80, 0x8F if lead == 0xF4 else 0xBF
-        else:
-            return False
-        if not _continues(buffer, at + 1, stop, least, most):
-            return False
-        for i in range(2, follow + 1):
-            if not _continues(buffer, at + i, stop, 0x80, 0xBF):
-                return False
-        at += follow + 1
-    return True
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -181,16 +145,17 @@ def _read_doubles(buffer, at, stop, ints, lengths, f, i):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _read_rows(buffer, start, length, header, fields, table, ints, lengths, double_bits, status) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Read records that lie one behind the other; return how many are good."""
+    ints, lengths, double_bits = cells
+    fields, record_bytes_max = limits
     scratch_ints, scratch_bits = np.empty((1, 1), np.int64), np.empty((1, 1), np.uint64)
     scratch_lengths = np.empty((1, 1), np.int64)
-    for i in range(len(start)):
-        at, stop = start[i], start[i] + length[i]
-        framed = length[i] >= len(header)
-        for j in range(len(header)):
-            framed = framed and buffer[at + j] == header[j]
-        if not framed:
-            status[i] = -1
+    stop, good = 0, 0
+    for i in range(len(length)):
+        at, stop = stop, stop + length[i]
+        status[i] = _TOO_LARGE if length[i] > record_bytes_max else _why_not_framed(buffer, at, stop, header)
+        if status[i]:
             continue
         at += len(header)
         for f in range(fields):
@@ -207,49 +172,78 @@ def _read_rows(buffer, start, length, header, fields, table, ints, lengths, doub
                 break
         if status[i] == 0 and at != stop:
             status[i] = _TRAILING
+        good += status[i] == 0
+    return good
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _why_not_framed(buffer: type_u8, at: int, stop: int, header: type_u8) -> int:
+    """Return 0 for a record that begins as those of the schema do, or _UNFRAMED."""
+    if stop - at < len(header):
+        return _UNFRAMED
+    for j in range(len(header)):
+        if buffer[at + j] != header[j]:
+            return _UNFRAMED
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _gather(buffer: type_u8, start: type_i64, size: int) -> type_u8:
+    out = np.empty((len(start), size), np.uint8)
+    for i in range(len(start)):
+        for j in range(size):
+            out[i, j] = buffer[start[i] + j]
+    return out
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The columns of a batch, by field name; cells of rows whose status is not NONE are undefined."""
+    """The columns of a batch, by field name: a row for each of its m good records."""
 
     program: Program
     buffer: type_u8
     status: type_i64
+    """(n,) the Reject of every record."""
+    rows: type_i64
+    """(m,) which records are good."""
     _ints: type_i64
     _lengths: type_i64
     _doubles: type_f64
 
+    def cells(self, name: str) -> tuple[type_i64, type_i64, type_f64]:
+        """Return what kernels need of a field: where it begins or its integer, its length or -1 for null, and its double."""
+        f = self.program.index[name]
+        return self._ints[f], self._lengths[f], self._doubles[f]
+
     def integers(self, name: str) -> type_i64:
         """Return a field of long, int, enum (its index) or boolean."""
-        return self._ints[self.program.names.index(name)]
+        return self._ints[self.program.index[name]]
 
     def floats(self, name: str) -> type_f64:
         """Return a field of double; null is NaN."""
-        return self._doubles[self.program.names.index(name)]
+        return self._doubles[self.program.index[name]]
 
     def is_null(self, name: str) -> type_bool:
         """Whether a nullable field is null."""
-        return self._lengths[self.program.names.index(name)] < 0
+        return self._lengths[self.program.index[name]] < 0
 
     def text(self, name: str) -> Text:
         """Return a field of string, bytes or fixed, or the encoded bytes of an array; null is empty."""
-        f = self.program.names.index(name)
-        return Text(self.buffer, self._ints[f], np.maximum(self._lengths[f], 0))
+        f = self.program.index[name]
+        length = self._lengths[f]
+        return Text(self.buffer, self._ints[f], np.maximum(length, 0) if name in self.program.nullable else length)
 
-    def fixed(self, name: str, rows: type_i64) -> type_u8:
-        """Return a fixed of the given rows, shape (len(rows), size)."""
-        f = self.program.names.index(name)
-        size = int(self.program.table[f, ARGUMENT])
-        return self.buffer[self._ints[f][rows, None] + np.arange(size)]
+    def fixed(self, name: str) -> type_u8:
+        """Return a fixed, shape (m, size)."""
+        f = self.program.index[name]
+        return _gather(self.buffer, self._ints[f], int(self.program.table[f, ARGUMENT]))
 
-    def vectors(self, name: str, rows: type_i64, width: int) -> type_f64:
-        """Return an array of ``width`` doubles of the given rows, shape (len(rows), width)."""
-        f = self.program.names.index(name)
-        if np.any(self._lengths[f][rows] != width):
+    def vectors(self, name: str, width: int) -> type_f64:
+        """Return an array of ``width`` doubles, shape (m, width). Raises ValueError where one has another width."""
+        f = self.program.index[name]
+        if np.any(self._lengths[f] != width):
             raise ValueError(f"{name} does not hold {width} numbers in every record")
-        raw = self.buffer[self._ints[f][rows, None] + np.arange(8 * width)]
-        return np.ascontiguousarray(raw).view(np.float64)
+        return _gather(self.buffer, self._ints[f], 8 * width).view(np.float64)
 
 
 class ColumnarReader:
@@ -259,7 +253,7 @@ class ColumnarReader:
         self.schema = schema
         self.program = compile_program(schema.definition)
         self._header = np.frombuffer(schema.header, np.uint8)
-        self._record_bytes_max = record_bytes_max
+        self._limits = len(self.program.names), record_bytes_max
 
     def read(self, values: Sequence[bytes | None]) -> Decoded:
         """Decode n records; never raises for what they hold.
@@ -271,20 +265,18 @@ class ColumnarReader:
         present = cast("Sequence[bytes]", values) if None not in values else [value or b"" for value in values]
         n, fields = len(present), len(self.program.names)
         length = np.fromiter(map(len, present), np.int64, n)
-        start = np.cumsum(length) - length
         buffer = np.frombuffer(b"".join(present), np.uint8)
-        status = np.zeros(n, np.int64)
         ints, lengths = np.zeros((fields, n), np.int64), np.zeros((fields, n), np.int64)
-        doubles = np.zeros((fields, n))
-        too_large = length > self._record_bytes_max
-        seen = np.where(too_large, 0, length)
-        _read_rows(
-            buffer, start, seen, self._header, fields, self.program.table, ints, lengths, doubles.view(np.uint64), status
-        )  # fmt: skip
-        status[too_large] = Reject.TOO_LARGE
-        for i in np.flatnonzero(status == -1).tolist():  # unframed: exceptional
+        doubles, status = np.zeros((fields, n)), np.empty(n, np.int64)
+        cells = ints, lengths, doubles.view(np.uint64)
+        good = _read_rows(buffer, length, self._header, self.program.table, cells, self._limits, status)
+        if good == n:
+            return Decoded(self.program, buffer, status, np.arange(n), ints, lengths, doubles)
+        for i in np.flatnonzero(status == _UNFRAMED).tolist():  # exceptional
             status[i] = _why_unframed(present[i], self.schema)
-        return Decoded(self.program, buffer, status, ints, lengths, doubles)
+        rows = np.flatnonzero(status == Reject.NONE)
+        cells_of_good = ints.take(rows, 1), lengths.take(rows, 1), doubles.take(rows, 1)
+        return Decoded(self.program, buffer, status, rows, *cells_of_good)
 
 
 def _why_unframed(value: bytes, schema: Schema) -> Reject:

@@ -13,7 +13,6 @@ from services.codec.reading import ColumnarReader
 from services.codec.schemas import topics
 from services.codec.writing import Column, ColumnarWriter
 from services.core.columns import Text, type_f64, type_i64, type_u8
-from services.core.validation import Reject
 
 REQUESTS: Final = "card-reassessment-requests"
 
@@ -81,17 +80,16 @@ def decode_requests(values: Sequence[bytes | None]) -> tuple[Requests, type_i64,
         The requests that decoded, their row numbers in ``values`` (m,), and the :class:`Reject` of every record (n,).
     """
     decoded = _reader().read(values)
-    rows = np.flatnonzero(decoded.status == Reject.NONE)
     requests = Requests(
-        transaction_id=decoded.fixed("transaction_id", rows),
-        card_id=decoded.text("card_id").take(rows),
-        decided_at_ms=decoded.integers("decided_at_ms")[rows],
-        actions=decoded.integers("action")[rows],
-        scores=np.where(decoded.is_null("score"), np.nan, decoded.floats("score"))[rows],
-        rungs=decoded.integers("rung")[rows],
-        source_partition=decoded.integers("source_partition")[rows],
-        source_offset=decoded.integers("source_offset")[rows],
-        source_timestamp_ms=decoded.integers("source_timestamp_ms")[rows],
-        transactions=decoded.text("transaction").take(rows).tolist(),
+        transaction_id=decoded.fixed("transaction_id"),
+        card_id=decoded.text("card_id"),
+        decided_at_ms=decoded.integers("decided_at_ms"),
+        actions=decoded.integers("action"),
+        scores=np.where(decoded.is_null("score"), np.nan, decoded.floats("score")),
+        rungs=decoded.integers("rung"),
+        source_partition=decoded.integers("source_partition"),
+        source_offset=decoded.integers("source_offset"),
+        source_timestamp_ms=decoded.integers("source_timestamp_ms"),
+        transactions=decoded.text("transaction").tolist(),
     )
-    return requests, rows, decoded.status
+    return requests, decoded.rows, decoded.status

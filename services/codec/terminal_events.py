@@ -12,7 +12,6 @@ from services.codec.reading import ColumnarReader, Decoded
 from services.codec.schemas import topics
 from services.codec.writing import Column, ColumnarWriter
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
-from services.core.validation import Reject
 
 TOPIC: Final = "terminal-events"
 LABELS: Final = "fraud-labels"
@@ -37,32 +36,27 @@ def decode_terminal_events(values: Sequence[bytes | None]) -> tuple[TerminalEven
         The columns of the records that decoded, their row numbers in ``values`` (m,), and the :class:`Reject` of every
         record (n,).
     """
-    decoded, rows = _decode(TOPIC, values)
-    is_label = decoded.integers("kind")[rows] == _LABEL_KIND
-    return _to_columns(decoded, rows, is_label, decoded.integers("amount_minor")[rows]), rows, decoded.status
+    decoded = _reader(TOPIC).read(values)
+    is_label = decoded.integers("kind") == _LABEL_KIND
+    return _to_columns(decoded, is_label, decoded.integers("amount_minor")), decoded.rows, decoded.status
 
 
 def decode_labels(values: Sequence[bytes | None]) -> tuple[TerminalEventColumns, type_i64, type_i64]:
     """Decode a batch of fraud labels; returns as :func:`decode_terminal_events` does."""
-    decoded, rows = _decode(LABELS, values)
-    columns = _to_columns(decoded, rows, np.ones(len(rows), bool), np.zeros(len(rows), np.int64))
-    return columns, rows, decoded.status
+    decoded = _reader(LABELS).read(values)
+    n = len(decoded.rows)
+    return _to_columns(decoded, np.ones(n, bool), np.zeros(n, np.int64)), decoded.rows, decoded.status
 
 
-def _decode(topic: str, values: Sequence[bytes | None]) -> tuple[Decoded, type_i64]:
-    decoded = _reader(topic).read(values)
-    return decoded, np.flatnonzero(decoded.status == Reject.NONE)
-
-
-def _to_columns(decoded: Decoded, rows: type_i64, is_label: type_bool, amount_minor: type_i64) -> TerminalEventColumns:
+def _to_columns(decoded: Decoded, is_label: type_bool, amount_minor: type_i64) -> TerminalEventColumns:
     return TerminalEventColumns(
-        transaction_id=decoded.fixed("transaction_id", rows),
+        transaction_id=decoded.fixed("transaction_id"),
         is_label=is_label,
-        terminal_id=decoded.text("terminal_id").take(rows),
-        event_time_ms=decoded.integers("event_time_ms")[rows],
+        terminal_id=decoded.text("terminal_id"),
+        event_time_ms=decoded.integers("event_time_ms"),
         amount_minor=amount_minor,
-        is_fraud=decoded.integers("is_fraud")[rows] != 0,
-        known_at_ms=decoded.integers("known_at_ms")[rows],
+        is_fraud=decoded.integers("is_fraud") != 0,
+        known_at_ms=decoded.integers("known_at_ms"),
     )
 
 

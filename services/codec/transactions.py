@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from services.codec.reading import ColumnarReader, Decoded
 from services.codec.schemas import topics
 from services.codec.writing import Column, ColumnarWriter
-from services.core.columns import Text, TransactionColumns, type_i64
-from services.core.kernels import pack_text
-from services.core.validation import Reject
+from services.core.columns import Text, TransactionColumns, type_f64, type_i64, type_u8
+from services.core.kernels import pack_bytes
 
 TOPIC = "card-transactions"
 _TEXTS = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id", "device_id")
 _INTEGERS = ("merchant_category_code", "amount_minor", "billing_amount_minor", "event_time_ms", "entry_mode")
 _CODES = {"currency": 3, "billing_currency": 3, "country": 2}
+_DEGREES = ("latitude", "longitude")
 
 
 @cache
@@ -40,21 +42,36 @@ def decode_transactions(values: Sequence[bytes | None]) -> tuple[TransactionColu
         record (n,).
     """
     decoded = _reader().read(values)
-    rows = np.flatnonzero(decoded.status == Reject.NONE)
-    return _to_columns(decoded, rows), rows, decoded.status
+    return _to_columns(decoded), decoded.rows, decoded.status
 
 
-def _to_columns(decoded: Decoded, rows: type_i64) -> TransactionColumns:
-    columns: dict[str, Column] = {"transaction_id": decoded.fixed("transaction_id", rows)}
-    columns |= {name: decoded.text(name).take(rows) for name in _TEXTS}
-    columns |= {name: decoded.integers(name)[rows] for name in _INTEGERS}
-    columns |= {name: pack_text(decoded.text(name).take(rows), width) for name, width in _CODES.items()}
-    for name in ("latitude", "longitude"):
-        degrees = decoded.floats(name)[rows].copy()
-        # NaN means "none was sent" in the columns; one that was sent must not pass for that.
-        degrees[np.isnan(degrees) & ~decoded.is_null(name)[rows]] = np.inf
-        columns[name] = degrees
-    return TransactionColumns(**columns)  # type: ignore[arg-type]
+def _to_columns(decoded: Decoded) -> TransactionColumns:
+    columns: dict[str, Any] = {"transaction_id": decoded.fixed("transaction_id")}
+    for name in _TEXTS:
+        columns[name] = decoded.text(name)
+    for name in _INTEGERS:
+        columns[name] = decoded.integers(name)
+    codes, degrees = [decoded.cells(name) for name in _CODES], [decoded.cells(name) for name in _DEGREES]
+    packed, sent = _codes_and_degrees(decoded.buffer, tuple(codes), tuple(_CODES.values()), tuple(degrees))
+    columns |= zip(_CODES, packed, strict=True)
+    columns |= zip(_DEGREES, sent, strict=True)
+    return TransactionColumns(**columns)
+
+
+@njit(cache=True, nogil=True)
+def _codes_and_degrees(buffer: type_u8, codes: Any, widths: Any, degrees: Any) -> tuple[type_i64, type_f64]:
+    """Return codes packed as :func:`pack_text` does, and coordinates in which NaN means that none was sent: one that was sent must not pass for that."""
+    count = len(codes[0][0])
+    packed, sent = np.empty((len(codes), count), np.int64), np.empty((len(degrees), count))
+    for k in range(len(codes)):
+        start, length, _ = codes[k]
+        for i in range(count):
+            packed[k, i] = pack_bytes(buffer, start[i], length[i], widths[k])
+    for k in range(len(degrees)):
+        _, length, value = degrees[k]
+        for i in range(count):
+            sent[k, i] = np.inf if np.isnan(value[i]) and length[i] >= 0 else value[i]
+    return packed, sent
 
 
 def code_text(packed: type_i64, width: int) -> Text:

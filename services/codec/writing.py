@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numba import njit
@@ -37,9 +38,11 @@ class Nullable:
         return Nullable(self.values[rows], self.there[rows])
 
 
-Column = Text | Nullable | type_i64 | type_f64 | type_u8 | type_bool
+Column = Text | Nullable | type_i64 | type_f64 | type_u8 | type_bool | int | bytes | None
+"""What a field is in each record: an array, or a constant of all of them: an integer, the bytes of a text or of an encoded array, null."""
 
 _VARINT_BYTES_MAX = 10
+_SIZED: Final = (FIXED, DOUBLES)
 
 
 @njit(cache=True, nogil=True)
@@ -83,8 +86,24 @@ def _put_field(out, at, operation, value, buffer, length, double_bytes, cell):  
 
 
 @njit(cache=True, nogil=True)
-def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, doubles, double_bytes) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    at, count = 0, len(stops)
+def _room(header_bytes: int, table: type_i64, lengths: type_i64) -> int:
+    """Return how many bytes the records take at most."""
+    fields, count = lengths.shape
+    total = (header_bytes + 2 * _VARINT_BYTES_MAX * fields) * count
+    for f in range(fields):
+        width = 8 if table[f, OPERATION] == DOUBLES else 1
+        for i in range(count):
+            total += width * lengths[f, i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _write_rows(header, table, places, buffer, cells):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    ints, lengths, doubles, double_bytes = cells
+    shift, stride = places
+    fields, count = ints.shape
+    out, stops = np.empty(_room(len(header), table, lengths), np.uint8), np.empty(count, np.int64)
+    at = 0
     for i in range(count):
         at = _put_bytes(out, at, header, 0, len(header))
         for f in range(fields):
@@ -95,9 +114,17 @@ def _write_rows(out, stops, header, table, fields, buffer, ints, lengths, double
                 if missing:
                     continue
             at = _put_field(
-                out, at, table[f, OPERATION], ints[f, i], buffer, lengths[f, i], double_bytes, f * count + i
+                out,
+                at,
+                table[f, OPERATION],
+                ints[f, i] + shift[f] + stride[f] * i,
+                buffer,
+                lengths[f, i],
+                double_bytes,
+                f * count + i,
             )
         stops[i] = at
+    return out[:at], stops
 
 
 class ColumnarWriter:
@@ -107,46 +134,46 @@ class ColumnarWriter:
         self.schema = schema
         self.program = compile_program(schema.definition)
         self._header = np.frombuffer(schema.header, np.uint8)
+        operations = self.program.table[: len(self.program.names), OPERATION].tolist()
+        self._fields = list(zip(range(len(operations)), self.program.names, operations, strict=True))
 
     def write(self, columns: Mapping[str, Column], count: int) -> list[bytes]:
         """Encode ``count`` records.
 
         A column is: integers for long, int, enum and boolean; float64 for double; :class:`Text` for string and bytes,
         and for the encoded bytes of an array; shape (n, size) uint8 for fixed; shape (n, width) float64 for an array of
-        doubles. In a nullable field NaN or an empty text is null, and integers are :class:`Nullable`.
+        doubles; or a constant. In a nullable field NaN or an empty text is null, and integers are :class:`Nullable`.
 
         Raises:
             KeyError: a field has no column.
         """
-        fields = len(self.program.names)
+        fields = len(self._fields)
         ints, lengths = np.zeros((fields, count), np.int64), np.zeros((fields, count), np.int64)
-        doubles = np.zeros((fields, count))
+        doubles, shift, stride = np.zeros((fields, count)), [0] * fields, [0] * fields
         buffers = _Buffers()
-        bound = len(self._header) * count
-        for f, name in enumerate(self.program.names):
-            column, operation = columns[name], int(self.program.table[f, OPERATION])
-            if operation == DOUBLE:
-                assert not isinstance(column, Text | Nullable)
-                doubles[f] = column
-            elif isinstance(column, Nullable):
+        for f, name, operation in self._fields:
+            column = columns[name]
+            # Not isinstance(), which would take longer than all else here.
+            if type(column) is np.ndarray:
+                if operation in _SIZED:
+                    raw = np.ascontiguousarray(column).reshape(-1).view(np.uint8)
+                    lengths[f], shift[f], stride[f] = column.shape[1], buffers.place(raw), len(raw) // (count or 1)
+                else:
+                    (doubles if operation == DOUBLE else ints)[f] = column
+            elif type(column) is Text:
+                ints[f], lengths[f], shift[f] = column.start, column.length, buffers.place(column.buffer)
+            elif type(column) is bytes:
+                lengths[f], shift[f] = len(column), buffers.place_constant(column)
+            elif type(column) is Nullable:
                 ints[f], lengths[f] = column.values, column.there
-            elif isinstance(column, Text):
-                ints[f], lengths[f] = column.start + buffers.place(column.buffer), column.length
-                bound += int(column.length.sum())
-            elif operation in (FIXED, DOUBLES):
-                raw = np.ascontiguousarray(column).view(np.uint8).reshape(count, -1)
-                ints[f] = buffers.place(raw.reshape(-1)) + np.arange(count) * raw.shape[1]
-                lengths[f] = column.shape[1]
-                bound += raw.size
+            elif type(column) is int:
+                ints[f], lengths[f] = column, 1
             else:
-                ints[f] = column
-            bound += 2 * _VARINT_BYTES_MAX * count
-        out, stops = np.empty(bound, np.uint8), np.empty(count, np.int64)
-        _write_rows(
-            out, stops, self._header, self.program.table, fields, buffers.joined(), ints, lengths, doubles,
-            doubles.view(np.uint8).reshape(-1),
-        )  # fmt: skip
-        raw_out = out[: stops[-1] if count else 0].tobytes()
+                assert column is None, name
+                doubles[f] = np.nan  # and a length of 0 is null
+        cells, places = (ints, lengths, doubles, doubles.view(np.uint8).reshape(-1)), np.array((shift, stride))
+        out, stops = _write_rows(self._header, self.program.table, places, buffers.joined(), cells)
+        raw_out = out.tobytes()
         return [raw_out[a:b] for a, b in pairwise([0, *stops.tolist()])]
 
 
@@ -154,18 +181,26 @@ class _Buffers:
     """Puts the buffers of several columns into one, each once, so that the kernel sees one array."""
 
     def __init__(self) -> None:
-        self._placed: dict[int, int] = {}
-        self._parts: list[type_u8] = []
+        self._placed: dict[int | bytes, int] = {}
+        self._parts: list[type_u8 | bytes] = []
         self._size = 0
 
     def place(self, buffer: type_u8) -> int:
         """Return where ``buffer`` begins in the joined one."""
-        key = id(buffer)
-        if key not in self._placed:
-            self._placed[key] = self._size
-            self._parts.append(buffer)  # keeps it alive, so that its id stays its own
-            self._size += len(buffer)
-        return self._placed[key]
+        # Kept, a buffer is alive, so that its id stays its own.
+        at = self._placed.get(id(buffer))
+        return self._add(id(buffer), buffer) if at is None else at
+
+    def place_constant(self, value: bytes) -> int:
+        """Return where a constant begins."""
+        at = self._placed.get(value)
+        return self._add(value, value) if at is None else at
+
+    def _add(self, key: int | bytes, part: type_u8 | bytes) -> int:
+        at = self._placed[key] = self._size
+        self._parts.append(part)
+        self._size += len(part)
+        return at
 
     def joined(self) -> type_u8:
-        return np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
+        return np.frombuffer(b"".join(self._parts), np.uint8)  # type: ignore[arg-type]  # arrays are buffers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
@@ -39,8 +39,8 @@ from services.core.features import (
     WEEKEND,
     is_windowed,
 )  # fmt: skip
-from services.core.kernels import hash_text, hash_uuids
-from services.core.money import exponents_of
+from services.core.kernels import hash_bytes
+from services.core.money import scales_of
 from services.core.packing import HASH_MASK
 from services.core.profiles import DAY_MS, OpenProfiles
 from services.core.windows import (
@@ -190,15 +190,26 @@ def _fold_rows(  # type: ignore[no-untyped-def]
 
 
 def _entries_of(columns: TransactionColumns) -> np.ndarray:
-    rows = np.zeros(len(columns), ENTRY)
-    rows["event_time_ms"] = columns.event_time_ms
-    rows["amount_minor"] = columns.billing_amount_minor
-    rows["transaction_hash"] = hash_uuids(columns.transaction_id) & HASH_MASK
-    rows["terminal_hash"] = hash_text(columns.terminal_id) & TERMINAL_HASH_MASK
-    rows["latitude"] = columns.latitude
-    rows["longitude"] = columns.longitude
-    rows["country"] = columns.country
+    rows, terminal = np.empty(len(columns), ENTRY), columns.terminal_id
+    numbers = columns.event_time_ms, columns.billing_amount_minor, columns.country
+    texts = columns.transaction_id, terminal.buffer, terminal.start, terminal.length
+    _fill_entries(rows, texts, numbers, columns.latitude, columns.longitude)
     return rows
+
+
+@njit(cache=True, nogil=True)
+def _fill_entries(rows: Any, texts: Any, numbers: Any, latitude: type_f64, longitude: type_f64) -> None:
+    transaction_id, terminals, start, length = texts
+    event_time_ms, amount_minor, country = numbers
+    for i in range(len(rows)):
+        rows[i]["event_time_ms"] = event_time_ms[i]
+        rows[i]["amount_minor"] = amount_minor[i]
+        rows[i]["transaction_hash"] = hash_bytes(transaction_id[i], 0, 16) & HASH_MASK
+        rows[i]["terminal_hash"] = np.uint32(hash_bytes(terminals, start[i], length[i]) & TERMINAL_HASH_MASK)
+        rows[i]["latitude"] = np.float32(latitude[i])
+        rows[i]["longitude"] = np.float32(longitude[i])
+        rows[i]["country"] = np.uint16(country[i])
+        rows[i]["reserved"] = 0
 
 
 def fold(
@@ -218,7 +229,7 @@ def fold(
     n = len(columns)
     vectors = np.full((n, len(FEATURES)), np.nan)
     flags = np.zeros(n, np.int64)
-    scale = 10.0 ** exponents_of(columns.billing_currency)
+    scale = scales_of(columns.billing_currency)
     _fold_rows(
         _entries_of(columns), columns.entry_mode, slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,
         profiles.last_offset, profiles.truncated_until_ms, _COLUMNS, _AGGREGATES, _WINDOW_INDEX, _WINDOWS_MS,

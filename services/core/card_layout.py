@@ -139,7 +139,7 @@ def _put_positions(out: type_u8, at: int, entries: Any, scratch: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _pack_cards(profiles: Any, out: type_u8, size: type_i64) -> None:
+def _pack_cards(profiles: Any, out: type_u8, stops: type_i64) -> int:
     all_entries, begin, count, truncated_until_ms, last_offset = profiles
     table, places, place = (
         np.full(_KINDS, -1, np.int64),
@@ -150,7 +150,7 @@ def _pack_cards(profiles: Any, out: type_u8, size: type_i64) -> None:
     scratch = (degrees, degrees.view(np.uint32))
     at = 0
     for k in range(len(begin)):
-        begun, entries = at, all_entries[begin[k] : begin[k] + count[k]]
+        entries = all_entries[begin[k] : begin[k] + count[k]]
         found = _number_places(entries, k, table, places, place)
         positions_at = at + _card_size((count[k], found, 0))
         stop = _put_positions(out, positions_at, entries, scratch)
@@ -164,7 +164,8 @@ def _pack_cards(profiles: Any, out: type_u8, size: type_i64) -> None:
             at = put_number(out, at, places[j] >> 16, 4)
             at = put_number(out, at, places[j] & 0xFFFF, 2)
         at = put_amounts(out, stop, entries)
-        size[k] = at - begun
+        stops[k] = at
+    return at
 
 
 CARD: Final = ProfileLayout(

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
+from numba import njit
 
 from services.core.columns import ENTRY_MODES, type_f64, type_i64
 from services.core.features import ABROAD, COUNT_WITH_CURRENT, ENTRY_MODE, FEATURES
@@ -41,11 +42,25 @@ _USES: Final = _column(COUNT_WITH_CURRENT, 30 * DAY_MS)
 _ONLINE, _KEYED, _AT_MACHINE = (float(ENTRY_MODES.index(mode)) for mode in ("ECOMMERCE", "MANUAL", "ATM"))
 
 
+_CARD_PRESENT, _ECOMMERCE, _CROSS_BORDER, _CASH, _FIRST_USE = (int(one) for one in TransactionClass)
+
+
 def classify(vectors: type_f64) -> type_i64:
     """Return the :class:`TransactionClass` of each row of (n, features), shape (n,); what is missing makes no class."""
-    mode = vectors[:, _MODE]
-    found = ((mode == _ONLINE) | (mode == _KEYED)).astype(np.int64)
-    found[vectors[:, _ABROAD] == 1.0] = TransactionClass.CROSS_BORDER
-    found[mode == _AT_MACHINE] = TransactionClass.CASH
-    found[vectors[:, _USES] == 1.0] = TransactionClass.FIRST_USE
+    return _classify(vectors)
+
+
+@njit(cache=True, nogil=True)
+def _classify(vectors: type_f64) -> type_i64:
+    found = np.empty(len(vectors), np.int64)
+    for i in range(len(vectors)):
+        mode = vectors[i, _MODE]
+        if vectors[i, _USES] == 1.0:
+            found[i] = _FIRST_USE
+        elif mode == _AT_MACHINE:
+            found[i] = _CASH
+        elif vectors[i, _ABROAD] == 1.0:
+            found[i] = _CROSS_BORDER
+        else:
+            found[i] = _ECOMMERCE if mode in (_ONLINE, _KEYED) else _CARD_PRESENT
     return found

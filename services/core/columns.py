@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 type_u8 = NDArray[np.uint8]
@@ -23,6 +25,17 @@ ENTRY_MODES = ("CHIP", "CONTACTLESS", "MAGSTRIPE", "ECOMMERCE", "MANUAL", "ATM")
 """How the card was read, in the order of the Avro enum: the code in a column is the index here."""
 
 
+@njit(cache=True, nogil=True)
+def starts_of(length: type_i64) -> type_i64:
+    """Return where each of several texts begins that lie one behind the other."""
+    start = np.empty(len(length), np.int64)
+    at = 0
+    for i in range(len(length)):
+        start[i] = at
+        at += length[i]
+    return start
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A column of UTF-8 strings over one shared buffer; row i is ``buffer[start[i] : start[i] + length[i]]``."""
@@ -31,9 +44,6 @@ class Text:
     start: type_i64
     length: type_i64
 
-    def __post_init__(self) -> None:
-        assert self.start.shape == self.length.shape
-
     def __len__(self) -> int:
         return len(self.start)
 
@@ -41,9 +51,7 @@ class Text:
     def of(cls, values: Sequence[bytes]) -> Self:
         """Build a column from byte strings: for tests, constants and the slow side."""
         length = np.fromiter(map(len, values), np.int64, len(values))
-        start = np.zeros(len(values), np.int64)
-        np.cumsum(length[:-1], out=start[1:])
-        return cls(np.frombuffer(b"".join(values), np.uint8), start, length)
+        return cls(np.frombuffer(b"".join(values), np.uint8), starts_of(length), length)
 
     @classmethod
     def constant(cls, value: bytes, count: int) -> Self:
@@ -82,7 +90,7 @@ class _Batch:
     def __post_init__(self) -> None:
         n = len(self.transaction_id)
         assert self.transaction_id.shape == (n, 16)
-        assert all(len(getattr(self, field.name)) == n for field in fields(self))
+        assert all(map(n.__eq__, map(len, attrgetter(*self.__slots__)(self))))
 
     def __len__(self) -> int:
         return len(self.transaction_id)

@@ -93,15 +93,21 @@ def partitions_of(keys: Text, partitions: int) -> type_i64:
 
 
 @njit(cache=True, nogil=True)
+def pack_bytes(buffer: type_u8, start: int, length: int, width: int) -> np.int64:
+    """Pack a range of exactly ``width`` bytes big-endian into an integer; any other gives -1."""
+    if length != width:
+        return np.int64(-1)
+    value = np.int64(0)
+    for j in range(start, start + width):
+        value = (value << 8) | np.int64(buffer[j])
+    return value
+
+
+@njit(cache=True, nogil=True)
 def _pack_rows(buffer: type_u8, start: type_i64, length: type_i64, width: int) -> type_i64:
     out = np.empty(len(start), np.int64)
     for i in range(len(start)):
-        value = np.int64(-1)
-        if length[i] == width:
-            value = np.int64(0)
-            for j in range(width):
-                value = (value << 8) | np.int64(buffer[start[i] + j])
-        out[i] = value
+        out[i] = pack_bytes(buffer, start[i], length[i], width)
     return out
 
 

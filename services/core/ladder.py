@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 from services.core.columns import type_i64
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.policy import Action
 
 
@@ -53,6 +53,6 @@ class SafeDefault:
 
     def actions(self, amount_minor: type_i64, currency: type_i64) -> type_i64:
         """Return the :class:`Action` of each billing amount."""
-        major = amount_minor / 10.0 ** exponents_of(currency)
+        major = amount_minor / scales_of(currency)
         challenged = np.where(major >= self.challenge_from, np.int64(Action.CHALLENGE), np.int64(Action.APPROVE))
         return np.where(major >= self.review_from, np.int64(Action.REVIEW), challenged)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numba import njit
 
-from services.core.columns import pack_code, type_bool, type_f64, type_i64
+from services.core.columns import pack_code, type_f64, type_i64
 
 _EXPONENT_2 = """
 AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC CUP CVE CZK
@@ -38,29 +39,40 @@ EXPONENTS: Final[dict[str, int]] = (
 """Currency code to the number of decimal digits of its minor unit."""
 
 _CURRENCY_CODES = np.array(sorted(pack_code(code) for code in EXPONENTS), np.int64)
-_CURRENCY_EXPONENTS = np.array([EXPONENTS[c] for c in sorted(EXPONENTS)], np.float64)
+_CURRENCY_SCALES = np.array([10.0 ** EXPONENTS[c] for c in sorted(EXPONENTS)])
 COUNTRIES: Final = frozenset(_COUNTRIES.split())
 _COUNTRY_CODES = np.array(sorted(pack_code(code) for code in COUNTRIES), np.int64)
 
 
-def _known(codes: type_i64, known: type_i64) -> type_bool:
-    at = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    return known[at] == codes
+@njit(cache=True, nogil=True)
+def is_currency(code: int) -> bool:
+    """Whether a packed code is a currency."""
+    at = np.searchsorted(_CURRENCY_CODES, code)
+    return bool(at < len(_CURRENCY_CODES) and _CURRENCY_CODES[at] == code)
 
 
-def is_currency(codes: type_i64) -> type_bool:
-    """Whether each packed code is a currency."""
-    return _known(codes, _CURRENCY_CODES)
+@njit(cache=True, nogil=True)
+def is_country(code: int) -> bool:
+    """Whether a packed code is a country (XK, Kosovo's user-assigned code that cards use, included)."""
+    at = np.searchsorted(_COUNTRY_CODES, code)
+    return bool(at < len(_COUNTRY_CODES) and _COUNTRY_CODES[at] == code)
 
 
-def is_country(codes: type_i64) -> type_bool:
-    """Whether each packed code is a country (XK, Kosovo's user-assigned code that cards use, included)."""
-    return _known(codes, _COUNTRY_CODES)
+@njit(cache=True, nogil=True)
+def _scales(codes: type_i64, known: type_i64, scales: type_f64) -> type_f64:
+    out = np.empty(len(codes))
+    code, scale = np.int64(0), np.nan
+    for i in range(len(codes)):
+        if codes[i] != code:  # there is hardly ever more than one
+            code = codes[i]
+            scale = scales[np.searchsorted(known, code)]
+        out[i] = scale
+    return out
 
 
-def exponents_of(codes: type_i64) -> type_f64:
-    """Return the minor-unit exponent of each packed currency code; the codes must be known."""
-    return _CURRENCY_EXPONENTS[np.searchsorted(_CURRENCY_CODES, codes)]
+def scales_of(codes: type_i64) -> type_f64:
+    """Return how many minor units a major one of each packed currency code has; the codes must be known."""
+    return _scales(codes, _CURRENCY_CODES, _CURRENCY_SCALES)
 
 
 def format_amount(amount_minor: int, currency: str) -> str:

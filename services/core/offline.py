@@ -11,7 +11,7 @@ from services.core.card_features import Folded, fold
 from services.core.card_layout import CARD
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
 from services.core.kernels import group_text
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.profiles import open_profiles
 from services.core.reference_features import ReferenceRows, see_reference
 from services.core.terminal_features import fill_terminal_row, looking_at
@@ -54,7 +54,7 @@ def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, f
     slot, first = group_text(terminals, np.zeros(len(terminals), np.int64))
     additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
     profiles = open_profiles([None] * len(first), additions, TERMINAL)
-    scale = 10.0 ** exponents_of(columns.currency)
+    scale = scales_of(columns.currency)
     times_ms = np.concatenate([columns.event_time_ms, labels.known_at_ms])
     _fold_all((order, slot, events, times_ms), scale, profiles.arrays, folded.vectors)
 

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
+from numba import njit
 
 from services.core.columns import type_bool, type_f64, type_i64, type_u8
 
@@ -71,7 +72,15 @@ def decision_ids(transaction_ids: type_u8) -> type_u8:
     recognised. The exclusive-or keeps ids apart as long as the transactions' ids differ outside the six bits that mark
     version and variant, which all UUIDs of one version share.
     """
-    ids = transaction_ids ^ _NAMESPACE
-    ids[:, 6] = (ids[:, 6] & 0x0F) | 0x80
-    ids[:, 8] = (ids[:, 8] & 0x3F) | 0x80
+    return _decision_ids(transaction_ids, _NAMESPACE)
+
+
+@njit(cache=True, nogil=True)
+def _decision_ids(transaction_ids: type_u8, namespace: type_u8) -> type_u8:
+    ids = np.empty(transaction_ids.shape, np.uint8)
+    for i in range(len(ids)):
+        for j in range(16):
+            ids[i, j] = transaction_ids[i, j] ^ namespace[j]
+        ids[i, 6] = (ids[i, 6] & 0x0F) | 0x80
+        ids[i, 8] = (ids[i, 8] & 0x3F) | 0x80
     return ids

@@ -24,6 +24,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from services.core.columns import type_bool, type_i64, type_u8
@@ -40,8 +41,8 @@ NEVER_MS = -(2**62)
 Unpack = Callable[[type_u8, type_i64, type_i64, Any], type_bool]
 """Takes the bytes of profiles one after the other, their sizes, the room to leave in each, and what to fill (``OpenProfiles.all_arrays``); returns which are not
 of the layout."""
-Pack = Callable[[Any, type_u8, type_i64], None]
-"""Takes ``OpenProfiles.all_arrays``, room for the bytes, and where to say how many each profile takes."""
+Pack = Callable[[Any, type_u8, type_i64], int]
+"""Takes ``OpenProfiles.all_arrays``, room for the bytes, and where to say where each profile ends; returns where the last one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class OpenProfiles:
 
 
 def _refuse(bad: type_bool, message: str) -> None:
-    if bad.any():
+    if np.count_nonzero(bad):  # twice as quick as any()
         raise CorruptProfileError(message, np.flatnonzero(bad).tolist())
 
 
@@ -131,9 +132,16 @@ def refuse_ahead(profiles: OpenProfiles, slot: type_i64, offset: type_i64) -> No
     Raises:
         CorruptProfileError: there is one.
     """
-    first = np.full(len(profiles), 2**62, np.int64)
-    np.minimum.at(first, slot, offset)
-    _refuse(profiles.last_offset >= first, "a profile is ahead of its log: the grid was written past its owner")
+    ahead = _ahead(profiles.last_offset, slot, offset)
+    _refuse(ahead, "a profile is ahead of its log: the grid was written past its owner")
+
+
+@njit(cache=True, nogil=True)
+def _ahead(last_offset: type_i64, slot: type_i64, offset: type_i64) -> type_bool:
+    ahead = np.zeros(len(last_offset), np.bool_)
+    for i in range(len(slot)):
+        ahead[slot[i]] |= offset[i] <= last_offset[slot[i]]
+    return ahead
 
 
 def seal_changed(profiles: OpenProfiles, last_offset: type_i64) -> list[bytes | None]:
@@ -146,9 +154,9 @@ def seal_changed(profiles: OpenProfiles, last_offset: type_i64) -> list[bytes | 
 
 def seal_profiles(profiles: OpenProfiles) -> list[bytes]:
     """Return the bytes to store of each profile: the inverse of :func:`open_profiles`."""
-    bound = HEADER_BYTES * len(profiles) + profiles.layout.entry_bytes_max * int(profiles.count.sum())
-    out, size = np.empty(bound, np.uint8), np.empty(len(profiles), np.int64)
-    profiles.layout.pack(profiles.all_arrays, out, size)
-    stops = np.cumsum(size).tolist()
-    raw = out[: stops[-1] if stops else 0].tobytes()
-    return [raw[a:b] for a, b in pairwise([0, *stops])]
+    # There is room for no more entries than these, whatever they hold.
+    bound = HEADER_BYTES * len(profiles) + profiles.layout.entry_bytes_max * len(profiles.entries)
+    out, stops = np.empty(bound, np.uint8), np.empty(len(profiles), np.int64)
+    total = profiles.layout.pack(profiles.all_arrays, out, stops)
+    raw = out[:total].tobytes()
+    return [raw[a:b] for a, b in pairwise([0, *stops.tolist()])]

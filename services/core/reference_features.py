@@ -17,7 +17,7 @@ from services.core.features import (
     KM_FROM_HOME,
     PAST_SUM,
 )
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.profiles import DAY_MS
 from services.core.reference import Accounts, Customers
 from services.core.standing import Standing, standing_of
@@ -60,7 +60,7 @@ def see_reference(columns: TransactionColumns, rows: ReferenceRows, vectors: typ
         vectors: (n, len(FEATURES)), those of the card filled.
     """
     accounts, a, customers, c = rows.accounts, rows.account, rows.customers, rows.customer
-    spent_minor = vectors[:, _SPENT] * 10.0 ** exponents_of(columns.billing_currency)
+    spent_minor = vectors[:, _SPENT] * scales_of(columns.billing_currency)
     standing = standing_of(columns, (accounts, a), (customers, c), spent_minor)
     some = standing.account_known & (standing.spendable_minor > 0)
     divisor = np.where(some, standing.spendable_minor, 1).astype(np.float64)

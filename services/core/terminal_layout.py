@@ -82,11 +82,11 @@ def _unpack_terminals(raw: type_u8, size: type_i64, additions: type_i64, profile
 
 
 @njit(cache=True, nogil=True)
-def _pack_terminals(profiles: Any, out: type_u8, size: type_i64) -> None:
+def _pack_terminals(profiles: Any, out: type_u8, stops: type_i64) -> int:
     all_entries, begin, count, truncated_until_ms, last_offset = profiles
     at = 0
     for k in range(len(begin)):
-        begun, entries = at, all_entries[begin[k] : begin[k] + count[k]]
+        entries = all_entries[begin[k] : begin[k] + count[k]]
         known = 0
         for i in range(len(entries)):
             known += entries[i]["label"] != 0 or entries[i]["count"] != 0
@@ -100,7 +100,8 @@ def _pack_terminals(profiles: Any, out: type_u8, size: type_i64) -> None:
                 at = put_number(out, at, entries[i]["label"], 4)
                 at = put_number(out, at, entries[i]["count"], 4)
         at = put_amounts(out, at, entries)
-        size[k] = at - begun
+        stops[k] = at
+    return at
 
 
 TERMINAL: Final = ProfileLayout(

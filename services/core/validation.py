@@ -6,10 +6,10 @@ The first reason that applies is the one given, in the order of :class:`Reject`.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from numba import literal_unroll, njit
 
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_bool, type_i64, type_u8
 from services.core.money import is_country, is_currency
@@ -41,6 +41,13 @@ class Reject(IntEnum):
     KILLS_DECODER = 19
     """The process that decodes it dies; found after two deaths, and not decoded again."""
 
+
+# As kernels know them.
+_NONE, _NULL_KEY, _KEY_MISMATCH = int(Reject.NONE), int(Reject.NULL_KEY), int(Reject.KEY_MISMATCH)
+_INVALID, _CARD_NUMBER = int(Reject.INVALID_IDENTIFIER), int(Reject.CARD_NUMBER)
+_INVALID_AMOUNT, _INVALID_CATEGORY = int(Reject.INVALID_AMOUNT), int(Reject.INVALID_CATEGORY)
+_UNKNOWN_CURRENCY, _UNKNOWN_COUNTRY = int(Reject.UNKNOWN_CURRENCY), int(Reject.UNKNOWN_COUNTRY)
+_INVALID_POSITION, _INVALID_TIME = int(Reject.INVALID_POSITION), int(Reject.INVALID_TIME)
 
 AMOUNT_MINOR_MAX: Final = 10**12
 """Ten thousand million major units of a two-digit currency: beyond any card payment, within exact sums."""
@@ -79,28 +86,40 @@ def _looks_like_card_number(buffer: type_u8, start: int, length: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _bad_identifiers(buffer: type_u8, start: type_i64, length: type_i64, length_max: int, optional: bool) -> type_i64:
-    """Return 0, INVALID_IDENTIFIER or CARD_NUMBER for each row."""
-    out = np.zeros(len(start), np.int64)
-    for i in range(len(start)):
-        if length[i] == 0:
-            out[i] = 0 if optional else 11
-            continue
-        if length[i] > length_max:
-            out[i] = 11
-            continue
-        for j in range(start[i], start[i] + length[i]):
-            if buffer[j] < 32 or buffer[j] == 127:
-                out[i] = 11
-                break
-        if out[i] == 0 and _looks_like_card_number(buffer, start[i], length[i]):
-            out[i] = 12
-    return out
+def _identifier_reason(buffer: type_u8, start: int, length: int, optional: bool) -> int:
+    if length == 0:
+        return _NONE if optional else _INVALID
+    if length > IDENTIFIER_BYTES_MAX:
+        return _INVALID
+    for j in range(start, start + length):
+        if buffer[j] < 32 or buffer[j] == 127:
+            return _INVALID
+    return _CARD_NUMBER if _looks_like_card_number(buffer, start, length) else _NONE
 
 
-def identifier_status(text: Text, *, optional: bool = False) -> type_i64:
-    """Return NONE, INVALID_IDENTIFIER or CARD_NUMBER for each row: a token is 1 to 64 bytes, no control characters."""
-    return _bad_identifiers(text.buffer, text.start, text.length, IDENTIFIER_BYTES_MAX, optional)
+@njit(cache=True, nogil=True)
+def _note_identifiers(texts: Any, optional: bool, status: type_i64) -> None:
+    """Note for each row what is wrong with its identifiers: the reason that comes first."""
+    for text in literal_unroll(texts):  # they need not be of one type
+        buffer, start, length = text
+        for i in range(len(start)):
+            reason = _identifier_reason(buffer, start[i], length[i], optional)
+            if reason != _NONE and (status[i] == _NONE or reason < status[i]):
+                status[i] = reason
+
+
+def identifier_status(*texts: Text, optional: Text | None = None) -> type_i64:
+    """Return NONE, INVALID_IDENTIFIER or CARD_NUMBER for each row: a token is 1 to 64 bytes, no control characters.
+
+    Args:
+        texts: columns of identifiers of the same rows; the reason that comes first counts.
+        optional: another, of which any may be missing.
+    """
+    status = np.zeros(len(texts[0]), np.int64)
+    _note_identifiers(tuple([(text.buffer, text.start, text.length) for text in texts]), False, status)
+    if optional is not None:
+        _note_identifiers(((optional.buffer, optional.start, optional.length),), True, status)
+    return status
 
 
 @njit(cache=True, nogil=True)
@@ -124,10 +143,6 @@ def equal_text(a: Text, b: Text) -> type_bool:
     return _equal_rows(a.buffer, a.start, a.length, b.buffer, b.start, b.length)
 
 
-def _outside(values: type_i64, least: int, most: int) -> type_bool:
-    return (values < least) | (values > most)
-
-
 def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timestamp_ms: type_i64) -> type_i64:
     """Return the :class:`Reject` of every transaction, NONE for the valid ones.
 
@@ -137,28 +152,52 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
         has_key: (n,) False where the record has no key.
         timestamp_ms: (n,) the records' Kafka timestamps.
     """
-    status = np.zeros(len(columns), np.int64)
-
-    def reject(bad: type_bool, reason: Reject) -> None:
-        if bad.any():
-            status[(status == Reject.NONE) & bad] = reason
-
-    reject(~has_key, Reject.NULL_KEY)
-    reject(~equal_text(columns.card_id, keys), Reject.KEY_MISMATCH)
-    names = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id", "device_id")
-    found = np.stack([identifier_status(getattr(columns, name), optional=name == "device_id") for name in names])
-    reject((found == Reject.INVALID_IDENTIFIER).any(axis=0), Reject.INVALID_IDENTIFIER)
-    reject((found == Reject.CARD_NUMBER).any(axis=0), Reject.CARD_NUMBER)
-    for amount in (columns.amount_minor, columns.billing_amount_minor):
-        reject(_outside(amount, 0, AMOUNT_MINOR_MAX), Reject.INVALID_AMOUNT)
-    for currency in (columns.currency, columns.billing_currency):
-        reject(~is_currency(currency), Reject.UNKNOWN_CURRENCY)
-    reject(~is_country(columns.country), Reject.UNKNOWN_COUNTRY)
-    reject(_outside(columns.merchant_category_code, 0, 9999), Reject.INVALID_CATEGORY)
-    reject(_bad_position(columns), Reject.INVALID_POSITION)
-    late = columns.event_time_ms - AHEAD_MS_MAX > timestamp_ms
-    reject((columns.event_time_ms < EARLIEST_MS) | late, Reject.INVALID_TIME)
+    status = identifier_status(
+        columns.card_id, columns.customer_id, columns.account_id, columns.terminal_id, columns.merchant_id,
+        optional=columns.device_id,
+    )  # fmt: skip
+    keyed = has_key, equal_text(columns.card_id, keys)
+    amounts = columns.amount_minor, columns.billing_amount_minor, columns.merchant_category_code
+    codes = columns.currency, columns.billing_currency, columns.country
+    place_and_time = columns.latitude, columns.longitude, columns.event_time_ms, timestamp_ms
+    _note_reasons(keyed, amounts, codes, place_and_time, status)
     return status
+
+
+@njit(cache=True, nogil=True)
+def _note_reasons(keyed: Any, amounts: Any, codes: Any, place_and_time: Any, status: type_i64) -> None:
+    """Note for each row the first reason to refuse it; of identifiers they are noted already."""
+    has_key, same_key = keyed
+    amount_minor, billing_amount_minor, category = amounts
+    currency, billing_currency, country = codes
+    latitude, longitude, event_time_ms, timestamp_ms = place_and_time
+    for i in range(len(status)):
+        if not has_key[i]:
+            status[i] = _NULL_KEY
+        elif not same_key[i]:
+            status[i] = _KEY_MISMATCH
+        elif status[i] != _NONE:
+            continue
+        elif not (0 <= amount_minor[i] <= AMOUNT_MINOR_MAX and 0 <= billing_amount_minor[i] <= AMOUNT_MINOR_MAX):
+            status[i] = _INVALID_AMOUNT
+        elif not (is_currency(currency[i]) and is_currency(billing_currency[i])):
+            status[i] = _UNKNOWN_CURRENCY
+        elif not is_country(country[i]):
+            status[i] = _UNKNOWN_COUNTRY
+        elif not 0 <= category[i] <= 9999:
+            status[i] = _INVALID_CATEGORY
+        elif _bad_position(latitude[i], longitude[i]):
+            status[i] = _INVALID_POSITION
+        elif not (event_time_ms[i] >= EARLIEST_MS and event_time_ms[i] - AHEAD_MS_MAX <= timestamp_ms[i]):
+            status[i] = _INVALID_TIME
+
+
+@njit(cache=True, nogil=True)
+def _bad_position(latitude: float, longitude: float) -> bool:
+    """Both coordinates or none; a NaN that was sent is turned into infinity by the decoder, so that it is refused here."""
+    if np.isnan(latitude) or np.isnan(longitude):
+        return not (np.isnan(latitude) and np.isnan(longitude))
+    return abs(latitude) > 90.0 or abs(longitude) > 180.0
 
 
 def validate_terminal_events(columns: TerminalEventColumns, keys: Text, has_key: type_bool) -> type_i64:
@@ -172,17 +211,8 @@ def validate_terminal_events(columns: TerminalEventColumns, keys: Text, has_key:
     status = identifier_status(columns.terminal_id)
     status[(status == Reject.NONE) & ~has_key] = Reject.NULL_KEY
     status[(status == Reject.NONE) & ~equal_text(columns.terminal_id, keys)] = Reject.KEY_MISMATCH
-    outside = _outside(columns.amount_minor, 0, AMOUNT_MINOR_MAX)
+    outside = (columns.amount_minor < 0) | (columns.amount_minor > AMOUNT_MINOR_MAX)
     status[(status == Reject.NONE) & outside] = Reject.INVALID_AMOUNT
     before = (columns.event_time_ms < EARLIEST_MS) | (columns.is_label & (columns.known_at_ms < EARLIEST_MS))
     status[(status == Reject.NONE) & before] = Reject.INVALID_TIME
     return status
-
-
-def _bad_position(columns: TransactionColumns) -> type_bool:
-    """Both coordinates or none; a NaN that was sent is turned into infinity by the decoder, so that it is refused here."""
-    missing = np.isnan(columns.latitude)
-    one_sided = missing != np.isnan(columns.longitude)
-    with np.errstate(invalid="ignore"):
-        beyond = (np.abs(columns.latitude) > 90.0) | (np.abs(columns.longitude) > 180.0)
-    return one_sided | beyond

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numba import njit
 
 from services.core.classes import TransactionClass, classify
 from services.core.columns import type_f64, type_i64
@@ -87,6 +88,15 @@ class Route:
         return cls(str(told["booster"]), Thresholds(**told["thresholds"]))
 
 
+@njit(cache=True, nogil=True)
+def _actions(limits: type_f64, classes: type_i64, scores: type_f64) -> type_i64:
+    out = np.zeros(len(scores), np.int64)
+    for i in range(len(scores)):
+        for limit in limits[classes[i]]:
+            out[i] += scores[i] >= limit
+    return out
+
+
 class ClassTable:
     """See :class:`services.inference.Predictor`: one :class:`Route` for every class."""
 
@@ -116,7 +126,7 @@ class ClassTable:
 
     def actions(self, vectors: type_f64, scores: type_f64) -> type_i64:
         """See :class:`services.inference.Predictor`."""
-        return (scores[:, None] >= self._limits[classify(vectors)]).sum(axis=1).astype(np.int64)
+        return _actions(self._limits, classify(vectors), scores)
 
     def challenged_from(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`."""

@@ -18,7 +18,6 @@ from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.terminal_features import TERMINAL_COLUMNS
 from services.core.terminals import REACH_MS, fraud_labels
-from services.core.validation import Reject
 from services.datasets.mapping import namespaced_uuid
 from services.datasets.published import PUBLISHED
 from services.streams import Records
@@ -56,10 +55,9 @@ class VectorCollector:
     def add(self, records: Records) -> None:
         """Take a batch of decisions."""
         columns = self._reader.read(records.values)
-        rows = np.flatnonzero(columns.status == Reject.NONE)
-        self.ids.append(columns.fixed("transaction_id", rows))
-        self.vectors.append(columns.vectors("features", rows, len(FEATURE_NAMES)))
-        self.count += len(rows)
+        self.ids.append(columns.fixed("transaction_id"))
+        self.vectors.append(columns.vectors("features", len(FEATURE_NAMES)))
+        self.count += len(columns.rows)
 
     def by_id(self) -> tuple[Any, type_f64]:
         """Return the distinct ids, sorted, as 16-byte voids, and the vector of each."""

@@ -14,7 +14,6 @@ from services.codec.records import UndecodableError, decode_record
 from services.codec.schemas import topics
 from services.core.columns import type_bool, type_i64, type_u8
 from services.core.policy import Action
-from services.core.validation import Reject
 from services.streams import Records
 
 INPUT, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
@@ -68,12 +67,11 @@ class Tally:
 
     def _add_decisions(self, records: Records, now_ms: int, now_s: float) -> None:
         columns = self._reader.read(records.values)
-        rows = np.flatnonzero(columns.status == Reject.NONE)
-        actions = columns.integers("action")[rows]
+        actions = columns.integers("action")
         self.actions += np.bincount(actions, minlength=len(Action))
-        self.latencies_ms.append(now_ms - columns.integers("source_timestamp_ms")[rows])
+        self.latencies_ms.append(now_ms - columns.integers("source_timestamp_ms"))
         if self.keep_ids:
-            self.transaction_ids.append(columns.fixed("transaction_id", rows))
+            self.transaction_ids.append(columns.fixed("transaction_id"))
             self.kept_actions.append(actions)
         else:
             del self.latencies_ms[:-RECENT_BATCHES]

@@ -7,11 +7,14 @@ labels are closed have all their series from the start, at 0: an increase from n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
+import numpy as np
+
 from services.core.classes import TransactionClass
+from services.core.columns import type_f64
 from services.core.ladder import Rung
 from services.core.policy import Action, Voice
 from services.core.rules.engine import EFFECTS
@@ -42,9 +45,9 @@ class Label:
     values: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric: its Prometheus name, kind, unit, meaning, and labels."""
+    """One metric: its Prometheus name, kind, unit, meaning, and labels. It is what it is declared as, and equal to itself alone."""
 
     name: str
     kind: str
@@ -52,6 +55,11 @@ class Metric:
     meaning: str
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
+    edges: type_f64 = field(init=False)
+    """The buckets as an array."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", np.array(self.buckets, np.float64))
 
     @property
     def label_names(self) -> tuple[str, ...]:

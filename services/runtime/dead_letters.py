@@ -20,6 +20,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.streams import Output, Records
 
 DEAD_LETTERS: Final = "dead-letters"
+_NONE: Final = int(Reject.NONE)
 DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
 """How much of a refused record is kept; its length is always told."""
 
@@ -33,7 +34,7 @@ def key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
 
 def without_killers(values: Sequence[bytes | None], killers: type_bool) -> Sequence[bytes | None]:
     """Return values of which those that kill whoever decodes them are taken out."""
-    if not killers.any():
+    if not np.count_nonzero(killers):
         return values
     return [None if kills else value for kills, value in zip(killers.tolist(), values, strict=True)]
 
@@ -76,6 +77,9 @@ class Refused:
     notices: Sequence[dict[str, Any]]
 
 
+_NOTHING: Final = Refused([], np.empty(0, np.int64), np.empty(0, np.int64), [])
+
+
 def refuse(
     records: Records,
     status: type_i64,
@@ -92,15 +96,17 @@ def refuse(
         now_ms: the stamp of the dead letters.
         refused_ids: the transaction id of each refused record that has a readable one.
     """
-    bad = (status != Reject.NONE) & emit
-    rows = np.flatnonzero(bad)
-    outputs = [encode_dead_letters(records, rows, status, now_ms)] if len(rows) else []
+    bad = (status != _NONE) & emit
+    rows = bad.nonzero()[0]
+    if not len(rows):
+        return _NOTHING
+    outputs = [encode_dead_letters(records, rows, status, now_ms)]
     return Refused(outputs, records.partition[rows], status[rows], notices(records, status, bad, refused_ids))
 
 
 def count_refused(metrics: MetricsRegistry, rejected: type_i64) -> None:
     """Count dead letters by reason; ``rejected`` is the Reject of each."""
-    for reason in np.unique(rejected):
+    for reason in np.unique(rejected) if len(rejected) else ():
         metrics.add(m.DEAD_LETTERS, int((rejected == reason).sum()), Reject(reason).name)
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from services.core.columns import type_f64, type_i64
 from services.runtime.catalogue import COUNTER, GAUGE, HISTOGRAM, SCORER_METRICS, Metric
 
 
@@ -42,6 +44,16 @@ class Tally:
         )
 
 
+@njit(cache=True, nogil=True)
+def _count(values: type_f64, edges: type_f64, counts: type_i64) -> float:
+    """Count values in their buckets, to which their upper edges belong; return their sum."""
+    total = 0.0
+    for value in values:
+        total += value
+        counts[np.searchsorted(edges, value)] += 1
+    return total
+
+
 class MetricsRegistry:
     """Counts of one process; written by the worker's thread, read by prometheus-client's."""
 
@@ -58,10 +70,11 @@ class MetricsRegistry:
 
     def add(self, metric: Metric, amount: float = 1.0, *labels: str) -> None:
         """Add to a counter."""
-        assert metric.kind == COUNTER, metric.name
-        assert metric.takes(labels), f"{metric.name}{labels}"
         values = self.tally.values[metric]
-        values[labels] = values.get(labels, 0.0) + amount
+        if labels not in values:
+            assert metric.takes(labels), f"{metric.name}{labels}"
+            values[labels] = 0.0
+        values[labels] += amount
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge, or a counter that somebody else counts."""
@@ -77,13 +90,12 @@ class MetricsRegistry:
 
     def observe(self, metric: Metric, values: Any, *labels: str) -> None:
         """Observe one number or an array of them in a histogram."""
-        assert metric.kind == HISTOGRAM, metric.name
-        assert metric.takes(labels), f"{metric.name}{labels}"
-        array = np.atleast_1d(np.asarray(values, np.float64))
-        bins = np.searchsorted(metric.buckets, array, side="left")
-        counts = np.bincount(bins, minlength=len(metric.buckets) + 1).astype(np.int64)
-        self.tally.counts[metric][labels] = self.tally.counts[metric].get(labels, 0) + counts
-        self.tally.sums[metric, labels] = self.tally.sums.get((metric, labels), 0.0) + float(array.sum())
+        series = self.tally.counts[metric]
+        if labels not in series:
+            assert metric.takes(labels), f"{metric.name}{labels}"
+            series[labels] = np.zeros(len(metric.buckets) + 1, np.int64)
+        total = _count(np.atleast_1d(np.asarray(values, np.float64)), metric.edges, series[labels])
+        self.tally.sums[metric, labels] = self.tally.sums.get((metric, labels), 0.0) + total
 
     def value(self, metric: Metric, *labels: str) -> float:
         """Return a counter's or gauge's value, 0 where it has none."""

@@ -59,7 +59,7 @@ class Batch:
         """Return some of them; their vectors and flags are copies."""
         return replace(
             self,
-            columns=self.columns if rows.all() else self.columns.take(rows),
+            columns=self.columns.take(rows),
             rows=self.rows[rows],
             folded=Folded(self.folded.vectors[rows], self.folded.flags[rows]),
             slots={topic: slots[rows] for topic, slots in self.slots.items()},
@@ -122,7 +122,13 @@ def _decide_alone(judges: Judges, batch: Batch) -> Decided:
     )
 
 
+_DEGRADED: Final = sum(
+    ((np.arange(2 * max(DEGRADATIONS.values())) & flag) != 0).astype(np.int64) << at
+    for at, flag in enumerate(DEGRADATIONS.values())
+)
+"""What is told of each sum of flags."""
+
+
 def _degraded(flags: type_i64) -> type_i64:
     """Return, a row, one bit for each of ``DEGRADATIONS``."""
-    seen = [(flags & flag) != 0 for flag in DEGRADATIONS.values()]
-    return sum((bits.astype(np.int64) << at for at, bits in enumerate(seen)), np.zeros(len(flags), np.int64))
+    return _DEGRADED[flags]

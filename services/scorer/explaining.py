@@ -10,7 +10,7 @@ import numpy as np
 
 from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64, unpack_code
 from services.core.ladder import Rung
-from services.core.money import exponents_of, format_amount
+from services.core.money import format_amount, scales_of
 from services.core.policy import Action
 from services.core.reasons import Reason, describe_counterfactual, heaviest_reasons
 from services.core.refusals import ToldRefusal, describe_refusals
@@ -65,7 +65,7 @@ class Explainer:
         shares = np.zeros(weighed.shape) if self._predictor is None else self._predictor.explain(weighed)
         told = []
         amounts = columns.billing_amount_minor[rows]
-        scales = 10.0 ** exponents_of(columns.billing_currency[rows])
+        scales = scales_of(columns.billing_currency[rows])
         passing = counterfactuals(vectors[rows], amounts, scales, self._passes(columns, rows))
         for row, share, one, amount in zip(rows.tolist(), shares, passing, amounts.tolist(), strict=True):
             currency = unpack_code(int(columns.billing_currency[row]))

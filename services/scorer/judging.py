@@ -17,6 +17,7 @@ from services.core.standing import OF_ACCOUNT, Standing
 from services.inference import Anomaly, Model, Predictor
 
 NO_BOOSTER = -1
+_APPROVE, _MODEL, _ANOMALY = int(Action.APPROVE), int(Voice.MODEL), int(Voice.ANOMALY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Verdict:
     @property
     def flagged(self) -> type_i64:
         """Which are not APPROVE."""
-        return np.flatnonzero(self.actions != Action.APPROVE)
+        return (self.actions != _APPROVE).nonzero()[0]
 
 
 def judge(
@@ -101,7 +102,7 @@ def judge(
 def _scored(judges: Judges, rung: Rung, columns: TransactionColumns, vectors: type_f64) -> Verdict:
     n, predictor, anomaly = len(columns), judges.predictor(rung), judges.anomaly(rung)
     nothing, silent = np.zeros(n, np.int64), np.full(n, np.nan)
-    classes, rungs = classify(vectors), np.full(n, rung, np.int64)
+    classes, rungs = classify(vectors), np.full(n, int(rung), np.int64)
     if predictor is None:
         actions = judges.safe.actions(columns.billing_amount_minor, columns.billing_currency)
         voices, rungs = np.full(n, Voice.DEFAULT, np.int64), np.full(n, Rung.SAFE_DEFAULT, np.int64)
@@ -109,12 +110,12 @@ def _scored(judges: Judges, rung: Rung, columns: TransactionColumns, vectors: ty
             classes, rungs, (), np.full(n, NO_BOOSTER, np.int64), silent, silent, None, actions, voices, nothing
         )
     scores = predictor.predict(vectors)
-    by_model, anomaly_scores = predictor.actions(vectors, scores), silent
+    by_model, anomaly_scores, voices = predictor.actions(vectors, scores), silent, np.full(n, _MODEL, np.int64)
     actions = by_model
     if anomaly is not None:
         anomaly_scores = anomaly.score(vectors)
         actions = look_at_strange(by_model, anomaly_scores >= anomaly.review)
-    voices = np.where(actions != by_model, Voice.ANOMALY, Voice.MODEL).astype(np.int64)
+        voices[actions != by_model] = _ANOMALY
     spoke = predictor.spoke(vectors)
     return Verdict(classes, rungs, predictor.boosters, spoke, scores, anomaly_scores, None, actions, voices, nothing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import fastavro
@@ -33,6 +34,7 @@ from services.streams import Output, Records
 DECISIONS, ALERTS, REASSESSMENTS = "card-decisions", "card-alerts", "card-reassessments"
 
 _EMPTY_ARRAY: Final = b"\x00"
+_CHAMPION: Final = int(Rung.CHAMPION)
 _IDS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
 
 
@@ -59,7 +61,7 @@ class Decided:
     @property
     def below_champion(self) -> type_i64:
         """Which decisions were made on a lower rung than the highest: they are assessed again."""
-        return np.flatnonzero(self.verdict.rungs != Rung.CHAMPION)
+        return (self.verdict.rungs != _CHAMPION).nonzero()[0]
 
 
 class OutputEncoder:
@@ -130,11 +132,11 @@ class OutputEncoder:
         told = self._encode_explanations(decided.explanations)
         columns = self._decision_columns(decided, now_ms) | _scattered(told, decided.verdict.flagged, len(decided))
         columns |= {
-            "source_topic": Text.constant(TRANSACTIONS.encode(), len(decided)),
+            "source_topic": TRANSACTIONS.encode(),
             "source_partition": before.source_partition,
             "source_offset": before.source_offset,
             "source_timestamp_ms": before.source_timestamp_ms,
-            "reassessed_at_ms": np.full(len(decided), now_ms, np.int64),
+            "reassessed_at_ms": now_ms,
             "decided_at_ms": before.decided_at_ms,
             "decided_action": before.actions,
             "decided_score": before.scores,
@@ -144,32 +146,29 @@ class OutputEncoder:
         return Output(REASSESSMENTS, decided.columns.card_id.tolist(), values)
 
     def _decision_columns(self, decided: Decided, now_ms: int) -> dict[str, Column]:
-        n, columns, verdict = len(decided), decided.columns, decided.verdict
+        columns, verdict = decided.columns, decided.verdict
         name, version = ("", "") if self._model is None else (self._model.name, self._model.version)
         values: dict[str, Column] = {name: getattr(columns, name) for name in _IDS}
         return values | {
             "decision_id": decision_ids(columns.transaction_id),
             "transaction_id": columns.transaction_id,
             "event_time_ms": columns.event_time_ms,
-            "decided_at_ms": np.full(n, now_ms, np.int64),
+            "decided_at_ms": now_ms,
             "action": verdict.actions,
             "score": verdict.scores,
             "anomaly_score": verdict.anomaly_scores,
             "decided_by": verdict.voices,
             "rung": verdict.rungs,
-            "transaction_class": Nullable(verdict.classes, np.ones(n, bool)),
-            # The empty name in front is that of no booster, and encoded as null.
-            "scored_by": Text.of([b"", *(one.encode() for one in verdict.boosters)]).take(verdict.spoke + 1),
-            "model": Text.constant(name.encode(), n),
-            "model_version": Text.constant(version.encode(), n),
-            "feature_set_hash": Text.constant(FEATURE_SET_HASH.encode(), n),
+            "transaction_class": Nullable(verdict.classes, np.ones(len(decided), bool)),
+            "scored_by": _booster_names(tuple(verdict.boosters)).take(verdict.spoke + 1),
+            "model": name.encode(),
+            "model_version": version.encode(),
+            "feature_set_hash": FEATURE_SET_HASH.encode(),
             "features": decided.vectors,
             "degraded": self._degraded.take(decided.degraded),
             "terminal_behind_ms": decided.behind_ms,
             "rules": self._encode_rules(decided),
-            "rule_set_version": Nullable(
-                np.full(n, self._rule_set_version, np.int64), np.full(n, self._rule_set_version != NO_RULES)
-            ),
+            "rule_set_version": None if self._rule_set_version == NO_RULES else self._rule_set_version,
             "repeat": decided.repeat,
         }
 
@@ -193,7 +192,10 @@ class OutputEncoder:
         taken: dict[str, Column] = {}
         for name in shared:
             column = decisions[name]
-            taken[name] = column.take(alerted) if isinstance(column, Text | Nullable) else column[alerted]
+            if isinstance(column, Text | Nullable):
+                taken[name] = column.take(alerted)
+            else:
+                taken[name] = column[alerted] if isinstance(column, np.ndarray) else column
         columns = decided.columns
         return (
             taken
@@ -205,11 +207,11 @@ class OutputEncoder:
             | {name: Text.of(encoded) for name, encoded in told.items()}
         )
 
-    def _encode_rules(self, decided: Decided) -> Text:
+    def _encode_rules(self, decided: Decided) -> Text | bytes:
         """Encode which rules held for each row: rows of one kind once, since there are few kinds."""
-        n, hits = len(decided), decided.verdict.hits
+        hits = decided.verdict.hits
         if hits is None or self._rules is None or not hits.held.any():
-            return Text.constant(_EMPTY_ARRAY, n)
+            return _EMPTY_ARRAY
         examples, kind = hits.patterns()
         encoded = [_EMPTY_ARRAY]
         for row in examples.tolist():
@@ -247,9 +249,15 @@ def _terminal_events(decided: Decided) -> list[Output]:
     return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]
 
 
+@cache
+def _booster_names(boosters: tuple[str, ...]) -> Text:
+    """Return boosters' names, and in front of them the empty one, which is that of none, and encoded as null."""
+    return Text.of([b"", *(one.encode() for one in boosters)])
+
+
 def _source_columns(records: Records, rows: type_i64) -> dict[str, Column]:
     return {
-        "source_topic": Text.constant(records.topic.encode(), len(rows)),
+        "source_topic": records.topic.encode(),
         "source_partition": records.partition[rows],
         "source_offset": records.offset[rows],
         "source_timestamp_ms": records.timestamp_ms[rows],
@@ -281,8 +289,10 @@ def _scattered(told: dict[str, list[bytes]], rows: type_i64, count: int) -> dict
     return {name: _scatter(encoded, rows, count) for name, encoded in told.items()}
 
 
-def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text:
+def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text | bytes:
     """Return a column with the given encoded arrays at ``rows`` and the empty array elsewhere."""
+    if not values:
+        return _EMPTY_ARRAY
     text = Text.of([_EMPTY_ARRAY, *values])
     start, length = np.zeros(count, np.int64), np.ones(count, np.int64)
     start[rows], length[rows] = text.start[1:], text.length[1:]

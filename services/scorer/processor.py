@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.ladder import SafeDefault
-from services.core.money import exponents_of
-from services.core.policy import Action
+from services.core.money import scales_of
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
 from services.inference import Model
@@ -26,6 +26,8 @@ from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
 from services.scorer.outputs import Decided
 from services.streams import Records
+
+_NONE: Final = int(Reject.NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,13 @@ class ScorerProcessor(Adopting):
         columns, rows, status = decode_transactions(without_killers(records.values, killers))
         status[killers] = Reject.KILLS_DECODER
         keys, has_key = key_column(records.keys)
-        status[rows] = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
-        valid = status[rows] == Reject.NONE
+        whole = len(rows) == len(records)  # the rule: then nothing has to be picked out
+        beside = (keys, has_key, records.timestamp_ms)
+        found = validate(columns, *(beside if whole else (keys.take(rows), has_key[rows], records.timestamp_ms[rows])))
+        status[rows] = found
         refused_ids: dict[int, bytes] = {}
-        if not valid.all():
+        if np.count_nonzero(found):
+            valid = found == _NONE
             ids = columns.transaction_id[~valid]
             refused_ids = {row: bytes(i) for row, i in zip(rows[~valid].tolist(), ids, strict=True)}
             columns, rows = columns.take(valid), rows[valid]
@@ -104,9 +109,8 @@ class ScorerProcessor(Adopting):
         """See :class:`services.runtime.processor.Processor`."""
         folded, sealed = self._fold(prepared, profiles, emit)
         batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
-        return self._outcome(
-            prepared, decide(self.judges, batch.take(emit[prepared.rows]), found), sealed, emit, now_ms
-        )
+        wanted = batch if np.count_nonzero(emit) == len(emit) else batch.take(emit[prepared.rows])
+        return self._outcome(prepared, decide(self.judges, wanted, found), sealed, emit, now_ms)
 
     def decide_without_profiles(
         self, prepared: PreparedTransactions, found: Mapping[str, LookedUp], now_ms: int
@@ -136,7 +140,7 @@ class ScorerProcessor(Adopting):
             outputs=[*self._encoder.encode(prepared.records, decided, now_ms), *refused.outputs],
             profiles=profiles,
             decided=len(decided),
-            folded_only=int((~emit).sum()),
+            folded_only=len(emit) - int(np.count_nonzero(emit)),
             refused=refused.partitions,
             notices=refused.notices,
             folded_until_ms={},
@@ -147,7 +151,7 @@ class ScorerProcessor(Adopting):
     def _fold(
         self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
     ) -> tuple[Folded, list[bytes | None]]:
-        additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
+        additions = np.bincount(prepared.slot, minlength=len(prepared.cards))
         opened = open_profiles(profiles, additions, CARD)
         before = opened.last_offset.copy()
         offsets = prepared.records.offset[prepared.rows]
@@ -168,7 +172,7 @@ class ScorerProcessor(Adopting):
         _count_bits(metrics, m.REFUSALS, verdict.refusals)
         count_refused(metrics, outcome.rejected)
         metrics.add(m.ALERTS, 0 if self.judges.alone else len(verdict.flagged))
-        metrics.add(m.REPEATS, int(decided.repeat.sum()))
+        metrics.add(m.REPEATS, int(np.count_nonzero(decided.repeat)))
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
         if verdict.hits is not None:
@@ -191,7 +195,7 @@ def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) ->
 
 def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> None:
     """Count rows by each bit of their mask: the n-th stands for the n-th value of the metric's only label."""
-    if not masks.any():
+    if not np.count_nonzero(masks):
         return
     for bit, name in enumerate(metric.labels[0].values or ()):
         metrics.add(metric, int((masks >> bit & 1).sum()), name)
@@ -200,9 +204,14 @@ def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> 
 def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     """Return the sum of the billing amounts, in major units, by action and currency."""
     columns = decided.columns
-    # The sums are of integer minor units, exact below 2**53.
-    pairs, pair_of = np.unique(columns.billing_currency * len(Action) + decided.verdict.actions, return_inverse=True)
-    minor = np.bincount(pair_of, columns.billing_amount_minor, len(pairs))
-    major = minor / 10.0 ** exponents_of(pairs // len(Action))
-    named = ((Action(pair % len(Action)).name, unpack_code(pair // len(Action))) for pair in pairs.tolist())
-    return dict(zip(named, major.tolist(), strict=True))
+    actions = m.ACTION.values or ()
+    sums: dict[tuple[str, str], float] = {}
+    for currency in set(columns.billing_currency.tolist()):
+        rows = columns.billing_currency == currency
+        # Of integer minor units, exact below 2**53.
+        minor = np.bincount(decided.verdict.actions[rows], columns.billing_amount_minor[rows], len(actions))
+        major = (minor / scales_of(np.array([currency]))).tolist()
+        sums |= {
+            (action, unpack_code(currency)): amount for action, amount in zip(actions, major, strict=True) if amount
+        }
+    return sums

@@ -7,7 +7,7 @@ import numpy as np
 from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import TransactionColumns, type_bool, type_i64
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.profiles import NEVER_MS, CorruptProfileError, OpenProfiles, open_profiles
 from services.core.terminal_features import fill_terminal_features
 from services.core.terminal_layout import TERMINAL
@@ -34,7 +34,7 @@ def see_terminals(columns: TransactionColumns, slot: type_i64, found: LookedUp |
         return Nullable(np.zeros(n, np.int64), np.zeros(n, bool))
     opened, readable = _open(found)
     known = readable & (found.folded_until_ms != NEVER_MS)
-    scale = 10.0 ** exponents_of(columns.currency)
+    scale = scales_of(columns.currency)
     seen = np.where(known[slot], slot, -1)
     fill_terminal_features(folded.vectors, columns.event_time_ms, scale, seen, opened)
     folded.flags[~known[slot]] |= TERMINAL_UNKNOWN

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from services.core.columns import TransactionColumns, pack_code, type_f64
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.terminals import fraud_labels, label_events
 from services.datasets.mapping import DatasetError, load_mapping, read_dataset
 from services.simulator.generate import simulate
@@ -22,7 +22,7 @@ def amounts_in_eur(columns: TransactionColumns) -> type_f64:
 
     For the cost table only: no feature sees a rate.
     """
-    major = columns.billing_amount_minor / 10.0 ** exponents_of(columns.billing_currency)
+    major = columns.billing_amount_minor / scales_of(columns.billing_currency)
     rate = np.ones(len(columns))
     for code, eur in EUR_PER_UNIT.items():
         rate[columns.billing_currency == pack_code(code)] = eur

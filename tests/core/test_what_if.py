@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.core.features import AMOUNT_DEVIATION, FEATURE_NAMES, FEATURES
-from services.core.money import exponents_of
+from services.core.money import scales_of
 from services.core.normals import own_normal
 from services.core.offline import compute_offline
 from services.core.reasons import describe_counterfactual
@@ -25,7 +25,7 @@ def test_a_vector_at_another_amount_is_what_the_fold_of_that_amount_gives(seed):
     rng = np.random.default_rng(seed)
     columns = to_columns(random_events(seed, 120, cards=2, late_share=0.1))
     vectors = compute_offline(columns).vectors
-    scale = 10.0 ** exponents_of(columns.billing_currency)
+    scale = scales_of(columns.billing_currency)
     exact = [j for j, f in enumerate(FEATURES) if f.aggregate != AMOUNT_DEVIATION]
 
     paid = np.flatnonzero(columns.billing_amount_minor > 0)  # below nothing there is nothing to try

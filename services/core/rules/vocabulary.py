@@ -11,7 +11,7 @@ import numpy as np
 
 from services.core.columns import ENTRY_MODES, Text, TransactionColumns, pack_code, type_f64
 from services.core.features import FEATURES
-from services.core.money import COUNTRIES, EXPONENTS, exponents_of
+from services.core.money import COUNTRIES, EXPONENTS, scales_of
 
 
 class Kind(Enum):
@@ -88,11 +88,11 @@ def _identifier(name: str) -> Variable:
 
 
 def _amount(facts: Facts) -> type_f64:
-    return facts.columns.billing_amount_minor / 10.0 ** exponents_of(facts.columns.billing_currency)
+    return facts.columns.billing_amount_minor / scales_of(facts.columns.billing_currency)
 
 
 def _local_amount(facts: Facts) -> type_f64:
-    return facts.columns.amount_minor / 10.0 ** exponents_of(facts.columns.currency)
+    return facts.columns.amount_minor / scales_of(facts.columns.currency)
 
 
 VARIABLES: Final[Mapping[str, Variable]] = {
