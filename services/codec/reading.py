@@ -18,6 +18,7 @@ from services.codec.program import (
     ARGUMENT,
     ARRAY,
     BOOLEAN,
+    BYTES,
     DOUBLE,
     DOUBLES,
     ENUM,
@@ -25,7 +26,6 @@ from services.codec.program import (
     INT,
     ITEM_FIRST,
     ITEM_STOP,
-    LONG,
     NULL_BRANCH,
     OPERATION,
     STRING,
@@ -45,16 +45,20 @@ _TOO_LARGE, _UNFRAMED = int(Reject.TOO_LARGE), -1
 @njit(cache=True, nogil=True, forceinline=True)
 def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return a zigzag varint and the position behind it; the position is -1 where there is no valid one."""
-    value = np.uint64(0)
-    for i in range(10):
-        if at + i >= stop:
-            return 0, -1
-        byte = np.uint64(buffer[at + i])
-        if i == 9 and byte > 1:
-            return 0, -1
-        value |= (byte & np.uint64(0x7F)) << np.uint64(7 * i)
+    if at >= stop:
+        return 0, -1
+    byte = np.int64(buffer[at])
+    if byte < 128:
+        return (byte >> 1) ^ -(byte & 1), at + 1
+    bits, shift = np.uint64(byte & 127), np.uint64(7)
+    for i in range(at + 1, min(stop, at + 10)):
+        byte = np.int64(buffer[i])
+        bits |= np.uint64(byte & 127) << shift
+        shift += np.uint64(7)
         if byte < 128:
-            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at + i + 1
+            if i == at + 9 and byte > 1:
+                return 0, -1
+            return np.int64(bits >> np.uint64(1)) ^ -np.int64(bits & np.uint64(1)), i + 1
     return 0, -1
 
 
@@ -66,91 +70,94 @@ def _read_bits(buffer: type_u8, at: int) -> np.uint64:
     return bits
 
 
-@njit(cache=True, nogil=True, forceinline=True)
-def _read_scalar(buffer, at, stop, table, r, ints, lengths, double_bits, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Read one scalar, which row r of the table describes, into cell (f, i); return (position behind it, status)."""
-    # No slices in here: to make one costs more than to read a field.
-    operation, null_branch, argument = table[r, OPERATION], table[r, NULL_BRANCH], table[r, ARGUMENT]
+@njit(cache=True, nogil=True)
+def _skip_scalar(buffer, at, stop, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Walk over one scalar that a row of the table describes, checking it; return the position behind it, or a status below 0."""
+    operation, null_branch, argument = row[OPERATION], row[NULL_BRANCH], row[ARGUMENT]
     if null_branch >= 0:
         branch, at = read_varint(buffer, at, stop)
         if at < 0 or branch not in (0, 1):
-            return at, _MALFORMED
+            return -_MALFORMED
         if branch == null_branch:
-            lengths[f, i] = -1
-            double_bits[f, i] = _NAN_BITS
-            return at, 0
-    if operation == DOUBLE:
-        if at + 8 > stop:
-            return -1, _MALFORMED
-        double_bits[f, i] = _read_bits(buffer, at)
-        return at + 8, 0
+            return at
+    if operation in (DOUBLE, FIXED):
+        size = 8 if operation == DOUBLE else argument
+        return at + size if at + size <= stop else -_MALFORMED
     if operation == BOOLEAN:
-        if at >= stop or buffer[at] > 1:
-            return -1, _MALFORMED
-        ints[f, i] = buffer[at]
-        return at + 1, 0
-    if operation == FIXED:
-        if argument > stop - at:
-            return -1, _MALFORMED
-        ints[f, i], lengths[f, i] = at, argument
-        return at + argument, 0
+        return at + 1 if at < stop and buffer[at] <= 1 else -_MALFORMED
     value, at = read_varint(buffer, at, stop)
     if at < 0:
-        return -1, _MALFORMED
-    if operation in (LONG, INT, ENUM):
-        if operation == INT and not -(2**31) <= value < 2**31:
-            return -1, _MALFORMED
-        if operation == ENUM and not 0 <= value < argument:
-            return -1, _MALFORMED
-        ints[f, i] = value
-        return at, 0
-    if value < 0 or value > stop - at:
-        return -1, _MALFORMED
-    ints[f, i], lengths[f, i] = at, value
-    if operation == STRING and not valid_utf8(buffer, at, at + value):
-        return at + value, _UTF8
-    return at + value, 0
+        return -_MALFORMED
+    if operation in (STRING, BYTES):
+        if value < 0 or value > stop - at:
+            return -_MALFORMED
+        return -_UTF8 if operation == STRING and not valid_utf8(buffer, at, at + value) else at + value
+    return at if _fits(operation, argument, value) else -_MALFORMED
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _skip_array(buffer, at, stop, table, f, scratch_ints, scratch_lengths, scratch_bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Walk over an array of scalars or flat records, checking each; return (position behind it, status)."""
+def _fits(operation: int, argument: int, value: int) -> bool:
+    """Whether an integer is one of its type: an INT, or the index of a symbol."""
+    if operation == INT:
+        return -(2**31) <= value < 2**31
+    return operation != ENUM or 0 <= value < argument
+
+
+@njit(cache=True, nogil=True)
+def _skip_array(buffer, at, stop, table, f):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Walk over an array of scalars or flat records, checking each; return the position behind it, or a status below 0."""
     while True:
         count, at = read_varint(buffer, at, stop)
         # Every item of ours takes a byte at least, so more items than bytes is a bomb.
         if at < 0 or count < 0 or count > stop - at:
-            return -1, _MALFORMED
+            return -_MALFORMED
         if count == 0:
-            return at, 0
+            return at
         for _ in range(count):
             for r in range(table[f, ITEM_FIRST], table[f, ITEM_STOP]):
-                at, status = _read_scalar(buffer, at, stop, table, r, scratch_ints, scratch_lengths, scratch_bits, 0, 0)
-                if status:
-                    return -1, status
+                at = _skip_scalar(buffer, at, stop, table[r])
+                if at < 0:
+                    return at
+
+
+@njit(cache=True, nogil=True)
+def _read_doubles(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Walk over an array of doubles, which our writer puts into one block; return the position behind it and how many there are."""
+    count, at = read_varint(buffer, at, stop)
+    if at < 0 or count < 0 or count > (stop - at) // 8:
+        return -_MALFORMED, 0
+    end = at + 8 * count
+    if count == 0:
+        return at, 0
+    if end >= stop or buffer[end] != 0:
+        return -_MALFORMED, 0
+    return end + 1, count
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _read_doubles(buffer, at, stop, ints, lengths, f, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Note where the doubles of an array lie: our writer puts them into one block."""
-    count, at = read_varint(buffer, at, stop)
-    if at < 0 or count < 0 or count > (stop - at) // 8:
-        return -1, _MALFORMED
-    ints[f, i], lengths[f, i] = at, count
-    if count == 0:
-        return at, 0
-    end = at + 8 * count
-    if end >= stop or buffer[end] != 0:
-        return -1, _MALFORMED
-    return end + 1, 0
+def _find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return where a string, bytes or a fixed of ``size`` begins, or a status below 0, and its size."""
+    if not is_fixed:
+        size, at = read_varint(buffer, at, stop)
+    return (-_MALFORMED, 0) if at < 0 or size < 0 or size > stop - at else (at, size)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _read_number(buffer, at, stop, operation, argument):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return a long, an int, an enum or a boolean, and the position behind it, or a status below 0."""
+    if operation == BOOLEAN:
+        return (buffer[at], at + 1) if at < stop and buffer[at] <= 1 else (0, -_MALFORMED)
+    value, at = read_varint(buffer, at, stop)
+    return value, at if at >= 0 and _fits(operation, argument, value) else -_MALFORMED
 
 
 @njit(cache=True, nogil=True)
 def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
     """Read records that lie one behind the other; return how many are good."""
+    # Arrays go to inlined functions that return one number only: to hand one to any other takes longer than to read a field, since the
+    # array is counted as used and as no longer used. So does a slice.
     ints, lengths, double_bits = cells
     fields, record_bytes_max = limits
-    scratch_ints, scratch_bits = np.empty((1, 1), np.int64), np.empty((1, 1), np.uint64)
-    scratch_lengths = np.empty((1, 1), np.int64)
     stop, good = 0, 0
     for i in range(len(length)):
         at, stop = stop, stop + length[i]
@@ -159,19 +166,34 @@ def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # 
             continue
         at += len(header)
         for f in range(fields):
-            if table[f, OPERATION] == DOUBLES:
-                at, code = _read_doubles(buffer, at, stop, ints, lengths, f, i)
-            elif table[f, OPERATION] == ARRAY:
-                begin = at
-                at, code = _skip_array(buffer, at, stop, table, f, scratch_ints, scratch_lengths, scratch_bits)
-                ints[f, i], lengths[f, i] = begin, at - begin
-            else:
-                at, code = _read_scalar(buffer, at, stop, table, f, ints, lengths, double_bits, f, i)
-            if code:
-                status[i] = code
+            operation, argument, null_branch = table[f, OPERATION], table[f, ARGUMENT], table[f, NULL_BRANCH]
+            if null_branch >= 0:
+                branch, at = read_varint(buffer, at, stop)
+                if branch == null_branch and at >= 0:
+                    lengths[f, i] = -1
+                    double_bits[f, i] = _NAN_BITS
+                    continue
+                at = at if branch == 1 - null_branch else -1
+            if at < 0:
                 break
-        if status[i] == 0 and at != stop:
-            status[i] = _TRAILING
+            if operation == DOUBLE:
+                double_bits[f, i] = _read_bits(buffer, at) if at + 8 <= stop else 0
+                at = at + 8 if at + 8 <= stop else -_MALFORMED
+            elif operation in (STRING, BYTES, FIXED):
+                ints[f, i], size = _find_sized(buffer, at, stop, operation == FIXED, argument)
+                lengths[f, i], at = size, ints[f, i] + size
+                if operation == STRING and at >= 0 and not valid_utf8(buffer, at - size, at):
+                    at = -_UTF8
+            elif operation == ARRAY:
+                ints[f, i] = at
+                at = _skip_array(buffer, at, stop, table, f)
+                lengths[f, i] = at - ints[f, i]
+            elif operation == DOUBLES:
+                at, lengths[f, i] = _read_doubles(buffer, at, stop)
+                ints[f, i] = at - 8 * lengths[f, i] - (lengths[f, i] > 0)
+            else:
+                ints[f, i], at = _read_number(buffer, at, stop, operation, argument)
+        status[i] = (_UTF8 if at == -_UTF8 else _MALFORMED) if at < 0 else _TRAILING * (at != stop)
         good += status[i] == 0
     return good
 

@@ -45,7 +45,7 @@ _VARINT_BYTES_MAX = 10
 _SIZED: Final = (FIXED, DOUBLES)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _put_varint(out: type_u8, at: int, value: int) -> int:
     bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> 63)
     while bits > np.uint64(127):
@@ -56,33 +56,11 @@ def _put_varint(out: type_u8, at: int, value: int) -> int:
     return at + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _put_bytes(out: type_u8, at: int, source: type_u8, start: int, length: int) -> int:
-    # Without slices: to make one costs more than the few bytes that most fields have.
     for j in range(length):
         out[at + j] = source[start + j]
     return at + length
-
-
-@njit(cache=True, nogil=True)
-def _put_field(out, at, operation, value, buffer, length, double_bytes, cell):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    if operation == DOUBLE:
-        return _put_bytes(out, at, double_bytes, 8 * cell, 8)
-    if operation == DOUBLES:
-        at = _put_varint(out, at, length)
-        if length > 0:
-            at = _put_bytes(out, at, buffer, value, 8 * length)
-            out[at] = 0
-            at += 1
-        return at
-    if operation in (FIXED, ARRAY, _STRING, _BYTES):
-        if operation in (_STRING, _BYTES):
-            at = _put_varint(out, at, length)
-        return _put_bytes(out, at, buffer, value, length)
-    if operation == BOOLEAN:
-        out[at] = value
-        return at + 1
-    return _put_varint(out, at, value)
 
 
 @njit(cache=True, nogil=True)
@@ -99,6 +77,7 @@ def _room(header_bytes: int, table: type_i64, lengths: type_i64) -> int:
 
 @njit(cache=True, nogil=True)
 def _write_rows(header, table, places, buffer, cells):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    # One flat loop, for the reason that the reader's is one.
     ints, lengths, doubles, double_bytes = cells
     shift, stride = places
     fields, count = ints.shape
@@ -107,22 +86,29 @@ def _write_rows(header, table, places, buffer, cells):  # type: ignore[no-untype
     for i in range(count):
         at = _put_bytes(out, at, header, 0, len(header))
         for f in range(fields):
-            null_branch = table[f, NULL_BRANCH]
+            operation, null_branch, length = table[f, OPERATION], table[f, NULL_BRANCH], lengths[f, i]
             if null_branch >= 0:
-                missing = np.isnan(doubles[f, i]) if table[f, OPERATION] == DOUBLE else lengths[f, i] <= 0
+                missing = np.isnan(doubles[f, i]) if operation == DOUBLE else length <= 0
                 at = _put_varint(out, at, null_branch if missing else 1 - null_branch)
                 if missing:
                     continue
-            at = _put_field(
-                out,
-                at,
-                table[f, OPERATION],
-                ints[f, i] + shift[f] + stride[f] * i,
-                buffer,
-                lengths[f, i],
-                double_bytes,
-                f * count + i,
-            )
+            start = ints[f, i] + shift[f] + stride[f] * i
+            if operation == DOUBLE:
+                at = _put_bytes(out, at, double_bytes, 8 * (f * count + i), 8)
+            elif operation in (FIXED, ARRAY):
+                at = _put_bytes(out, at, buffer, start, length)
+            elif operation == DOUBLES:
+                at = _put_varint(out, at, length)
+                at = _put_bytes(out, at, buffer, start, 8 * length)
+                out[at] = 0  # the end of what is not empty
+                at += length > 0
+            elif operation == BOOLEAN:
+                out[at] = start
+                at += 1
+            else:
+                at = _put_varint(out, at, length if operation in (_STRING, _BYTES) else start)
+                if operation in (_STRING, _BYTES):
+                    at = _put_bytes(out, at, buffer, start, length)
         stops[i] = at
     return out[:at], stops
 

@@ -59,42 +59,47 @@ AHEAD_MS_MAX: Final = DAY_MS
 
 
 @njit(cache=True, nogil=True)
-def _luhn(digits: type_u8, length: int) -> bool:
-    total = 0
-    for i in range(length):
-        digit = int(digits[length - 1 - i])
-        if i % 2:
-            digit = digit * 2 - 9 if digit > 4 else digit * 2
-        total += digit
+def _luhn(buffer: type_u8, start: int, stop: int) -> bool:
+    """Whether the digits of a range, of which there are some, have the check digit of a card number (ISO/IEC 7812-1)."""
+    total, digits = 0, 0
+    for i in range(stop - 1, start - 1, -1):
+        if 48 <= buffer[i] <= 57:
+            digit = int(buffer[i]) - 48
+            if digits % 2:
+                digit = digit * 2 - 9 if digit > 4 else digit * 2
+            total += digit
+            digits += 1
     return total % 10 == 0
 
 
-@njit(cache=True, nogil=True)
-def _looks_like_card_number(buffer: type_u8, start: int, length: int) -> bool:
-    digits = np.empty(19, np.uint8)
-    count = 0
-    for i in range(start, start + length):
-        byte = buffer[i]
-        if 48 <= byte <= 57:
-            if count == 19:
-                return False
-            digits[count] = byte - 48
-            count += 1
-        elif byte not in (32, 45):  # a space or a hyphen between the digits does not make it a token
-            return False
-    return count >= 13 and _luhn(digits, count)
+@njit(cache=True, nogil=True, forceinline=True)
+def _card_number_digits(buffer: type_u8, start: int, stop: int) -> int:
+    """Return how many digits there are, or 0 for what is anything but digits: a space or a hyphen between them does not make it a token."""
+    digits = 0
+    for i in range(start, stop):
+        if 48 <= buffer[i] <= 57:
+            digits += 1
+        elif buffer[i] not in (32, 45):
+            return 0
+    return digits
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
+def _all_printable(buffer: type_u8, start: int, stop: int) -> bool:
+    bad = 0
+    for j in range(start, stop):
+        bad += (buffer[j] < 32) | (buffer[j] == 127)
+    return bad == 0
+
+
+@njit(cache=True, nogil=True, forceinline=True)
 def _identifier_reason(buffer: type_u8, start: int, length: int, optional: bool) -> int:
     if length == 0:
         return _NONE if optional else _INVALID
-    if length > IDENTIFIER_BYTES_MAX:
+    if length > IDENTIFIER_BYTES_MAX or not _all_printable(buffer, start, start + length):
         return _INVALID
-    for j in range(start, start + length):
-        if buffer[j] < 32 or buffer[j] == 127:
-            return _INVALID
-    return _CARD_NUMBER if _looks_like_card_number(buffer, start, length) else _NONE
+    digits = _card_number_digits(buffer, start, start + length)
+    return _CARD_NUMBER if 13 <= digits <= 19 and _luhn(buffer, start, start + length) else _NONE
 
 
 @njit(cache=True, nogil=True)
