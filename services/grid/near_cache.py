@@ -30,15 +30,12 @@ class NearCache:
         """Return how many profiles are here; those that are in both generations count twice."""
         return sum(len(kept) for generation in (self._young, self._old) for kept in generation.values())
 
-    def get(self, partitions: Sequence[Hashable], cards: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, partition: Hashable, cards: Sequence[bytes]) -> list[bytes | None]:
         """Return each card's profile, None where it is not here, which does not mean that there is none."""
-        nothing: dict[bytes, bytes] = {}
-        both = {p: (self._young.get(p, nothing), self._old.get(p, nothing)) for p in set(partitions)}
-        found = []
-        for partition, card in zip(partitions, cards, strict=True):
-            young, old = both[partition]
-            profile = young.get(card)
-            found.append(old.get(card) if profile is None else profile)
+        found: list[bytes | None] = list(map(self._young.get(partition, {}).get, cards))
+        old = self._old.get(partition)
+        if old and None in found:
+            found = [old.get(card) if profile is None else profile for card, profile in zip(cards, found, strict=True)]
         return found
 
     def put(self, partition: Hashable, profiles: Mapping[bytes, bytes]) -> None:

@@ -8,7 +8,6 @@ other, each whole, and the grid only what Kafka has committed.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic
@@ -21,7 +20,7 @@ from services.runtime.outages import AbandonedError, Outages
 from services.runtime.processor import P, R
 from services.runtime.reading import Reading
 from services.runtime.saving import Saving, Shore
-from services.runtime.unsaved import Unsaved
+from services.runtime.unsaved import Part, Unsaved
 from services.streams import Publication, StreamsError, publish_now
 
 log = logging.getLogger("proact.worker")
@@ -178,19 +177,18 @@ class Finishing(Generic[P, R]):
 
     def _keep(self, batch: Batch[P, R], offsets: Mapping[int, int]) -> None:
         """Note what a batch folded, for the next one to be decided from and for the grid."""
-        changed: defaultdict[int, dict[bytes, bytes]] = defaultdict(dict)
         prepared, outcome = batch.prepared, batch.outcome
-        for partition, card, profile in zip(prepared.partitions, prepared.cards, outcome.profiles, strict=True):
-            if profile is not None:
-                changed[partition][card] = profile
+        parts: dict[int, Part] = {}
         counts, now_s = prepared.records.counts(), self._shore.clock.monotonic_s()
         for partition, offset in offsets.items():
-            part = self._unsaved.add(partition, offset, counts[partition], now_s)
+            part = parts[partition] = self._unsaved.add(partition, offset, counts[partition], now_s)
             if (until_ms := outcome.folded_until_ms.get(partition)) is not None:
                 part.folded_until_ms = max(until_ms, part.folded_until_ms or until_ms)
-            if partition in changed:
-                part.profiles |= changed[partition]
-                self._reading.keep(partition, changed[partition])
+        for partition, pairs in prepared.stretches:
+            folded = zip(prepared.cards[pairs], outcome.profiles[pairs], strict=True)
+            changed = {card: profile for card, profile in folded if profile is not None}
+            parts[partition].profiles |= changed
+            self._reading.keep(partition, changed)
 
 
 def _smoothed(before: float, now: float) -> float:

@@ -40,7 +40,7 @@ class Copies:
 
     def get(self, place: Place, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return what is kept, None where nothing is; it is true as of the partition's mark."""
-        return self._cache.get([place] * len(keys), keys) if place in self._marks else [None] * len(keys)
+        return self._cache.get(place, keys) if place in self._marks else [None] * len(keys)
 
     def take(self, place: Place, keys: Sequence[bytes], found: Found) -> None:
         """Keep what a lookup of these keys found, and what it said of others that are kept."""
@@ -51,7 +51,7 @@ class Copies:
             self._marks[place] = found.mark
             kept = dict(zip(keys, (profile or _NOTHING for profile in found.profiles), strict=True))
             for key, profile in (found.changed or {}).items():
-                if key in kept or self._cache.get([place], [key]) != [None]:
+                if key in kept or self._cache.get(place, [key]) != [None]:
                     kept[key] = profile
             self._cache.put(place, kept)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final, Protocol, TypeVar
 
 from services.core.columns import Text, type_bool, type_i64
@@ -25,6 +26,16 @@ class Prepared:
     cards: Sequence[bytes]
     lookups: Mapping[str, Text]
     """The distinct keys whose profiles are to be read of other services' topics."""
+
+    @property
+    def stretches(self) -> list[tuple[int, slice]]:
+        """Where pairs of one partition lie side by side: there are few such stretches, since records come partition by partition."""
+        found, start = [], 0
+        for partition, run in groupby(self.partitions):
+            stop = start + len(list(run))
+            found.append((partition, slice(start, stop)))
+            start = stop
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,12 @@ class Reading:
     def _read(
         self, prepared: Prepared, *, wanted: bool, ask: Callable[[_Missing, Sequence[Lookup]], GridAnswer]
     ) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
-        profiles = self._caches.own.get(prepared.partitions, prepared.cards)
+        profiles: list[bytes | None] = []
+        for partition, pairs in prepared.stretches:
+            profiles += self._caches.own.get(partition, prepared.cards[pairs])
         plan = LookupPlan(prepared.lookups if wanted else {}, self._ownership.looked_up, self._caches.copies)
         missing: dict[int, list[int]] = {}
-        for i in [i for i, profile in enumerate(profiles) if profile is None]:
+        for i in [i for i, profile in enumerate(profiles) if profile is None] if None in profiles else ():
             profiles[i] = self._caches.unsaved.get(prepared.partitions[i], prepared.cards[i])
             if profiles[i] is None:
                 missing.setdefault(prepared.partitions[i], []).append(i)

@@ -57,8 +57,9 @@ class Records:
 
     def next_offsets(self) -> dict[int, int]:
         """Return, by partition, the offset behind the batch's last record: the one place that adds one."""
-        last = dict(zip(self.partition.tolist(), self.offset.tolist(), strict=True))
-        return {partition: offset + 1 for partition, offset in last.items()}
+        last = np.full(int(self.partition.max(initial=-1)) + 1, -1, np.int64)
+        np.maximum.at(last, self.partition, self.offset)
+        return {p: int(last[p]) + 1 for p in np.flatnonzero(last >= 0).tolist()}
 
 
 @dataclass(frozen=True, slots=True)

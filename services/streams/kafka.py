@@ -102,7 +102,9 @@ class KafkaSource:
         return self._to_records(messages)
 
     def _to_records(self, messages: list[Message]) -> Records:
-        kept = [m for m in messages if m.error() is None or self._tolerate(m.error())]
+        # Errors are the exception, and looked for without a loop.
+        good = list(map(Message.error, messages)).count(None) == len(messages)
+        kept = messages if good else [m for m in messages if m.error() is None or self._tolerate(m.error())]
         records = to_records(self.topic, kept)
         n, partition, offset = len(kept), records.partition, records.offset
         # A call that rebalanced may still hand out records of partitions that are gone, or from before a start().
