@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
 from services.core.columns import type_f64
-from services.inference.walk import Walk
+from services.inference.walk import CUT, FEATURE, LEFT, RIGHT, Walk, take_row
 
 PATH_FEATURES_MAX: Final = 10
 """Distinct features between a root and a leaf: the table of a leaf grows with two to that power; the bits must fit into 16."""
@@ -31,7 +32,7 @@ class ForestError(Exception):
     """The trees cannot be explained from tables: a path is too long, or a split is not by a number."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forest:
     """A booster's trees, as XGBoost's JSON holds them; the nodes of all trees one after the other."""
 
@@ -77,18 +78,18 @@ class Forest:
             math.log(base / (1.0 - base)), int(parameters["num_feature"]),
         )  # fmt: skip
 
-    @property
-    def arrays(self) -> Any:
-        """What the kernels walk through."""
-        return self.left, self.right, self.feature, self.threshold, self.missing_left
+    @cached_property
+    def walk(self) -> Walk:
+        """The trees as kernels go through them."""
+        trees = self.left, self.right, self.feature, self.threshold, self.missing_left
+        return Walk.of(self.root, trees, self.threshold, self.features)
 
 
 class Scores:
     """A forest's probabilities, bit for bit those of XGBoost; some 40 times as quick for one row, and twice for thousands."""
 
     def __init__(self, forest: Forest) -> None:
-        trees = forest.left, forest.right, forest.feature, forest.threshold, forest.missing_left
-        self._walk = Walk.of(forest.root, trees, forest.threshold, forest.features)
+        self._walk = forest.walk
         self._base = np.float32(forest.base_margin)
 
     def predict(self, vectors: type_f64) -> type_f64:
@@ -108,15 +109,6 @@ def _probabilities(margins: np.ndarray, out: type_f64) -> None:
         out[i] = np.float32(1.0) / (powered + np.float32(1.0) + np.float32(1e-16))
 
 
-@njit(cache=True, nogil=True)
-def _goes_left(trees: Any, node: int, vector: type_f64) -> bool:
-    _, _, feature, threshold, missing_left = trees
-    value = vector[feature[node]]
-    if np.isnan(value):
-        return bool(missing_left[node])
-    return bool(np.float32(value) < threshold[node])
-
-
 @dataclass(frozen=True, slots=True)
 class Shares:
     """What each leaf adds to the share of each feature on its path, for every way in which a row can agree with that path.
@@ -125,7 +117,7 @@ class Shares:
     which of them a row agrees with is passed down from node to node, a bit for each.
     """
 
-    forest: Forest
+    walk: Walk
     bit: np.ndarray
     """(nodes,) of the node's feature; negative where a node above splits by the same one."""
     leaf: np.ndarray
@@ -162,15 +154,15 @@ class Shares:
             first_share.append(size)
             size += table.size
         return cls(
-            forest, bit, np.array(leaves, np.int64), np.array(first_feature, np.int64),
+            forest.walk, bit, np.array(leaves, np.int64), np.array(first_feature, np.int64),
             np.array(path_feature, np.int64), np.array(first_share, np.int64), np.concatenate(tables),
         )  # fmt: skip
 
     def explain(self, vectors: type_f64) -> type_f64:
         """Return each feature's share of each row's log-odds, shape (n, features)."""
-        out = np.zeros((len(vectors), self.forest.features))
+        out = np.empty((len(vectors), self.walk.features))
         tables = self.leaf, self.first_feature, self.path_feature, self.first_share, self.share
-        _explain(self.forest.arrays, self.bit, tables, vectors, out)
+        _explain((self.walk.root, self.walk.nodes), self.bit, tables, vectors, out)
         return out
 
 
@@ -229,33 +221,60 @@ def _fill_table(fractions: type_f64, value: float, table: type_f64) -> None:
             table[agreed, i] = (known - fractions[i]) * total * value
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _below(above: int, own: int, taken: bool) -> int:
+    """Return which features of the path a row agrees with below a node, on the way that it takes or on the other one.
+
+    Args:
+        above: the bits above the node.
+        own: the node's bit, negative where a node above splits by the same feature.
+        taken: whether the row takes the way.
+    """
+    if own > 0:
+        return above | own if taken else above
+    return above if taken else above & ~(-own)
+
+
 @njit(cache=True, nogil=True)
-def _agree(trees: Any, bit: np.ndarray, vector: type_f64, agreed: np.ndarray) -> None:
-    """Fill with which features of the path above each node a row agrees; 0 at the roots, where it is left as it is."""
-    left, right, _, _, _ = trees
-    for node in range(len(left)):  # a node comes behind the one above it
-        if left[node] < 0:
-            continue
-        own, before = np.int64(bit[node]), np.int64(agreed[node])
-        taken, other = (left[node], right[node]) if _goes_left(trees, node, vector) else (right[node], left[node])
-        agreed[taken] = before | own if own > 0 else before
-        agreed[other] = before if own > 0 else before & ~(-own)
+def _take_block(vectors: type_f64, numbers: np.ndarray) -> None:
+    """Fill a block's numbers, a column a row: see :func:`take_row`."""
+    features = vectors.shape[1]
+    single, row = np.empty(features, np.float32), np.empty(2 * features, np.int32)
+    bits = single.view(np.int32)
+    for i in range(len(vectors)):
+        take_row(vectors[i], single, bits, row)
+        numbers[:, i] = row
 
 
 @njit(cache=True, nogil=True)
 def _explain(trees: Any, bit: np.ndarray, tables: Any, vectors: type_f64, out: type_f64) -> None:
+    root, nodes = trees
+    lanes = min(BLOCK, len(vectors))
     leaf, first_feature, path_feature, first_share, share = tables
-    # Small numbers side by side: what all rows of a block agree with stays in the processor's cache.
-    agreed, of_leaf = np.zeros(len(bit), np.uint16), np.empty((len(leaf), BLOCK), np.uint16)
+    # Rows of a block lie side by side, so that the processor works on several at once, and a leaf's table is in its cache for all of them.
+    numbers, shares = np.zeros((2 * out.shape[1], lanes), np.int32), np.empty((out.shape[1], lanes))
+    agreed = np.zeros((len(nodes), lanes), np.uint16)
     for first in range(0, len(vectors), BLOCK):
-        rows = min(BLOCK, len(vectors) - first)
-        for i in range(rows):
-            _agree(trees, bit, vectors[first + i], agreed)
-            for k in range(len(leaf)):
-                of_leaf[k, i] = agreed[leaf[k]]
-        for k in range(len(leaf)):
-            begin, width = first_feature[k], first_feature[k + 1] - first_feature[k]
-            for i in range(rows):
-                at = first_share[k] + np.int64(of_leaf[k, i]) * width
+        block = vectors[first : first + BLOCK]
+        rows = len(block)
+        _take_block(block, numbers)
+        shares[:] = 0.0
+        k = 0
+        for tree in range(len(root)):
+            stop = root[tree + 1] if tree + 1 < len(root) else len(nodes)
+            for node in range(root[tree], stop):  # a node comes behind the one above it
+                right, left, own = nodes[node, RIGHT], nodes[node, LEFT], np.int64(bit[node])
+                if left != node:
+                    feature, cut = nodes[node, FEATURE], nodes[node, CUT]
+                    for i in range(rows):
+                        smaller, above = numbers[feature, i] < cut, np.int64(agreed[node, i])
+                        agreed[left, i] = _below(above, own, smaller)
+                        agreed[right, i] = _below(above, own, not smaller)
+            while k < len(leaf) and leaf[k] < stop:
+                begin, width = first_feature[k], first_feature[k + 1] - first_feature[k]
                 for j in range(width):
-                    out[first + i, path_feature[begin + j]] += share[at + j]
+                    feature, at = path_feature[begin + j], first_share[k] + j
+                    for i in range(rows):
+                        shares[feature, i] += share[at + width * np.int64(agreed[leaf[k], i])]
+                k += 1
+        out[first : first + BLOCK] = shares[:, :rows].T

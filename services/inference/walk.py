@@ -18,7 +18,7 @@ from services.core.columns import type_f64
 
 ROWS_TOGETHER: Final = 64
 _LOWEST, _HIGHEST = np.int32(-(2**31)), np.int32(2**31 - 1)
-_FEATURE, _CUT, _RIGHT, _LEFT = range(4)
+FEATURE, CUT, RIGHT, LEFT = range(4)
 """Columns of a node: the column of the row's numbers, what they are compared with, and where a larger or a smaller number goes."""
 
 
@@ -34,6 +34,7 @@ class Walk:
     """(nodes, 4) int32: see above."""
     value: np.ndarray
     """(nodes,) of a leaf, what it adds to a row's total."""
+    features: int
 
     @classmethod
     def of(cls, root: np.ndarray, trees: Any, value: np.ndarray, features: int, *, up_to: bool = False) -> Walk:
@@ -49,13 +50,13 @@ class Walk:
         left, right, feature, cut, missing_left = trees
         leaf, itself = left < 0, np.arange(len(left), dtype=np.int32)
         nodes = np.zeros((len(left), 4), np.int32)
-        nodes[:, _FEATURE] = np.where(leaf, 0, np.where(missing_left, feature, feature + features))
-        nodes[:, _CUT] = np.where(leaf, 0, _ordered(cut) + np.int32(up_to))
-        nodes[:, _RIGHT], nodes[:, _LEFT] = np.where(leaf, itself, right), np.where(leaf, itself, left)
+        nodes[:, FEATURE] = np.where(leaf, 0, np.where(missing_left, feature, feature + features))
+        nodes[:, CUT] = np.where(leaf, 0, _ordered(cut) + np.int32(up_to))
+        nodes[:, RIGHT], nodes[:, LEFT] = np.where(leaf, itself, right), np.where(leaf, itself, left)
         level = np.zeros(len(left), np.int64)
         for node in np.flatnonzero(~leaf).tolist():
             level[left[node]] = level[right[node]] = level[node] + 1
-        return cls(root.astype(np.int64), np.maximum.reduceat(level, root), nodes, value)
+        return cls(root.astype(np.int64), np.maximum.reduceat(level, root), nodes, value, features)
 
     def add(self, vectors: type_f64, totals: np.ndarray) -> None:
         """Add to each total (n,), tree by tree, what the leaves give that a row of (n, features) comes to."""
@@ -69,7 +70,7 @@ def _ordered(numbers: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _take_row(vector: type_f64, single: np.ndarray, bits: np.ndarray, row: np.ndarray) -> None:
+def take_row(vector: type_f64, single: np.ndarray, bits: np.ndarray, row: np.ndarray) -> None:
     """Fill a row's numbers in the order of :func:`_ordered`, twice: with missing ones as the smallest, and as the largest."""
     features = len(vector)
     for j in range(features):
@@ -90,14 +91,14 @@ def _add(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
     for first in range(0, len(vectors), ROWS_TOGETHER):
         count = min(ROWS_TOGETHER, len(vectors) - first)
         for i in range(count):
-            _take_row(vectors[first + i], single, bits, numbers[i])
+            take_row(vectors[first + i], single, bits, numbers[i])
         for tree in range(len(root)):
             for i in range(count):
                 at[i] = root[tree]
             for _ in range(depth[tree]):
                 for i in range(count):
                     node = at[i]
-                    smaller = numbers[i, nodes[node, _FEATURE]] < nodes[node, _CUT]
-                    at[i] = nodes[node, _RIGHT + np.int32(smaller)]
+                    smaller = numbers[i, nodes[node, FEATURE]] < nodes[node, CUT]
+                    at[i] = nodes[node, RIGHT + np.int32(smaller)]
             for i in range(count):
                 totals[first + i] += value[at[i]]
