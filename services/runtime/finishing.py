@@ -154,7 +154,7 @@ class Finishing(Generic[P, R]):
             if confirmed:
                 self._saving.confirm()
             self._saving.behind = self._deciding.behind
-            if confirmed or self._shore.publisher.confirms_itself:
+            if confirmed or self._shore.publisher.confirmed:
                 self._saving.save_all()
         except (StreamsError, AbandonedError) as error:
             log.debug("a batch is given up", extra=fields(error=str(error)))

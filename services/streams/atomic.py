@@ -63,32 +63,46 @@ class AtomicProducer(Protocol):
 class AtomicPublisher:
     """Outputs and offsets in one of Kafka's transactions. See :class:`services.streams.Publisher`."""
 
-    confirms_itself = True
-
     def __init__(
         self, make_producer: Callable[[], AtomicProducer], member: Callable[[], Any], monotonic_s: Callable[[], float]
     ) -> None:
         """Publish by producers of one name, as whom ``member`` says that the group takes this worker for."""
         self._make_producer, self._member, self._monotonic_s = make_producer, member, monotonic_s
         self._producer: AtomicProducer | None = None
+        self._waiting: dict[int, int] = {}
+
+    @property
+    def confirmed(self) -> bool:
+        """See :class:`services.streams.Publisher`."""
+        return not self._waiting
 
     def open(self) -> None:
         """See :class:`services.streams.Publisher`: a new producer ends what an earlier one left open, and fences it."""
+        self._waiting = {}
+        self._opened()
+
+    def _opened(self) -> AtomicProducer:
         if self._producer is None:
             self._producer = self._make_producer()
+        return self._producer
 
-    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication:
+    def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication | None:
+        """See :class:`services.streams.Publisher`: offsets that nothing came of wait, since an atomic commit costs the same without records."""
+        self._waiting |= offsets
+        return self._publication(outputs) if outputs else None
+
+    def confirm(self, offsets: Mapping[int, int]) -> None:  # noqa: ARG002 - those that wait are among them
         """See :class:`services.streams.Publisher`."""
+        if self._waiting:
+            self._publication([])()
+
+    def _publication(self, outputs: Sequence[Output]) -> Publication:
         member = self._member()  # as of now: whatever the group does meanwhile, Kafka then refuses it
+        offsets, self._waiting = self._waiting, {}
         return lambda: self._commit(outputs, offsets, member)
 
-    def confirm(self, offsets: Mapping[int, int]) -> None:
-        """See :class:`services.streams.Publisher`."""
-
     def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int], member: Any) -> None:
-        self.open()
-        assert self._producer is not None
-        producer = self._producer
+        producer = self._opened()
         try:
             producer.begin()
             for output in outputs:

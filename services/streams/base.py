@@ -179,12 +179,15 @@ def publish_now(publisher: Publisher, outputs: Sequence[Output], offsets: Mappin
 class Publisher(Protocol):
     """What makes a batch's outputs visible, together with the offsets that they come from.
 
-    ``exactly_once``: all of it becomes visible at once, or nothing ever does. ``at_least_once``: the outputs first, then the
+    ``exactly_once``: all of it becomes visible at once, or nothing ever does; offsets of records that nothing came of may wait for the
+    next outputs, or for :meth:`confirm`. ``at_least_once``: the outputs first, then the
     offsets, so that a crash between the two repeats outputs.
     """
 
-    confirms_itself: bool
-    """Whether what is published is committed, without :meth:`confirm`."""
+    @property
+    def confirmed(self) -> bool:
+        """Whether all that was published, and waited for, is known to be committed, without :meth:`confirm`."""
+        ...
 
     def open(self) -> None:
         """Bring to an end what this publisher or a predecessor left in doubt; called before committed offsets are read.

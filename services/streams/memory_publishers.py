@@ -66,7 +66,7 @@ class MemoryAtomicProducer:
 class MemoryPublisher:
     """At least once over a :class:`MemoryLog`. See :class:`services.streams.Publisher`."""
 
-    confirms_itself = False
+    confirmed = False
 
     def __init__(self, log: MemoryLog, source: MemorySource, wire: Wire = direct) -> None:
         self._log, self._source, self._wire = log, source, wire

@@ -123,7 +123,7 @@ class KafkaAtomicProducer:
 class RepeatingPublisher:
     """At least once: outputs acknowledged, then offsets committed. See :class:`services.streams.Publisher`."""
 
-    confirms_itself = False
+    confirmed = False
 
     def __init__(self, bootstrap_servers: str, source: KafkaSource) -> None:
         self._confirmed: dict[int, int] = {}

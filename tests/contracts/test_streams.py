@@ -93,6 +93,28 @@ def test_an_atomic_commit_shows_outputs_and_offsets_together(log: Log):
     publisher.close()
 
 
+def test_offsets_that_nothing_came_of_wait_for_the_next_outputs_or_to_be_confirmed(log: Log):
+    start_at_zero(log)
+    publisher = log.publisher("name")
+    publisher.open()
+
+    def committed() -> list[int | None]:
+        return [log.source.log_states([p])[p].committed for p in (0, 1)]
+
+    publish_now(publisher, [], {0: 4})
+    assert (committed(), publisher.confirmed) == ([None, None], False)
+    publish_now(publisher, outputs(log, b"a"), {1: 2})
+    assert (committed(), publisher.confirmed) == ([4, 2], True)
+    publish_now(publisher, [], {0: 6})
+    publisher.confirm({0: 6, 1: 2})
+    assert (committed(), publisher.confirmed) == ([6, 2], True)
+    publish_now(publisher, [], {0: 9})
+    publisher.open()
+    publisher.confirm({0: 6, 1: 2})
+    assert committed() == [6, 2], "what waited when the partitions were taken over again is forgotten"
+    publisher.close()
+
+
 def test_at_least_once_publishes_outputs_and_then_offsets(log: Log):
     start_at_zero(log)
     publisher = log.publisher()
