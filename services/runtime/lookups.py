@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from services.core.columns import Text, type_i64
+from services.core.columns import Text
 from services.core.kernels import partitions_of
 from services.core.profiles import NEVER_MS
 from services.grid import CopyMark, Found, Lookup
@@ -61,15 +62,54 @@ class _Asked:
     """The keys of a batch in one partition."""
 
     place: Place
-    rows: type_i64
-    """The places of the keys among those of their topic."""
+    rows: slice
+    """Where they are among those of their topic, sorted by partition."""
     keys: Sequence[bytes]
     kept: Sequence[bytes | None]
     """The copies; None where there is none, so that the grid is asked."""
+    missing: Sequence[bytes]
+    """The keys without a copy."""
+
+    @classmethod
+    def of(cls, place: Place, rows: slice, keys: Sequence[bytes], kept: Sequence[bytes | None]) -> _Asked:
+        """Note which of them the grid is to be asked for."""
+        without = kept.count(None)
+        if without == len(keys):
+            return cls(place, rows, keys, kept, keys)
+        missing = [key for key, copy in zip(keys, kept, strict=True) if copy is None] if without else []
+        return cls(place, rows, keys, kept, missing)
+
+    def answered(self, profiles: Sequence[bytes | None], changed: Mapping[bytes, bytes]) -> Sequence[bytes | None]:
+        """Return the profile of every key: as it was told of lately, else as it was read, else the copy."""
+        if len(self.missing) < len(self.keys):
+            read = iter(profiles)
+            profiles = [next(read) if copy is None else copy for copy in self.kept]
+        if changed:
+            profiles = [changed.get(key, profile) for key, profile in zip(self.keys, profiles, strict=True)]
+        return [profile or None for profile in profiles] if _NOTHING in profiles else profiles
+
+
+class _Topic:
+    """What is asked of one topic, and found: its keys sorted by partition."""
+
+    def __init__(self, keys: Text, partitions: int) -> None:
+        partition_of_key = partitions_of(keys, partitions)
+        self.order = np.argsort(partition_of_key, kind="stable")
+        self.keys = keys.take(self.order).tolist()
+        stops = np.cumsum(np.bincount(partition_of_key, minlength=partitions)).tolist()
+        self.rows = {p: slice(a, b) for p, (a, b) in enumerate(pairwise([0, *stops])) if a < b}
+        n = len(self.keys)
+        self.profiles: list[bytes | None] = [None] * n
+        self.until_ms, self.applied = np.full(n, NEVER_MS, np.int64), np.full(n, NOT_APPLIED, np.int64)
 
     @property
-    def missing(self) -> list[bytes]:
-        return [key for key, kept in zip(self.keys, self.kept, strict=True) if kept is None]
+    def found(self) -> LookedUp:
+        """What was found, in the order that the keys came in."""
+        profiles = np.empty(len(self.keys), object)
+        profiles[self.order] = self.profiles
+        until_ms, applied = np.empty_like(self.until_ms), np.empty_like(self.applied)
+        until_ms[self.order], applied[self.order] = self.until_ms, self.applied
+        return LookedUp(profiles.tolist(), until_ms, applied)
 
 
 class LookupPlan:
@@ -84,16 +124,12 @@ class LookupPlan:
             copies: what is kept already.
         """
         self._copies = copies
-        self._profiles: dict[str, list[bytes | None]] = {topic: [None] * len(keys) for topic, keys in wanted.items()}
-        self._until_ms = {topic: np.full(len(keys), NEVER_MS, np.int64) for topic, keys in wanted.items()}
-        self._applied = {topic: np.full(len(keys), NOT_APPLIED, np.int64) for topic, keys in wanted.items()}
+        self._topics = {topic: _Topic(keys, partitions[topic]) for topic, keys in wanted.items()}
         self._open: list[_Asked] = []
-        for topic, keys in wanted.items():
-            partition_of_key = partitions_of(keys, partitions[topic])
-            for partition in np.unique(partition_of_key).tolist():
-                rows = np.flatnonzero(partition_of_key == partition)
-                mine = keys.take(rows).tolist()
-                self._open.append(_Asked((topic, partition), rows, mine, copies.get((topic, partition), mine)))
+        for name, topic in self._topics.items():
+            for partition, rows in topic.rows.items():
+                place, keys = (name, partition), topic.keys[rows]
+                self._open.append(_Asked.of(place, rows, keys, copies.get(place, keys)))
 
     @property
     def lookups(self) -> list[Lookup]:
@@ -104,28 +140,23 @@ class LookupPlan:
         """Take the answers to :attr:`lookups`. What was counted on and is not true any more is asked for next."""
         again = []
         for asked, answer in zip(self._open, found, strict=True):
-            missing = asked.missing
-            self._copies.take(asked.place, missing, answer)
-            if answer.changed is None and len(missing) < len(asked.keys):
-                again.append(replace(asked, kept=[None] * len(asked.keys)))
+            self._copies.take(asked.place, asked.missing, answer)
+            if answer.changed is None and len(asked.missing) < len(asked.keys):
+                again.append(_Asked.of(asked.place, asked.rows, asked.keys, [None] * len(asked.keys)))
             else:
-                self._place(asked, dict(zip(missing, answer.profiles, strict=True)), answer)
+                self._place(asked, answer)
         self._open = again
 
-    def _place(self, asked: _Asked, read: Mapping[bytes, bytes | None], answer: Found) -> None:
-        topic, changed = asked.place[0], answer.changed or {}
-        for row, key, kept in zip(asked.rows.tolist(), asked.keys, asked.kept, strict=True):
-            self._profiles[topic][row] = changed.get(key, read.get(key, kept)) or None
+    def _place(self, asked: _Asked, answer: Found) -> None:
+        topic = self._topics[asked.place[0]]
+        topic.profiles[asked.rows] = asked.answered(answer.profiles, answer.changed or {})
         if answer.folded_until_ms is not None:
-            self._until_ms[topic][asked.rows] = answer.folded_until_ms
+            topic.until_ms[asked.rows] = answer.folded_until_ms
         if answer.applied is not None:
-            self._applied[topic][asked.rows] = answer.applied
+            topic.applied[asked.rows] = answer.applied
 
     @property
     def found(self) -> dict[str, LookedUp]:
         """What was found, in the order of each topic's keys."""
         assert not self._open, "something is still to be asked"
-        return {
-            topic: LookedUp(profiles, self._until_ms[topic], self._applied[topic])
-            for topic, profiles in self._profiles.items()
-        }
+        return {name: topic.found for name, topic in self._topics.items()}
