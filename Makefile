@@ -90,7 +90,7 @@ train: setup ## Train models/fraud/v4 from simulated data
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput, latency, recovery and memory beside a plain worker, some 20 minutes; the last line is JSON
-	@$(BIN)/proact bench $(ARGS)
+	@$(BIN)/proact bench --partitions 12 $(ARGS)
 
 bench-compare: setup ## Measure revision BASE and the working tree in turn: make bench-compare BASE=HEAD~1 ARGS="--records 300000 --seconds 5 --runs 1"
 	@$(BIN)/proact bench-compare $(or $(BASE),HEAD) -- $(ARGS)

@@ -17,11 +17,13 @@ from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.floors import measure_floors
 from services.measure.in_process import measure_in_process
 from services.measure.latency import WARM_UP_S, open_loop
+from services.measure.learned import learned_broker
 from services.measure.memory import measure_memory
 from services.measure.recovery import measure_recovery
 from services.measure.throughput import measure_throughput
 from services.measure.yardstick import measure_plain_worker
 from services.runtime.config import Settings
+from services.stack.kafka import Compiling
 
 KINDS: Final = {
     "exactly_once": {"workload": "core", "guarantee": "exactly_once"},
@@ -45,7 +47,7 @@ class Plan:
     runs: int = 3
     """Throughputs and yardsticks, in turn; medians are told."""
     warm_up: int = 200_000
-    """Records that are worked off before any latency is measured, so that Kafka's code is compiled and the cards are known."""
+    """Records that are worked off before throughput or latency is measured, so that Kafka's code is compiled and the cards are known."""
 
 
 Progress = Callable[[str], None]
@@ -54,14 +56,16 @@ Progress = Callable[[str], None]
 def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) -> dict[str, Any]:
     """Measure everything. Raises StackError, StreamsError, ChildError, ValueError."""
     model = load_model(newest_model())
+    learned = learned_broker(settings, folder, progress)
     progress(f"simulating {plan.records:,} transactions of {plan.cards:,} cards")
-    backlog = traffic_of(plan.records, plan.cards, SEED)
+    traffic = traffic_of(plan.warm_up + plan.records, plan.cards, SEED)
+    warm_up, backlog = (traffic.take(np.arange(*part)) for part in ((plan.warm_up,), (plan.warm_up, len(traffic))))
     plain, whole = [], {name: [] for name in KINDS}  # type: ignore[var-annotated]
     for run in range(plan.runs):
         plain.append(measure_plain_worker(settings, folder, backlog.take(np.arange(PLAIN_RECORDS)))["throughput_per_s"])
         progress(f"run {run + 1} of {plan.runs}: the plain worker {plain[-1]:,} a second")
         for name, own in KINDS.items():
-            whole[name].append(measure_throughput(settings.with_values(**own), folder, backlog))
+            whole[name].append(measure_throughput(settings.with_values(**own), folder, backlog, warm_up))
             progress(
                 f"run {run + 1} of {plan.runs}: {name} {whole[name][-1]['throughput_per_s']:,} a second, {whole[name][-1]['cpu_us_per_record']}"
             )
@@ -71,7 +75,9 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
         told = _medians(found)
         told["ratio_to_plain"] = round(told["throughput_per_s"] / yardstick, 1)
         half = told["throughput_per_s"] / 2
-        told |= measure_latencies(settings.with_values(**KINDS[name]), folder, progress, plan, [*RATES, half])
+        told |= measure_latencies(
+            settings.with_values(**KINDS[name]), (folder, learned), progress, plan, [*RATES, half]
+        )
         result[name] = told
     progress("recovery, memory, the parts")
     core = settings.with_values(**KINDS["exactly_once"])
@@ -87,16 +93,25 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
 
 
 def measure_latencies(
-    settings: Settings, folder: Path, progress: Progress, plan: Plan, rates: Sequence[float]
+    settings: Settings, place: tuple[Path, Compiling], progress: Progress, plan: Plan, rates: Sequence[float]
 ) -> dict[str, Any]:
-    """Return the latency at each rate, of one scorer that goes on running; the last rate is called ``half``."""
+    """Return the latency at each rate, of one scorer that goes on running; the last rate is called ``half``.
+
+    Args:
+        settings: of the scorer.
+        place: the folder, and how the broker compiles.
+        progress: is told of each rate.
+        plan: how much is measured.
+        rates: transactions a second.
+    """
     count = plan.warm_up + round(sum(rate * (WARM_UP_S + plan.seconds) for rate in rates)) + len(rates)
     traffic = traffic_of(count, plan.cards, SEED + 1)
     found: dict[str, Any] = {}
-    with bench_system(settings, folder) as system, system.beside(traffic), system.child("scorer") as scorer:
+    with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
         scorer.wait_ready(120)
         system.send(traffic.take(np.arange(plan.warm_up)))
         system.wait_drained(TOPIC, system.settings.group_id)
+        system.wait_quiet()
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
             for at, rate in enumerate(rates):
                 name = "latency_ms_half" if at == len(rates) - 1 and len(rates) > 1 else f"latency_ms_{rate:.0f}"

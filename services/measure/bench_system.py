@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from services.simulator.generate import simulate
 from services.simulator.reference import simulate_reference
 from services.simulator.traffic import Traffic
 from services.stack.embedded import EmbeddedStack
+from services.stack.kafka import QUICKLY, Compiling
 from services.stack.processes import free_port
 from services.stack.temporary import temporary_stack
 from services.streams.admin import KafkaAdmin
@@ -31,6 +32,8 @@ from services.streams.sink import KafkaSink
 START_MS: Final = 1_767_225_600_000
 TOPIC: Final = "card-transactions"
 DRAIN_TIMEOUT_S: Final = 300.0
+QUIET_TIMEOUT_S: Final = 30.0
+QUIET_CORES: Final = 0.1
 RULES: Final = 20
 BESIDE: Final = {"core": (), "full": ("profiler", "reference", "reassessor")}
 """The services of each workload that run beside the scorer."""
@@ -58,6 +61,10 @@ class BenchSystem:
     stack: EmbeddedStack
     settings: Settings
     folder: Path
+
+    def of(self, settings: Settings) -> BenchSystem:
+        """Return the same for services with other settings."""
+        return replace(self, settings=settings)
 
     def child(self, service: str) -> ServiceChild:
         """Return a service to start, on a port of its own."""
@@ -92,6 +99,16 @@ class BenchSystem:
         TransactionProducer(sink, SystemClock()).send(traffic, Pace(None))
         sink.close()
 
+    def wait_quiet(self) -> None:
+        """Wait until Kafka has finished what nobody asked it for: what was sent makes Java compile, which takes longer than the sending."""
+        before_s, deadline_s = cpu_seconds(self.stack.kafka.pid), time.monotonic() + QUIET_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            time.sleep(1.0)
+            now_s = cpu_seconds(self.stack.kafka.pid)
+            if now_s - before_s < QUIET_CORES:
+                return
+            before_s = now_s
+
     def wait_drained(self, topic: str, group: str, each: Callable[[int], None] = lambda _: None) -> None:
         """Wait until a group has worked a topic off; ``each`` is told the lag, some times a second. Raises ChildError."""
         admin, deadline_s = KafkaAdmin(self.stack.kafka_address), time.monotonic() + DRAIN_TIMEOUT_S
@@ -103,9 +120,9 @@ class BenchSystem:
 
 
 @contextmanager
-def bench_system(settings: Settings, folder: Path) -> Iterator[BenchSystem]:
+def bench_system(settings: Settings, folder: Path, compiling: Compiling = QUICKLY) -> Iterator[BenchSystem]:
     """Start an empty Kafka and Redis; stop them whatever happens. Raises StackError, StreamsError."""
-    with temporary_stack(folder, lambda _: None, settings.partitions) as stack:
+    with temporary_stack(folder, lambda _: None, settings.partitions, compiling) as stack:
         own = settings.with_values(
             kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
         )

@@ -29,7 +29,7 @@ from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 
-WARM_UP_S: Final = 5.0
+WARM_UP_S: Final = 10.0
 """At each rate, so long nothing counts."""
 PATIENCE_S: Final = 30.0
 """How long decisions are waited for when everything has been sent."""

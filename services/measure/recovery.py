@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system
+from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, bench_system
 from services.measure.throughput import EARLY, LATE, rate_between
 from services.runtime.catalogue import RECOVERED
 from services.runtime.children import ChildError, ServiceChild
@@ -28,7 +28,7 @@ def measure_recovery(settings: Settings, folder: Path, traffic: Traffic) -> dict
             scorer.wait_ready(120)
             system.wait_drained(TOPIC, system.settings.group_id)
         url = system.stack.redis_url.rsplit("/", 1)[0] + ANOTHER_DATABASE
-        emptied = BenchSystem(system.stack, system.settings.with_values(redis_url=url), folder)
+        emptied = system.of(system.settings.with_values(redis_url=url))
         with emptied.child("scorer") as scorer:
             at_s, folded = _watch(scorer, len(traffic))
     early, late = np.interp([EARLY * len(traffic), LATE * len(traffic)], folded, at_s)

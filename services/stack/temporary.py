@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.stack.embedded import EmbeddedStack
+from services.stack.kafka import QUICKLY, Compiling
 from services.stack.processes import free_port
 
 
 @contextmanager
-def temporary_stack(folder: Path, progress: Callable[[str], None], partitions: int) -> Iterator[EmbeddedStack]:
+def temporary_stack(
+    folder: Path, progress: Callable[[str], None], partitions: int, compiling: Compiling = QUICKLY
+) -> Iterator[EmbeddedStack]:
     """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
     shutil.rmtree(folder, ignore_errors=True)
     kafka_port, redis_port = free_port(), free_port()
     while redis_port == kafka_port:
         redis_port = free_port()
-    stack = EmbeddedStack(folder, kafka_port, redis_port)
+    stack = EmbeddedStack(folder, kafka_port, redis_port, compiling=compiling)
     try:
         stack.up(progress)
         stack.apply_topics(partitions)
