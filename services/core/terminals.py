@@ -218,20 +218,19 @@ def terminal_statistics(profiles: Any, k: int, event_time_ms: int, windows_ms: t
     ``windows_ms`` ascends and its last is the furthest that is looked back.
     """
     statistics, ages_ms = room
-    all_entries, begin, count, truncated_until_ms = profiles
-    entries = all_entries[begin[k] : begin[k] + count[k]]
+    entries, begin, count, truncated_until_ms = profiles
+    first = begin[k]
     ages_ms[:] = np.nan
-    running = np.zeros(TERMINAL_STATISTICS)
-    total = np.int64(0)
+    counted, total, defrauded = np.int64(0), np.int64(0), np.int64(0)
     w = 0
-    at = len(entries) - 1
-    while at >= 0 and entries[at]["event_time_ms"] > event_time_ms - DELAY_MS:
+    at = first + count[k] - 1
+    while at >= first and entries[at]["event_time_ms"] > event_time_ms - DELAY_MS:
         at -= 1
     while w < len(windows_ms):
-        back_ms = event_time_ms - DELAY_MS - entries[at]["event_time_ms"] if at >= 0 else np.int64(2**62)
+        back_ms = event_time_ms - DELAY_MS - entries[at]["event_time_ms"] if at >= first else np.int64(2**62)
         while w < len(windows_ms) and back_ms >= windows_ms[w]:
-            running[TERMINAL_TOTAL] = total
-            statistics[w] = running
+            statistics[w, TERMINAL_COUNT], statistics[w, TERMINAL_TOTAL] = counted, total
+            statistics[w, TERMINAL_FRAUDS] = defrauded
             w += 1
         if w == len(windows_ms):
             return
@@ -248,8 +247,8 @@ def terminal_statistics(profiles: Any, k: int, event_time_ms: int, windows_ms: t
             else:
                 transactions = np.int64(1)
         total += amount
-        running[TERMINAL_COUNT] += transactions
-        running[TERMINAL_FRAUDS] += frauds
+        counted += transactions
+        defrauded += frauds
         if frauds > 0:
             ages_ms[FIRST_FRAUD] = age_ms
             if np.isnan(ages_ms[LAST_FRAUD]):

@@ -17,6 +17,7 @@ from services.core.profiles import HORIZON_MS, KEEP_MS, LATENESS_MS, MAX_ENTRIES
 COUNT, TOTAL, SQUARES, LARGEST, SAME_TERMINAL, TERMINALS, COUNTRIES = range(7)
 """Columns of the statistics of one window, float64. TOTAL is exact below 2**53 minor units."""
 STATISTICS = 7
+_SAME_TERMINAL, _SAME_COUNTRY = 1, 2
 
 LAST_SECONDS, LAST_KM, LAST_SECONDS_POSITION = range(3)
 """Columns of what is known of the transaction before: NaN where there is none."""
@@ -60,12 +61,16 @@ def distance_km(latitude_a: float, longitude_a: float, latitude_b: float, longit
 
 
 @njit(cache=True, nogil=True)
-def _seen_since(values, i, newest, transaction_hash, hashes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Whether ``values[i]`` comes again between i (excluded) and newest (included), the copy of the same transaction aside."""
-    for j in range(i + 1, newest + 1):  # noqa: SIM110 - numba compiles this loop, not any(...)
-        if values[j] == values[i] and hashes[j] != transaction_hash:
-            return True
-    return False
+def _seen_since(entries, i, newest, transaction_hash):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return what of entry i comes again between i (excluded) and newest (included), the copy of the same transaction aside."""
+    seen = 0
+    for j in range(i + 1, newest + 1):
+        if entries[j]["transaction_hash"] != transaction_hash:
+            if entries[j]["terminal_hash"] == entries[i]["terminal_hash"]:
+                seen |= _SAME_TERMINAL
+            if entries[j]["country"] == entries[i]["country"]:
+                seen |= _SAME_COUNTRY
+    return seen
 
 
 @njit(cache=True, nogil=True)
@@ -83,36 +88,34 @@ def window_statistics(  # type: ignore[no-untyped-def]
     ``windows_ms`` ascends. Distinct terminals and countries are counted back to ``distinct_horizon_ms`` only, since
     that costs a scan an entry. Returns the index of the newest entry that is not after the transaction, or -1.
     """
-    hashes, terminals, countries = entries["transaction_hash"], entries["terminal_hash"], entries["country"]
     newest = len(entries) - 1
     while newest >= 0 and entries[newest]["event_time_ms"] > event_time_ms:
         newest -= 1
-    running = np.zeros(STATISTICS)
-    running[LARGEST] = -1.0
-    total = np.int64(0)
+    count, total, squares, largest = 0, np.int64(0), 0.0, -1.0
+    same_terminal, terminals, countries = 0, 0, 0
     w = 0
     i = newest
     while True:
         age = event_time_ms - entries[i]["event_time_ms"] if i >= 0 else np.int64(2**62)
         while w < len(windows_ms) and age >= windows_ms[w]:
-            running[TOTAL] = total
-            statistics[w] = running
+            statistics[w, COUNT], statistics[w, TOTAL] = count, total
+            statistics[w, SQUARES], statistics[w, LARGEST] = squares, largest
+            statistics[w, SAME_TERMINAL] = same_terminal
+            statistics[w, TERMINALS], statistics[w, COUNTRIES] = terminals, countries
             w += 1
         if w == len(windows_ms):
             break
-        if hashes[i] != transaction_hash:
+        if entries[i]["transaction_hash"] != transaction_hash:
             amount = entries[i]["amount_minor"]
+            count += 1
             total += amount
-            running[COUNT] += 1.0
-            running[SQUARES] += np.float64(amount) * np.float64(amount)
-            running[LARGEST] = max(running[LARGEST], np.float64(amount))
-            if terminals[i] == terminal_hash:
-                running[SAME_TERMINAL] += 1.0
+            squares += np.float64(amount) * np.float64(amount)
+            largest = max(largest, np.float64(amount))
+            same_terminal += entries[i]["terminal_hash"] == terminal_hash
             if age < distinct_horizon_ms:
-                if not _seen_since(terminals, i, newest, transaction_hash, hashes):
-                    running[TERMINALS] += 1.0
-                if not _seen_since(countries, i, newest, transaction_hash, hashes):
-                    running[COUNTRIES] += 1.0
+                seen = _seen_since(entries, i, newest, transaction_hash)
+                terminals += not seen & _SAME_TERMINAL
+                countries += not seen & _SAME_COUNTRY
         i -= 1
     return newest
 

@@ -121,12 +121,12 @@ class Shares:
     bit: np.ndarray
     """(nodes,) of the node's feature; negative where a node above splits by the same one."""
     leaf: np.ndarray
-    """(leaves,) the node of each leaf."""
+    """(tables,) the node of each leaf; of two side by side, which share a table where they can, the left one."""
     first_feature: np.ndarray
-    """(leaves + 1,) where each leaf's distinct features begin."""
+    """(tables + 1,) where the distinct features of each begin."""
     path_feature: np.ndarray
     first_share: np.ndarray
-    """(leaves,) where each leaf's table begins: of every set of bits, a share for each of its features."""
+    """(tables,) where each table begins: of every set of bits, a share for each of its features."""
     share: np.ndarray
     """float32."""
 
@@ -134,7 +134,8 @@ class Shares:
     def of(cls, forest: Forest) -> Shares:
         """Compute the tables of all leaves. Raises ForestError."""
         bit = np.zeros(len(forest.left), np.int64)
-        leaves, first_feature, first_share, path_feature, tables, size = [], [0], [], [], [], 0
+        leaves, first_feature, first_share, path_feature, size, before = [], [0], [], [], 0, -1
+        tables: list[np.ndarray] = []
         for leaf, path in (path for root in forest.root.tolist() for path in _paths(forest, root)):
             distinct, fractions = _distinct(forest, path)
             if len(distinct) > PATH_FEATURES_MAX:
@@ -147,7 +148,12 @@ class Shares:
                 seen.add(feature)
             table = np.empty((2 ** len(distinct), len(distinct)))
             _fill_table(np.array(fractions), float(forest.threshold[leaf]), table)
-            tables.append(table.astype(np.float32).reshape(-1))
+            parent, beside, before = path[-1][0] if path else leaf, before, leaf
+            if forest.left[parent] == beside and bit[parent] > 0:
+                # A row agrees with the node above the two on the way to one of them, so that one look is enough for both.
+                tables[-1] += table[np.arange(len(table)) ^ bit[parent]]
+                continue
+            tables.append(table)
             leaves.append(leaf)
             path_feature += distinct
             first_feature.append(len(path_feature))
@@ -155,7 +161,8 @@ class Shares:
             size += table.size
         return cls(
             forest.walk, bit, np.array(leaves, np.int64), np.array(first_feature, np.int64),
-            np.array(path_feature, np.int64), np.array(first_share, np.int64), np.concatenate(tables),
+            np.array(path_feature, np.int64), np.array(first_share, np.int64),
+            np.concatenate([table.reshape(-1) for table in tables]).astype(np.float32),
         )  # fmt: skip
 
     def explain(self, vectors: type_f64) -> type_f64:
