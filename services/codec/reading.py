@@ -63,11 +63,15 @@ def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN0
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _read_bits(buffer: type_u8, at: int) -> np.uint64:
+def _read_double(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the bits of a double, and the position behind it, or a status below 0."""
+    if at + 8 > stop:
+        # Of the same type as what is read: numba would make a float of an unsigned and a signed number, and lose bits.
+        return _NAN_BITS, -_MALFORMED
     bits = np.uint64(0)
     for j in range(8):
         bits |= np.uint64(buffer[at + j]) << np.uint64(8 * j)
-    return bits
+    return bits, at + 8
 
 
 @njit(cache=True, nogil=True)
@@ -153,9 +157,11 @@ def _read_number(buffer, at, stop, operation, argument):  # type: ignore[no-unty
 
 @njit(cache=True, nogil=True)
 def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """Read records that lie one behind the other; return how many are good."""
-    # Arrays go to inlined functions that return one number only: to hand one to any other takes longer than to read a field, since the
-    # array is counted as used and as no longer used. So does a slice.
+    """Read records that lie one behind the other; return how many are good.
+
+    One flat loop: to hand an array to a function that is not inlined, or to make a slice, takes longer than to read a field, since the array
+    is counted as used and as no longer used.
+    """
     ints, lengths, double_bits = cells
     fields, record_bytes_max = limits
     stop, good = 0, 0
@@ -169,30 +175,30 @@ def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # 
             operation, argument, null_branch = table[f, OPERATION], table[f, ARGUMENT], table[f, NULL_BRANCH]
             if null_branch >= 0:
                 branch, at = read_varint(buffer, at, stop)
-                if branch == null_branch and at >= 0:
+                if at < 0 or branch not in (0, 1):
+                    at = -_MALFORMED
+                    break
+                if branch == null_branch:
                     lengths[f, i] = -1
                     double_bits[f, i] = _NAN_BITS
                     continue
-                at = at if branch == 1 - null_branch else -1
-            if at < 0:
-                break
             if operation == DOUBLE:
-                double_bits[f, i] = _read_bits(buffer, at) if at + 8 <= stop else 0
-                at = at + 8 if at + 8 <= stop else -_MALFORMED
+                double_bits[f, i], at = _read_double(buffer, at, stop)
             elif operation in (STRING, BYTES, FIXED):
                 ints[f, i], size = _find_sized(buffer, at, stop, operation == FIXED, argument)
                 lengths[f, i], at = size, ints[f, i] + size
                 if operation == STRING and at >= 0 and not valid_utf8(buffer, at - size, at):
                     at = -_UTF8
             elif operation == ARRAY:
-                ints[f, i] = at
-                at = _skip_array(buffer, at, stop, table, f)
+                ints[f, i], at = at, _skip_array(buffer, at, stop, table, f)
                 lengths[f, i] = at - ints[f, i]
             elif operation == DOUBLES:
                 at, lengths[f, i] = _read_doubles(buffer, at, stop)
                 ints[f, i] = at - 8 * lengths[f, i] - (lengths[f, i] > 0)
             else:
                 ints[f, i], at = _read_number(buffer, at, stop, operation, argument)
+            if at < 0:
+                break
         status[i] = (_UTF8 if at == -_UTF8 else _MALFORMED) if at < 0 else _TRAILING * (at != stop)
         good += status[i] == 0
     return good

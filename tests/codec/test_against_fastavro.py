@@ -116,6 +116,20 @@ def test_any_values_survive_both_ways(rows):
     np.testing.assert_array_equal(read.vectors("f", 3), columns["f"])
 
 
+@given(st.lists(st.tuples(st.floats(width=64), st.floats(width=64), st.integers(-(2**63), 2**63 - 1)), max_size=20))
+def test_numbers_come_out_with_all_their_bits(rows):
+    schema = make_schema(
+        [{"name": "a", "type": "double"}, {"name": "b", "type": ["null", "double"]}, {"name": "c", "type": "long"}]
+    )
+    a, b, c = (np.array([row[at] for row in rows], kind) for at, kind in enumerate((np.float64, np.float64, np.int64)))
+
+    read = ColumnarReader(schema, 1_000).read(ColumnarWriter(schema).write({"a": a, "b": b, "c": c}, len(rows)))
+
+    assert read.floats("a").tobytes() == a.tobytes()
+    assert np.array_equal(read.floats("b"), b, equal_nan=True)
+    np.testing.assert_array_equal(read.integers("c"), c)
+
+
 def test_damaged_bytes_never_pass_where_fastavro_refuses_and_never_touch_their_neighbours():
     rng = np.random.default_rng(11)
     good = encode_transactions(to_columns(random_events(3, 400)))
