@@ -39,10 +39,6 @@ class Program:
         nullable = (name for f, name in enumerate(self.names) if self.table[f, NULL_BRANCH] >= 0)
         object.__setattr__(self, "nullable", frozenset(nullable))
 
-    def operation(self, name: str) -> int:
-        """Return the operation of a field."""
-        return int(self.table[self.index[name], OPERATION])
-
 
 def _scalar_row(avro_type: Any, known: dict[str, Any]) -> list[int]:
     null_branch = -1

@@ -74,6 +74,31 @@ def _read_double(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN
     return bits, at + 8
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _fits(operation: int, argument: int, value: int) -> bool:
+    """Whether an integer is one of its type: an INT, or the index of a symbol."""
+    if operation == INT:
+        return -(2**31) <= value < 2**31
+    return operation != ENUM or 0 <= value < argument
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return where a string, bytes or a fixed of ``size`` begins, or a status below 0, and its size."""
+    if not is_fixed:
+        size, at = read_varint(buffer, at, stop)
+    return (-_MALFORMED, 0) if at < 0 or size < 0 or size > stop - at else (at, size)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _read_number(buffer, at, stop, operation, argument):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return a long, an int, an enum or a boolean, and the position behind it, or a status below 0."""
+    if operation == BOOLEAN:
+        return (buffer[at], at + 1) if at < stop and buffer[at] <= 1 else (0, -_MALFORMED)
+    value, at = read_varint(buffer, at, stop)
+    return value, at if at >= 0 and _fits(operation, argument, value) else -_MALFORMED
+
+
 @njit(cache=True, nogil=True)
 def _skip_scalar(buffer, at, stop, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Walk over one scalar that a row of the table describes, checking it; return the position behind it, or a status below 0."""
@@ -84,27 +109,14 @@ def _skip_scalar(buffer, at, stop, row):  # type: ignore[no-untyped-def]  # noqa
             return -_MALFORMED
         if branch == null_branch:
             return at
-    if operation in (DOUBLE, FIXED):
-        size = 8 if operation == DOUBLE else argument
-        return at + size if at + size <= stop else -_MALFORMED
-    if operation == BOOLEAN:
-        return at + 1 if at < stop and buffer[at] <= 1 else -_MALFORMED
-    value, at = read_varint(buffer, at, stop)
-    if at < 0:
-        return -_MALFORMED
-    if operation in (STRING, BYTES):
-        if value < 0 or value > stop - at:
-            return -_MALFORMED
-        return -_UTF8 if operation == STRING and not valid_utf8(buffer, at, at + value) else at + value
-    return at if _fits(operation, argument, value) else -_MALFORMED
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _fits(operation: int, argument: int, value: int) -> bool:
-    """Whether an integer is one of its type: an INT, or the index of a symbol."""
-    if operation == INT:
-        return -(2**31) <= value < 2**31
-    return operation != ENUM or 0 <= value < argument
+    if operation == DOUBLE:
+        return _read_double(buffer, at, stop)[1]
+    if operation in (STRING, BYTES, FIXED):
+        begin, size = _find_sized(buffer, at, stop, operation == FIXED, argument)
+        if operation == STRING and begin >= 0 and not valid_utf8(buffer, begin, begin + size):
+            return -_UTF8
+        return begin + size
+    return _read_number(buffer, at, stop, operation, argument)[1]
 
 
 @njit(cache=True, nogil=True)
@@ -136,23 +148,6 @@ def _read_doubles(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: AN
     if end >= stop or buffer[end] != 0:
         return -_MALFORMED, 0
     return end + 1, count
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return where a string, bytes or a fixed of ``size`` begins, or a status below 0, and its size."""
-    if not is_fixed:
-        size, at = read_varint(buffer, at, stop)
-    return (-_MALFORMED, 0) if at < 0 or size < 0 or size > stop - at else (at, size)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _read_number(buffer, at, stop, operation, argument):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return a long, an int, an enum or a boolean, and the position behind it, or a status below 0."""
-    if operation == BOOLEAN:
-        return (buffer[at], at + 1) if at < stop and buffer[at] <= 1 else (0, -_MALFORMED)
-    value, at = read_varint(buffer, at, stop)
-    return value, at if at >= 0 and _fits(operation, argument, value) else -_MALFORMED
 
 
 @njit(cache=True, nogil=True)

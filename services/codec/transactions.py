@@ -60,7 +60,7 @@ def _to_columns(decoded: Decoded) -> TransactionColumns:
 
 @njit(cache=True, nogil=True)
 def _codes_and_degrees(buffer: type_u8, codes: Any, widths: Any, degrees: Any) -> tuple[type_i64, type_f64]:
-    """Return codes packed as :func:`pack_text` does, and coordinates in which NaN means that none was sent: one that was sent must not pass for that."""
+    """Return codes packed by :func:`pack_bytes`, and coordinates in which NaN means that none was sent: one that was sent must not pass for that."""
     count = len(codes[0][0])
     packed, sent = np.empty((len(codes), count), np.int64), np.empty((len(degrees), count))
     for k in range(len(codes)):
@@ -75,7 +75,7 @@ def _codes_and_degrees(buffer: type_u8, codes: Any, widths: Any, degrees: Any) -
 
 
 def code_text(packed: type_i64, width: int) -> Text:
-    """Return packed codes as text: the inverse of :func:`pack_text`."""
+    """Return packed codes as text: the inverse of :func:`pack_bytes`."""
     shifts = np.arange(8 * (width - 1), -1, -8)
     raw = ((packed[:, None] >> shifts) & 0xFF).astype(np.uint8)
     return Text(raw.reshape(-1), np.arange(len(packed)) * width, np.full(len(packed), width, np.int64))

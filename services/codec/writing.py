@@ -24,6 +24,7 @@ from services.codec.program import BYTES as _BYTES
 from services.codec.program import STRING as _STRING
 from services.codec.schemas import Schema
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
+from services.core.packing import put_varint
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,7 @@ _SIZED: Final = (FIXED, DOUBLES)
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _put_varint(out: type_u8, at: int, value: int) -> int:
-    bits = (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> 63)
-    while bits > np.uint64(127):
-        out[at] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
-        bits >>= np.uint64(7)
-        at += 1
-    out[at] = np.uint8(bits)
-    return at + 1
+    return put_varint(out, at, (np.uint64(value) << np.uint64(1)) ^ np.uint64(value >> 63))
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -18,15 +18,16 @@ from services.core.packing import (
     HASH_BYTES,
     HEADER_BYTES,
     get_amounts,
-    get_header,
+    get_counts,
     get_number,
     get_times_and_hashes,
     put_amounts,
+    put_counts,
     put_header,
     put_number,
     put_times_and_hashes,
 )
-from services.core.profiles import MAX_ENTRIES, NEVER_MS, ProfileLayout
+from services.core.profiles import MAX_ENTRIES, ProfileLayout
 
 CARD_LAYOUT: Final = 2
 ENTRY: Final = np.dtype(
@@ -59,20 +60,19 @@ def _card_size(counts: tuple[int, int, int]) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unpack_card(raw: type_u8, at: int, size: int, room: Any) -> int:
-    """Read one profile into the beginning of the room; return its entries, or -1."""
-    entries, scratch, bits = room
-    layout, count, places, positions, _, _, newest_ms = get_header(raw, at)
+def _unpack_card(raw: type_u8, at: int, size: int, own: Any, scratch: Any) -> bool:
+    """Read one profile's entries; whether it is whole."""
+    degrees, bits = scratch
+    count, places, positions = get_counts(raw, at)
     fixed = _card_size((count, places, positions))
-    if layout != CARD_LAYOUT or count > MAX_ENTRIES or max(places, positions) > count or fixed + count > size:
-        return -1
-    own = entries[:count]
-    place_at = get_times_and_hashes(raw, at + HEADER_BYTES, newest_ms, own)
+    if count > MAX_ENTRIES or max(places, positions) > count or fixed + count > size:
+        return False
+    place_at = get_times_and_hashes(raw, at, own)
     places_at = place_at + count
     for i in range(count):
         place = np.int64(raw[place_at + i])
         if place >= places:
-            return -1
+            return False
         own[i]["terminal_hash"] = np.uint32(get_number(raw, places_at + place * _PLACE_BYTES, 4))
         own[i]["country"] = np.uint16(get_number(raw, places_at + place * _PLACE_BYTES + 4, 2))
         own[i]["latitude"] = np.nan
@@ -81,31 +81,23 @@ def _unpack_card(raw: type_u8, at: int, size: int, room: Any) -> int:
     for j in range(positions):
         position_at = places_at + places * _PLACE_BYTES + j * _POSITION_BYTES
         if raw[position_at] >= count:
-            return -1
+            return False
         bits[0], bits[1] = get_number(raw, position_at + 1, 4), get_number(raw, position_at + 5, 4)
-        own[raw[position_at]]["latitude"] = scratch[0]
-        own[raw[position_at]]["longitude"] = scratch[1]
-    return count if get_amounts(raw, at + fixed, at + size, own) else -1
+        own[raw[position_at]]["latitude"] = degrees[0]
+        own[raw[position_at]]["longitude"] = degrees[1]
+    return get_amounts(raw, at + fixed, at + size, own)
 
 
 @njit(cache=True, nogil=True)
-def _unpack_cards(raw: type_u8, size: type_i64, additions: type_i64, profiles: Any) -> type_bool:
-    entries, begin, count, truncated_until_ms, last_offset = profiles
-    bad = np.zeros(len(size), np.bool_)
-    scratch = np.empty(2, np.float32)
-    bits = scratch.view(np.uint32)
-    at, stop = 0, 0
+def _unpack_cards(raw: type_u8, size: type_i64, profiles: Any, bad: type_bool) -> None:
+    entries, begin, count, _ = profiles
+    degrees = np.empty(2, np.float32)
+    scratch = (degrees, degrees.view(np.uint32))
+    at = 0
     for k in range(len(size)):
-        begin[k], count[k], truncated_until_ms[k], last_offset[k] = stop, 0, NEVER_MS, -1
-        if size[k]:
-            found = _unpack_card(raw, at, size[k], (entries[stop:], scratch, bits)) if size[k] >= HEADER_BYTES else -1
-            if found < 0:
-                bad[k] = True
-            else:
-                _, count[k], _, _, last_offset[k], truncated_until_ms[k], _ = get_header(raw, at)
+        if size[k] and not bad[k]:
+            bad[k] = not _unpack_card(raw, at, size[k], entries[begin[k] : begin[k] + count[k]], scratch)
         at += size[k]
-        stop += count[k] + additions[k]
-    return bad
 
 
 @njit(cache=True, nogil=True)
@@ -140,29 +132,22 @@ def _put_positions(out: type_u8, at: int, entries: Any, scratch: Any) -> int:
 
 @njit(cache=True, nogil=True)
 def _pack_cards(profiles: Any, out: type_u8, stops: type_i64) -> int:
-    all_entries, begin, count, truncated_until_ms, last_offset = profiles
-    table, places, place = (
-        np.full(_KINDS, -1, np.int64),
-        np.empty(MAX_ENTRIES, np.int64),
-        np.empty(MAX_ENTRIES, np.uint8),
-    )
-    degrees = np.empty(2, np.float32)
+    all_entries, begin, count, _, _ = profiles
+    table, places = np.full(_KINDS, -1, np.int64), np.empty(MAX_ENTRIES, np.int64)
+    place, degrees = np.empty(MAX_ENTRIES, np.uint8), np.empty(2, np.float32)
     scratch = (degrees, degrees.view(np.uint32))
     at = 0
     for k in range(len(begin)):
-        entries = all_entries[begin[k] : begin[k] + count[k]]
+        entries, header_at = all_entries[begin[k] : begin[k] + count[k]], at
+        at = put_times_and_hashes(out, put_header(out, at, CARD_LAYOUT, profiles, k), entries)
         found = _number_places(entries, k, table, places, place)
-        positions_at = at + _card_size((count[k], found, 0))
-        stop = _put_positions(out, positions_at, entries, scratch)
-        newest_ms = entries[count[k] - 1]["event_time_ms"] if count[k] else 0
-        counts = (CARD_LAYOUT, count[k], found, (stop - positions_at) // _POSITION_BYTES)
-        at = put_header(out, at, counts, (last_offset[k], truncated_until_ms[k], newest_ms))
-        at = put_times_and_hashes(out, at, entries)
         out[at : at + count[k]] = place[: count[k]]
         at += count[k]
         for j in range(found):
             at = put_number(out, at, places[j] >> 16, 4)
             at = put_number(out, at, places[j] & 0xFFFF, 2)
+        stop = _put_positions(out, at, entries, scratch)
+        put_counts(out, header_at, found, (stop - at) // _POSITION_BYTES)
         at = put_amounts(out, stop, entries)
         stops[k] = at
     return at

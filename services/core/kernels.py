@@ -104,19 +104,6 @@ def pack_bytes(buffer: type_u8, start: int, length: int, width: int) -> np.int64
 
 
 @njit(cache=True, nogil=True)
-def _pack_rows(buffer: type_u8, start: type_i64, length: type_i64, width: int) -> type_i64:
-    out = np.empty(len(start), np.int64)
-    for i in range(len(start)):
-        out[i] = pack_bytes(buffer, start[i], length[i], width)
-    return out
-
-
-def pack_text(text: Text, width: int) -> type_i64:
-    """Pack each row of exactly ``width`` bytes big-endian into an integer; any other row gives -1."""
-    return _pack_rows(text.buffer, text.start, text.length, width)
-
-
-@njit(cache=True, nogil=True)
 def _same(buffer: type_u8, a: int, b: int, length: int) -> bool:
     for i in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
         if buffer[a + i] != buffer[b + i]:

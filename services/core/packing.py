@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from services.core.columns import type_u8
+from services.core.columns import type_bool, type_i64, type_u8
 
+NEVER_MS: Final = -(2**62)
+"""The ``truncated_until_ms`` of a profile that has lost nothing."""
 HEADER_BYTES: Final = 32
 """Layout, entries, and two counts that each kind uses as it likes, of 2 bytes; the last offset folded, ``truncated_until_ms`` and the newest
 event time, of 8."""
@@ -48,27 +50,65 @@ def get_number(raw: type_u8, at: int, size: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def put_header(out: type_u8, at: int, counts: tuple[int, int, int, int], times: tuple[int, int, int]) -> int:
-    """Write a header: layout, entries and the kind's two counts; last offset, ``truncated_until_ms`` and newest time."""
-    for number in counts:
-        at = put_number(out, at, number, 2)
-    for number in times:
-        at = put_number(out, at, number, 8)
-    return at
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def get_header(raw: type_u8, at: int) -> Any:
-    """Return what :func:`put_header` wrote."""
+def get_counts(raw: type_u8, at: int) -> Any:
+    """Return a header's entries, and the kind's two counts."""
     return (
-        np.int64(get_number(raw, at, 2)),
         np.int64(get_number(raw, at + 2, 2)),
         np.int64(get_number(raw, at + 4, 2)),
         np.int64(get_number(raw, at + 6, 2)),
-        np.int64(get_number(raw, at + 8, 8)),
-        np.int64(get_number(raw, at + 16, 8)),
-        np.int64(get_number(raw, at + 24, 8)),
     )
+
+
+@njit(cache=True, nogil=True)
+def open_headers(raw: type_u8, size: type_i64, additions: type_i64, layout: int, profiles: Any) -> type_bool:
+    """Read the headers of profiles that lie one behind the other, and share the room out among them.
+
+    Args:
+        raw: their bytes.
+        size: (k,) how many each has; none where there is no profile.
+        additions: (k,) the room to leave in each.
+        layout: the version that they must be of.
+        profiles: ``OpenProfiles.all_arrays``, filled but for the entries.
+
+    Returns:
+        (k,) which of them are not of the layout, or too short for what they say; they are empty.
+    """
+    _, begin, count, truncated_until_ms, last_offset = profiles
+    bad = np.zeros(len(size), np.bool_)
+    at, room = 0, 0
+    for k in range(len(size)):
+        begin[k], count[k], truncated_until_ms[k], last_offset[k] = room, 0, NEVER_MS, -1
+        if size[k]:
+            entries = np.int64(get_number(raw, at + 2, 2)) if size[k] >= HEADER_BYTES else 0
+            if size[k] < HEADER_BYTES + entries * ENTRY_BYTES_MIN or get_number(raw, at, 2) != np.uint64(layout):
+                bad[k] = True
+            else:
+                count[k] = entries
+                last_offset[k] = np.int64(get_number(raw, at + 8, 8))
+                truncated_until_ms[k] = np.int64(get_number(raw, at + 16, 8))
+        at += size[k]
+        room += count[k] + additions[k]
+    return bad
+
+
+@njit(cache=True, nogil=True)
+def put_header(out: type_u8, at: int, layout: int, profiles: Any, k: int) -> int:
+    """Write the header of profile k, but for the kind's two counts, which :func:`put_counts` writes; return the position behind it."""
+    entries, begin, count, truncated_until_ms, last_offset = profiles
+    newest_ms = entries[begin[k] + count[k] - 1]["event_time_ms"] if count[k] else 0
+    put_number(out, at, layout, 2)
+    put_number(out, at + 2, count[k], 2)
+    put_counts(out, at, 0, 0)
+    put_number(out, at + 8, last_offset[k], 8)
+    put_number(out, at + 16, truncated_until_ms[k], 8)
+    return put_number(out, at + 24, newest_ms, 8)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def put_counts(out: type_u8, at: int, one: int, other: int) -> None:
+    """Write the kind's two counts into the header at ``at``."""
+    put_number(out, at + 4, one, 2)
+    put_number(out, at + 6, other, 2)
 
 
 @njit(cache=True, nogil=True)
@@ -85,8 +125,10 @@ def put_times_and_hashes(out: type_u8, at: int, entries: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def get_times_and_hashes(raw: type_u8, at: int, newest_ms: int, entries: Any) -> int:
-    """Read ages and hashes into entries; return the position behind them."""
+def get_times_and_hashes(raw: type_u8, at: int, entries: Any) -> int:
+    """Read ages and hashes behind the header at ``at`` into entries; return the position behind them."""
+    newest_ms = np.int64(get_number(raw, at + 24, 8))
+    at += HEADER_BYTES
     for i in range(len(entries)):
         entries[i]["event_time_ms"] = newest_ms - np.int64(get_number(raw, at, AGE_BYTES))
         at += AGE_BYTES
@@ -96,17 +138,22 @@ def get_times_and_hashes(raw: type_u8, at: int, newest_ms: int, entries: Any) ->
     return at
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def put_varint(out: type_u8, at: int, bits: np.uint64) -> int:
+    """Write an unsigned integer, seven bits a byte, the least significant first; return the position behind it."""
+    while bits > np.uint64(127):
+        out[at] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
+        bits >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(bits)
+    return at + 1
+
+
 @njit(cache=True, nogil=True)
 def put_amounts(out: type_u8, at: int, entries: Any) -> int:
     """Write amounts from -1 on, one more than each is, seven bits a byte; return the position behind them."""
     for i in range(len(entries)):
-        bits = np.uint64(entries[i]["amount_minor"] + 1)
-        while bits > np.uint64(127):
-            out[at] = np.uint8(bits & np.uint64(127)) | np.uint8(128)
-            bits >>= np.uint64(7)
-            at += 1
-        out[at] = np.uint8(bits)
-        at += 1
+        at = put_varint(out, at, np.uint64(entries[i]["amount_minor"] + 1))
     return at
 
 

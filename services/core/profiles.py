@@ -28,19 +28,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from services.core.columns import type_bool, type_i64, type_u8
-from services.core.packing import ENTRY_BYTES_MIN, HEADER_BYTES
+from services.core.packing import ENTRY_BYTES_MIN, HEADER_BYTES, open_headers
 
 DAY_MS = 86_400_000
 HORIZON_MS = 30 * DAY_MS
 LATENESS_MS = DAY_MS
 KEEP_MS = HORIZON_MS + LATENESS_MS
 MAX_ENTRIES = 256
-NEVER_MS = -(2**62)
-"""The ``truncated_until_ms`` of a profile that has lost nothing."""
 
-Unpack = Callable[[type_u8, type_i64, type_i64, Any], type_bool]
-"""Takes the bytes of profiles one after the other, their sizes, the room to leave in each, and what to fill (``OpenProfiles.all_arrays``); returns which are not
-of the layout."""
+Unpack = Callable[[type_u8, type_i64, Any, type_bool], None]
+"""Takes the bytes of profiles one after the other, their sizes, ``OpenProfiles.arrays`` to fill the entries of, and where to say which are not of the
+layout: those that are so marked already are passed by."""
 Pack = Callable[[Any, type_u8, type_i64], int]
 """Takes ``OpenProfiles.all_arrays``, room for the bytes, and where to say where each profile ends; returns where the last one does."""
 
@@ -116,7 +114,8 @@ def open_profiles(blobs: Sequence[bytes | None], additions: type_i64, layout: Pr
     joined = np.frombuffer(b"".join(present), np.uint8)
     entries = np.empty(len(joined) // ENTRY_BYTES_MIN + int(additions.sum()), layout.entry)
     opened = OpenProfiles(layout, entries, *np.empty((4, len(present)), np.int64))
-    bad = layout.unpack(joined, size, additions, opened.all_arrays)
+    bad = open_headers(joined, size, additions, layout.version, opened.all_arrays)
+    layout.unpack(joined, size, opened.arrays, bad)
     _refuse(bad, f"a stored profile is not of layout {layout.version}, or does not hold what its header says")
     return opened
 

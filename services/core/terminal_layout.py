@@ -17,15 +17,16 @@ from services.core.packing import (
     HASH_BYTES,
     HEADER_BYTES,
     get_amounts,
-    get_header,
+    get_counts,
     get_number,
     get_times_and_hashes,
     put_amounts,
+    put_counts,
     put_header,
     put_number,
     put_times_and_hashes,
 )
-from services.core.profiles import NEVER_MS, ProfileLayout
+from services.core.profiles import ProfileLayout
 
 TERMINAL_LAYOUT: Final = 0x102
 ENTRY: Final = np.dtype(
@@ -42,63 +43,51 @@ _KNOWN_BYTES: Final = 10
 
 
 @njit(cache=True, nogil=True)
-def _unpack_terminal(raw: type_u8, at: int, size: int, entries: Any) -> int:
-    """Read one profile into the beginning of the entries; return how many it has, or -1."""
-    layout, count, known, _, _, _, newest_ms = get_header(raw, at)
+def _unpack_terminal(raw: type_u8, at: int, size: int, own: Any) -> bool:
+    """Read one profile's entries; whether it is whole."""
+    count, known, _ = get_counts(raw, at)
     fixed = HEADER_BYTES + count * (AGE_BYTES + HASH_BYTES) + known * _KNOWN_BYTES
-    if layout != TERMINAL_LAYOUT or known > count or fixed + count > size:
-        return -1
-    own = entries[:count]
-    known_at = get_times_and_hashes(raw, at + HEADER_BYTES, newest_ms, own)
+    if known > count or fixed + count > size:
+        return False
+    known_at = get_times_and_hashes(raw, at, own)
     for i in range(count):
         own[i]["label"] = 0
         own[i]["count"] = 0
     for _ in range(known):
         row = np.int64(get_number(raw, known_at, 2))
         if row >= count:
-            return -1
+            return False
         own[row]["label"] = np.int32(np.uint32(get_number(raw, known_at + 2, 4)))
         own[row]["count"] = np.uint32(get_number(raw, known_at + 6, 4))
         known_at += _KNOWN_BYTES
-    return count if get_amounts(raw, at + fixed, at + size, own) else -1
+    return get_amounts(raw, at + fixed, at + size, own)
 
 
 @njit(cache=True, nogil=True)
-def _unpack_terminals(raw: type_u8, size: type_i64, additions: type_i64, profiles: Any) -> type_bool:
-    entries, begin, count, truncated_until_ms, last_offset = profiles
-    bad = np.zeros(len(size), np.bool_)
-    at, stop = 0, 0
+def _unpack_terminals(raw: type_u8, size: type_i64, profiles: Any, bad: type_bool) -> None:
+    entries, begin, count, _ = profiles
+    at = 0
     for k in range(len(size)):
-        begin[k], count[k], truncated_until_ms[k], last_offset[k] = stop, 0, NEVER_MS, -1
-        if size[k]:
-            found = _unpack_terminal(raw, at, size[k], entries[stop:]) if size[k] >= HEADER_BYTES else -1
-            if found < 0:
-                bad[k] = True
-            else:
-                _, count[k], _, _, last_offset[k], truncated_until_ms[k], _ = get_header(raw, at)
+        if size[k] and not bad[k]:
+            bad[k] = not _unpack_terminal(raw, at, size[k], entries[begin[k] : begin[k] + count[k]])
         at += size[k]
-        stop += count[k] + additions[k]
-    return bad
 
 
 @njit(cache=True, nogil=True)
 def _pack_terminals(profiles: Any, out: type_u8, stops: type_i64) -> int:
-    all_entries, begin, count, truncated_until_ms, last_offset = profiles
+    all_entries, begin, count, _, _ = profiles
     at = 0
     for k in range(len(begin)):
-        entries = all_entries[begin[k] : begin[k] + count[k]]
+        entries, header_at = all_entries[begin[k] : begin[k] + count[k]], at
+        at = put_times_and_hashes(out, put_header(out, at, TERMINAL_LAYOUT, profiles, k), entries)
         known = 0
-        for i in range(len(entries)):
-            known += entries[i]["label"] != 0 or entries[i]["count"] != 0
-        newest_ms = entries[count[k] - 1]["event_time_ms"] if count[k] else 0
-        counts = (TERMINAL_LAYOUT, count[k], known, 0)
-        at = put_header(out, at, counts, (last_offset[k], truncated_until_ms[k], newest_ms))
-        at = put_times_and_hashes(out, at, entries)
         for i in range(len(entries)):
             if entries[i]["label"] != 0 or entries[i]["count"] != 0:
                 at = put_number(out, at, i, 2)
                 at = put_number(out, at, entries[i]["label"], 4)
                 at = put_number(out, at, entries[i]["count"], 4)
+                known += 1
+        put_counts(out, header_at, known, 0)
         at = put_amounts(out, at, entries)
         stops[k] = at
     return at

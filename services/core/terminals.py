@@ -26,8 +26,8 @@ from numba import njit
 
 from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_i64
 from services.core.kernels import hash_uuids
-from services.core.packing import HASH_MASK
-from services.core.profiles import DAY_MS, NEVER_MS, OpenProfiles
+from services.core.packing import HASH_MASK, NEVER_MS
+from services.core.profiles import DAY_MS, OpenProfiles
 from services.core.terminal_layout import ENTRY
 
 DELAY_MS: Final = 7 * DAY_MS

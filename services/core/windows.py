@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 
 from services.core.columns import type_f64, type_i64
-from services.core.profiles import HORIZON_MS, KEEP_MS, LATENESS_MS, MAX_ENTRIES, NEVER_MS
+from services.core.packing import NEVER_MS
+from services.core.profiles import HORIZON_MS, KEEP_MS, LATENESS_MS, MAX_ENTRIES
 
 COUNT, TOTAL, SQUARES, LARGEST, SAME_TERMINAL, TERMINALS, COUNTRIES = range(7)
 """Columns of the statistics of one window, float64. TOTAL is exact below 2**53 minor units."""

@@ -59,7 +59,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     learned = learned_broker(settings, folder, progress)
     progress(f"simulating {plan.records:,} transactions of {plan.cards:,} cards")
     traffic = traffic_of(plan.warm_up + plan.records, plan.cards, SEED)
-    warm_up, backlog = (traffic.take(np.arange(*part)) for part in ((plan.warm_up,), (plan.warm_up, len(traffic))))
+    warm_up, backlog = traffic.take(np.arange(plan.warm_up)), traffic.take(np.arange(plan.warm_up, len(traffic)))
     plain, whole = [], {name: [] for name in KINDS}  # type: ignore[var-annotated]
     for run in range(plan.runs):
         plain.append(measure_plain_worker(settings, folder, backlog.take(np.arange(PLAIN_RECORDS)))["throughput_per_s"])

@@ -17,6 +17,7 @@ from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.latency import WARM_UP_S, open_loop
 from services.runtime.config import Settings
 from services.stack.kafka import Compiling, jars_folder
+from services.stack.processes import StackError
 
 BACKLOG: Final = 300_000
 RATES: Final = (1_000.0, 10_000.0)
@@ -36,6 +37,8 @@ def learned_broker(settings: Settings, folder: Path, progress: Callable[[str], N
         # Its name is not the one that others look for until it is whole.
         unfinished = kept.with_suffix(".new")
         _work(settings, folder, Compiling.learning(unfinished))
+        if not unfinished.is_file():
+            raise StackError("the broker that was to learn kept nothing of it")
         unfinished.rename(kept)
     return Compiling.learned(kept)
 

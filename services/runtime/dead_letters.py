@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -106,8 +107,8 @@ def refuse(
 
 def count_refused(metrics: MetricsRegistry, rejected: type_i64) -> None:
     """Count dead letters by reason; ``rejected`` is the Reject of each."""
-    for reason in np.unique(rejected) if len(rejected) else ():
-        metrics.add(m.DEAD_LETTERS, int((rejected == reason).sum()), Reject(reason).name)
+    for reason, count in Counter(rejected.tolist()).items():
+        metrics.add(m.DEAD_LETTERS, count, Reject(reason).name)
 
 
 def notices(

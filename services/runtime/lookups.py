@@ -10,7 +10,7 @@ import numpy as np
 
 from services.core.columns import Text
 from services.core.kernels import partitions_of
-from services.core.profiles import NEVER_MS
+from services.core.packing import NEVER_MS
 from services.grid import CopyMark, Found, Lookup
 from services.grid.near_cache import NearCache
 from services.runtime.processor import NOT_APPLIED, LookedUp

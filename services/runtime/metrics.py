@@ -70,6 +70,7 @@ class MetricsRegistry:
 
     def add(self, metric: Metric, amount: float = 1.0, *labels: str) -> None:
         """Add to a counter."""
+        assert metric.kind == COUNTER, metric.name
         values = self.tally.values[metric]
         if labels not in values:
             assert metric.takes(labels), f"{metric.name}{labels}"
@@ -90,6 +91,7 @@ class MetricsRegistry:
 
     def observe(self, metric: Metric, values: Any, *labels: str) -> None:
         """Observe one number or an array of them in a histogram."""
+        assert metric.kind == HISTOGRAM, metric.name
         series = self.tally.counts[metric]
         if labels not in series:
             assert metric.takes(labels), f"{metric.name}{labels}"

@@ -8,7 +8,8 @@ from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.money import scales_of
-from services.core.profiles import NEVER_MS, CorruptProfileError, OpenProfiles, open_profiles
+from services.core.packing import NEVER_MS
+from services.core.profiles import CorruptProfileError, OpenProfiles, open_profiles
 from services.core.terminal_features import fill_terminal_features
 from services.core.terminal_layout import TERMINAL
 from services.core.terminals import REACH_MS

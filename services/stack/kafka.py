@@ -22,6 +22,7 @@ _CLUSTER_ID: Final = "cHJvYWN0LWVtYmVkZGVkMQ"  # one broker of one's own: any id
 START_TIMEOUT_S: Final = 60.0
 _LEAST_JAVA: Final = 17
 _LEAST_JAVA_THAT_LEARNS: Final = 25
+_KEPT_WITHIN_S: Final = 90.0
 _LOGGING: Final = """\
 Configuration:
   Appenders:
@@ -115,7 +116,7 @@ class Compiling:
     @classmethod
     def learning(cls, path: Path) -> Compiling:
         """As well as it can; what it finds out is written to a file when the broker is stopped (JEP 514 and 515)."""
-        return cls((f"-XX:AOTCacheOutput={path}",), _LEAST_JAVA_THAT_LEARNS, 90.0)
+        return cls((f"-XX:AOTCacheOutput={path}",), _LEAST_JAVA_THAT_LEARNS, _KEPT_WITHIN_S)
 
     @classmethod
     def learned(cls, path: Path) -> Compiling:

@@ -8,12 +8,11 @@ import pytest
 from services.core.card_features import fold
 from services.core.card_layout import CARD
 from services.core.kernels import group_text
-from services.core.packing import HEADER_BYTES
+from services.core.packing import HEADER_BYTES, NEVER_MS
 from services.core.profiles import (
     DAY_MS,
     LATENESS_MS,
     MAX_ENTRIES,
-    NEVER_MS,
     CorruptProfileError,
     OpenProfiles,
     ProfileLayout,

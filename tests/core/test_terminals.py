@@ -8,7 +8,8 @@ import pytest
 from services.core.columns import TerminalEventColumns, Text
 from services.core.features import FEATURES
 from services.core.kernels import group_text
-from services.core.profiles import DAY_MS, NEVER_MS, OpenProfiles, open_profiles, seal_profiles
+from services.core.packing import NEVER_MS
+from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, seal_profiles
 from services.core.terminal_features import TERMINAL_COLUMNS, fill_terminal_features
 from services.core.terminal_layout import TERMINAL
 from services.core.terminals import (

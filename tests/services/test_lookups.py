@@ -7,7 +7,7 @@ import pytest
 
 from services.core.columns import Text
 from services.core.kernels import partitions_of
-from services.core.profiles import NEVER_MS
+from services.core.packing import NEVER_MS
 from services.grid import Claim, Found, GridWrite, LogIdentity
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime.lookups import Copies, LookupPlan

@@ -13,7 +13,8 @@ from services.codec.terminal_events import LABELS, TOPIC, encode_terminal_events
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import encode_transactions
 from services.core.features import FEATURE_NAMES
-from services.core.profiles import DAY_MS, NEVER_MS, CorruptProfileError
+from services.core.packing import NEVER_MS
+from services.core.profiles import DAY_MS, CorruptProfileError
 from services.core.terminal_layout import TERMINAL
 from services.profiler.processor import ProfilerProcessor
 from services.router.processor import RouterProcessor
