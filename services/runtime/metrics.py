@@ -6,16 +6,15 @@ and handed to prometheus-client when it collects.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from services.core.columns import type_f64, type_i64
 from services.runtime.catalogue import COUNTER, GAUGE, HISTOGRAM, SCORER_METRICS, Metric
 
 
@@ -42,16 +41,6 @@ class Tally:
             },
             {},
         )
-
-
-@njit(cache=True, nogil=True)
-def _count(values: type_f64, edges: type_f64, counts: type_i64) -> float:
-    """Count values in their buckets, to which their upper edges belong; return their sum."""
-    total = 0.0
-    for value in values:
-        total += value
-        counts[np.searchsorted(edges, value)] += 1
-    return total
 
 
 class MetricsRegistry:
@@ -96,8 +85,13 @@ class MetricsRegistry:
         if labels not in series:
             assert metric.takes(labels), f"{metric.name}{labels}"
             series[labels] = np.zeros(len(metric.buckets) + 1, np.int64)
-        total = _count(np.atleast_1d(np.asarray(values, np.float64)), metric.edges, series[labels])
-        self.tally.sums[metric, labels] = self.tally.sums.get((metric, labels), 0.0) + total
+        # An upper edge belongs to its bucket. No kernel: services count that have none, and may not compile any.
+        if isinstance(values, np.ndarray):
+            series[labels] += np.bincount(np.searchsorted(metric.edges, values), minlength=len(metric.buckets) + 1)
+            values = values.sum()
+        else:
+            series[labels][bisect_left(metric.buckets, values)] += 1
+        self.tally.sums[metric, labels] = self.tally.sums.get((metric, labels), 0.0) + float(values)
 
     def value(self, metric: Metric, *labels: str) -> float:
         """Return a counter's or gauge's value, 0 where it has none."""
