@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.codec.transactions import TOPIC, encode_transactions
-from services.core.columns import Text
+from services.core.columns import Text, type_f64
 from services.core.kernels import partitions_of
 from services.core.ladder import SafeDefault
 from services.inference.artifact import ReleasedModel
@@ -26,7 +26,9 @@ HISTORY: Final = 60_000
 """Transactions that the cards have before anything is measured."""
 MEASURED: Final = {1: 3_000, 10: 1_000, 100: 300, 1_000: 30}
 """How many batches of each size."""
-STAGES: Final = ("prepare", "decide", "measure")
+STAGES: Final = ("prepare", "decide", "encode", "measure")
+UNTIL: Final = {"decode_to_decision_us": 2, "decode_to_encoded_us": 3}
+"""What is told of batches as a whole, and how many of the stages it takes."""
 
 
 class InProcess:
@@ -57,30 +59,31 @@ class InProcess:
         times.append(time.perf_counter())
         outcome = self._processor.decide(prepared, known, found, np.ones(size, bool), self._stamp_ms)
         times.append(time.perf_counter())
+        list(outcome.outputs)
+        times.append(time.perf_counter())
         self._processor.measure(self._metrics, prepared, outcome, self._stamp_ms)
         times.append(time.perf_counter())
         self._profiles |= dict(zip(prepared.cards, outcome.profiles, strict=True))
-        prepare, _, decide, measure = np.diff(times).tolist()
-        return dict(zip(STAGES, (prepare, decide, measure), strict=True))
+        prepare, _, *others = np.diff(times).tolist()
+        return dict(zip(STAGES, (prepare, *others), strict=True))
 
 
 def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
-    """Return the microseconds a transaction of each stage in batches of each size, medians, and percentiles from decoding to decision."""
+    """Return the microseconds a transaction of each stage in batches of each size, medians, and percentiles from decoding to decision and until it is encoded."""
     subject = InProcess(model, alone=alone)
     for _ in range(HISTORY // 1_000):
         subject.batch(1_000)
     found: dict[str, Any] = {}
     for size in sizes:
         took = [subject.batch(size) for _ in range(MEASURED[size])]
-        whole = np.array([one["prepare"] + one["decide"] for one in took])
         stages = {stage: round(1e6 * float(np.median([one[stage] for one in took])) / size, 2) for stage in STAGES}
-        p50, p99 = (1e6 * np.percentile(whole, [50, 99])).tolist()
-        found[str(size)] = {
-            "us_per_record": stages,
-            "decode_to_decision_us": {
-                "p50": round(p50, 1),
-                "p99": round(p99, 1),
-                "max": round(1e6 * float(whole.max())),
-            },
+        found[str(size)] = {"us_per_record": stages} | {
+            name: _told(np.array([sum(one[stage] for stage in STAGES[:count]) for one in took]))
+            for name, count in UNTIL.items()
         }
     return found
+
+
+def _told(took_s: type_f64) -> dict[str, float]:
+    p50, p99 = (1e6 * np.percentile(took_s, [50, 99])).tolist()
+    return {"p50": round(p50, 1), "p99": round(p99, 1), "max": round(1e6 * float(took_s.max()))}

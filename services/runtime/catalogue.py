@@ -120,7 +120,14 @@ BUCKETED = Metric(
 RECOVERED = Metric("proact_recovered_records_total", COUNTER, "records", "folded without a decision after a take-over")
 ABANDONED = Metric("proact_abandoned_batches_total", COUNTER, "batches", "given up and begun again, by cause", (CAUSE,))
 OUTAGES = Metric("proact_outage_seconds_total", COUNTER, "s", "waited for Kafka or Redis", (STORE,))
-STAGE_SECONDS = Metric("proact_stage_seconds", HISTOGRAM, "s", "time of a batch in each stage", (STAGE,), _SECONDS)
+STAGE_SECONDS = Metric(
+    "proact_stage_seconds",
+    HISTOGRAM,
+    "s",
+    "time of a batch in each stage; publishing encodes its outputs",
+    (STAGE,),
+    _SECONDS,
+)
 BATCH_RECORDS = Metric("proact_batch_records", HISTOGRAM, "records", "in a batch", (), _RECORDS)
 EVENT_AGE = Metric("proact_event_age_seconds", HISTOGRAM, "s", "age of the event when it was decided on", (), _AGES)
 LATENCY = Metric(

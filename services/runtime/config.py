@@ -74,7 +74,7 @@ SETTINGS: Final = {
         Setting("transactional_id", str, "", "the name of a scorer's producers, of its own; empty: from group, host and metrics port"),
         Setting("breaker_share", float, 0.5, "a partition stops when more of its records than this share are refused within 10 s (500 at least)", 0.0, 1.0),
         Setting("workers", int, 1, "scorer processes under one supervisor", 1, 64),
-        Setting("batch_records_max", int, 4096, "the most records of one micro-batch; light load makes small ones", 1, 50_000),
+        Setting("batch_records_max", int, 16_384, "the most records of one micro-batch; light load makes small ones", 1, 50_000),
         Setting("poll_timeout_ms", int, 100, "how long to wait for a first record before looking around", 1, 5_000),
         Setting("session_timeout_ms", int, 6_000, "after how long a dead worker's partitions move (Kafka's limits apply)", 6_000, 300_000),
         Setting("near_cache_mb", int, 256, "memory for the worker's own copy of profiles, in MiB", 0, 65_536),

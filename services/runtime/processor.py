@@ -7,10 +7,10 @@ Called again with the same records and profiles, they give the same outcome but 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from services.core.columns import Text, type_bool, type_i64
 from services.runtime.metrics import MetricsRegistry
@@ -56,6 +56,35 @@ class NotYetError(Exception):
     """What a batch needs of others is not there yet: the worker stays where it is, and comes back with it in a moment."""
 
 
+class LateOutputs(Sequence[Output]):
+    """Outputs that are encoded when they are first looked at: by whoever publishes them, beside the worker's thread where that happens there."""
+
+    def __init__(self, some: bool, encode: Callable[[], Sequence[Output]], others: Sequence[Output]) -> None:
+        """Put off what ``encode`` does, which makes outputs or ``some`` is False; ``others`` come behind them."""
+        self._some, self._encode, self._others = some or bool(others), encode, others
+        self._encoded: Sequence[Output] | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether there are any, which is known before they are encoded."""
+        return self._some
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @overload
+    def __getitem__(self, at: int) -> Output: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Output]: ...
+    def __getitem__(self, at: int | slice) -> Output | Sequence[Output]:
+        return self._all[at]
+
+    @property
+    def _all(self) -> Sequence[Output]:
+        if self._encoded is None:
+            self._encoded = [*self._encode(), *self._others]
+        return self._encoded
+
+
 P = TypeVar("P", bound=Prepared)
 """What a processor carries from preparing to deciding."""
 R = TypeVar("R", bound="Outcome")
@@ -67,6 +96,7 @@ class Outcome:
     """What a batch comes to: outputs to emit, and the new profile of every pair of :class:`Prepared`, in its order."""
 
     outputs: Sequence[Output]
+    """May be encoded when they are looked at only: on one thread, once the batch is decided."""
     profiles: Sequence[bytes | None]
     """None where the pair's profile did not change."""
     decided: int

@@ -106,6 +106,7 @@ def try_records(processor: Processor[Any, Any]) -> None:
         try:
             emit, nothing = np.ones(len(records), bool), [None] * len(prepared.cards)
             outcome: Outcome = processor.decide(prepared, nothing, {}, emit, 0)
+            list(outcome.outputs)  # encoded, too: that may be what killed
             assert outcome.decided + len(outcome.refused) == len(records)
         except NotYetError:
             pass  # it waits for others: nobody died of that

@@ -23,16 +23,15 @@ class Adopting:
             alone: whether the model is asked alone, without rules and whatever lies beside the card: the workload ``core``.
         """
         self.judges = Judges(model, None, safe, alone)
-        self._encoder = OutputEncoder(told=not alone)
-        self._encoder.adopt_model(model)
+        self._encoder = OutputEncoder(told=not alone).with_model(model)
 
     def adopt_model(self, model: Model | None) -> None:
         """Score by this model from the next batch on."""
         self.judges = replace(self.judges, model=model)
-        self._encoder.adopt_model(model)
+        self._encoder = self._encoder.with_model(model)
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Decide by these rules from the next batch on; None for no rules."""
         if not self.judges.alone:
             self.judges = replace(self.judges, rules=engine)
-            self._encoder.adopt_rules(version, engine)
+            self._encoder = self._encoder.with_rules(version, engine)

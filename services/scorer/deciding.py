@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -95,7 +96,7 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         rows=batch.rows,
         vectors=vectors,
         verdict=verdict,
-        explanations=explainer.explain(columns, vectors, verdict.refusals, verdict.flagged),
+        explain=partial(explainer.explain, columns, vectors, verdict.refusals, verdict.flagged),
         degraded=_degraded(flags),
         behind_ms=behind,
         repeat=(flags & REPEAT) != 0,
@@ -115,7 +116,7 @@ def _decide_alone(judges: Judges, batch: Batch) -> Decided:
         rows=batch.rows,
         vectors=batch.folded.vectors,
         verdict=judge(judges, rung, batch.columns, batch.folded.vectors, None),
-        explanations=(),
+        explain=tuple,
         degraded=_degraded(flags),
         behind_ms=Nullable(np.zeros(n, np.int64), np.zeros(n, bool)),
         repeat=(flags & REPEAT) != 0,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -47,8 +48,8 @@ class Decided:
     """(d,) the record that each came from."""
     vectors: type_f64
     verdict: Verdict
-    explanations: Sequence[Explanation]
-    """Of those that are not APPROVE, in order."""
+    explain: Callable[[], Sequence[Explanation]]
+    """Explains those that are not APPROVE, in order: nothing else waits for it."""
     degraded: type_i64
     """(d,) one bit for each of ``DEGRADATIONS``."""
     behind_ms: Nullable
@@ -81,13 +82,17 @@ class OutputEncoder:
         # A few bits make a few lists: each encoded once.
         self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
 
-    def adopt_model(self, model: Model | None) -> None:
-        """Name this model from the next batch on."""
-        self._model = model
+    def with_model(self, model: Model | None) -> OutputEncoder:
+        """Return an encoder that names this model; this one goes on naming its own, since it may be at work on another thread."""
+        other = copy(self)
+        other._model = model  # noqa: SLF001 - of its own kind
+        return other
 
-    def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
-        """Name these rules from the next batch on."""
-        self._rule_set_version, self._rules = version, engine
+    def with_rules(self, version: int, engine: RuleEngine | None) -> OutputEncoder:
+        """Return an encoder that names these rules; see :meth:`with_model`."""
+        other = copy(self)
+        other._rule_set_version, other._rules = version, engine  # noqa: SLF001 - of its own kind
+        return other
 
     @staticmethod
     def _array_type(topic: str, field: str) -> object:
@@ -105,7 +110,7 @@ class OutputEncoder:
         outputs = []
         if len(decided):
             alerted = decided.verdict.flagged if self._told else decided.verdict.flagged[:0]
-            told = self._encode_explanations(decided.explanations)
+            told = self._encode_explanations(decided.explain())
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
             columns |= _scattered(told, alerted, len(decided))
             # A row for each record is the rule; only with refused or folded records in between are keys picked out.
@@ -129,7 +134,7 @@ class OutputEncoder:
             decided: what would be decided now.
             now_ms: when that is.
         """
-        told = self._encode_explanations(decided.explanations)
+        told = self._encode_explanations(decided.explain())
         columns = self._decision_columns(decided, now_ms) | _scattered(told, decided.verdict.flagged, len(decided))
         columns |= {
             "source_topic": TRANSACTIONS.encode(),

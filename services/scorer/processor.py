@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
+from services.runtime.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
 from services.scorer.outputs import Decided
@@ -137,7 +138,9 @@ class ScorerProcessor(Adopting):
     ) -> ScoredOutcome:
         refused = refuse(prepared.records, prepared.status, emit, now_ms, prepared.refused_ids)
         return ScoredOutcome(
-            outputs=[*self._encoder.encode(prepared.records, decided, now_ms), *refused.outputs],
+            outputs=LateOutputs(
+                len(decided) > 0, partial(self._encoder.encode, prepared.records, decided, now_ms), refused.outputs
+            ),
             profiles=profiles,
             decided=len(decided),
             folded_only=len(emit) - int(np.count_nonzero(emit)),

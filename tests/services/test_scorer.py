@@ -20,8 +20,9 @@ from services.inference.released import newest_model
 from services.runtime import catalogue as m
 from services.runtime.logs import transaction_token
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.processor import LateOutputs
 from services.scorer.processor import ScorerProcessor
-from services.streams import Records
+from services.streams import Output, Records
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
@@ -188,6 +189,43 @@ def test_rules_change_what_is_decided_from_the_next_batch_on_and_decisions_name_
         assert (decision["action"], decision["rule_set_version"]) == (expected, 7)
         assert decision["decided_by"] == (before["decided_by"] if expected == before["action"] else "RULE")
     assert {decision["action"] for decision in with_rules} >= {"APPROVE", "BLOCK"}
+
+
+def test_a_batch_that_is_encoded_late_says_what_it_would_have_said_at_once():
+    """Its outputs are encoded while the next one is decided, which may be by another model and other rules."""
+    keys, values = good(60)
+    processor = ScorerProcessor(released_model(), SAFE)
+    processor.adopt_rules(7, RuleEngine(RuleSet((Rule("block", "transaction.amount >= 100", Action.BLOCK),))))
+    at_once = decided_with(processor, keys, values)
+    prepared = processor.prepare(records_of(keys, values), np.zeros(60, bool))
+    emit = np.ones(60, bool)
+    outcome = processor.decide(prepared, [None] * len(prepared.cards), nothing_known(prepared), emit, NOW_MS)
+    processor.adopt_rules(8, RuleEngine(RuleSet((Rule("pass", "true", Action.APPROVE),))))
+    processor.adopt_model(None)
+    assert all(d["rule_set_version"] == 8 for d in decided_with(processor, keys, values))
+
+    late = [decode_record(value)[1] for value in outcome.outputs[0].values]
+
+    assert list(map(_comparable, late)) == list(map(_comparable, at_once))
+    assert {d["rule_set_version"] for d in late} == {7}
+
+
+def test_whether_a_batch_has_outputs_is_known_before_they_are_encoded_and_they_are_encoded_once():
+    encoded = []
+
+    def encode():
+        encoded.append(Output("decisions", [b"k"], [b"v"]))
+        return encoded
+
+    letters = [Output("dead-letters", [None], [b"x"])]
+    outputs = LateOutputs(True, encode, letters)
+
+    assert outputs
+    assert not encoded
+    assert list(outputs) == list(outputs) == [*encoded, *letters]
+    assert len(encoded) == 1
+    assert LateOutputs(False, list, letters)
+    assert not LateOutputs(False, list, [])
 
 
 def decided_with(processor: ScorerProcessor, keys: list, values: list) -> list[dict]:
