@@ -36,15 +36,24 @@ PATIENCE_S: Final = 30.0
 TICK_S: Final = 0.0005
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99}
 LATENCY_US_MAX: Final = 600_000_000
+LINGERING_FROM: Final = 5_000.0
+"""From how many records a second on the sender lets them wait for each other."""
+LINGER_MS: Final = 5.0
+"""For how long: the default of Kafka's clients. It is part of what is measured, and saves the broker a request for almost every record."""
 _ID_BYTES: Final = 16
+
+
+def linger_ms(rate: float) -> float:
+    """Return for how long a sender of a rate holds records back."""
+    return LINGER_MS if rate >= LINGERING_FROM else 0.0
 
 
 def _send(address: str, pipe: Connection) -> None:
     """Send records at rates, as told: the sender's process."""
-    sink = KafkaSink(address)
     keys, values = pipe.recv()
     while (order := pipe.recv()) is not None:
         at, until, rate, begin_ns = order
+        sink = KafkaSink(address, linger_ms(rate))
         first, sent, latest_ns = at, at, 0
         while sent < until:
             now_ns = time.monotonic_ns()
@@ -55,8 +64,8 @@ def _send(address: str, pipe: Connection) -> None:
                 sent = due
             time.sleep(TICK_S)
         sink.flush(PATIENCE_S)
+        sink.close()
         pipe.send(latest_ns / 1e6)
-    sink.close()
 
 
 def _observe(address: str, pipe: Connection) -> None:
@@ -111,6 +120,7 @@ class OpenLoop:
             **percentiles_ms(took_us[int(rate * WARM_UP_S) :]),
             "rate_per_s": round(rate),
             "sent_late_ms_max": round(late_ms, 1),
+            "sender_linger_ms": linger_ms(rate),
         }
 
     def _latencies_us(self, first: int, rate: float, begin_ns: int, arrived: type_i64, ids: bytes) -> type_i64:
