@@ -130,4 +130,5 @@ def _medians(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             part: round(float(np.median([one["cpu_us_per_record"][part] for one in found])), 1) for part in parts
         },
         "scorer_start_cpu_s": found[0]["scorer_start_cpu_s"],
+        "degraded": found[0]["degraded"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from services.core.columns import type_i64
 from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system, cpu_seconds
+from services.runtime import catalogue as m
 from services.runtime.children import ServiceChild
 from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
@@ -44,6 +46,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
     Returns:
         ``throughput_per_s``: between the 10 % and the 90 % point of the decisions, by the time that Kafka stamped them with; in the workload
         ``full`` until the profiler has folded 90 % of what it was sent as well.
+        ``degraded``: how many decisions could not see everything, by what: what is not looked at costs nothing.
         ``cpu_us_per_record``: of every process, from when the scorer was ready; and of the scorer's start, in seconds.
     """
     with bench_system(settings, folder) as system, system.beside(traffic) as beside:
@@ -66,6 +69,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
                 # What it has done before this is not known, which can only make it look slower.
                 system.wait_drained(TERMINALS, system.settings.profiler_group_id, folded.take)
                 folded.take(0)
+            said = scorer.metrics()
             used = {name: after - before[name] for name, after in _cpu(system, children).items()}
         stamps = decision_stamps(system, len(warm_up) + len(traffic))[len(warm_up) :]
     early, late = np.quantile(stamps, [EARLY, LATE])
@@ -73,9 +77,16 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
         late = max(late, folded.when_ms(LATE))
     return {
         "throughput_per_s": rate_between(early / 1000.0, late / 1000.0, len(stamps)),
+        "degraded": degraded_in(said),
         "cpu_us_per_record": {name: round(1e6 * seconds / len(traffic), 1) for name, seconds in used.items()},
         "scorer_start_cpu_s": round(start_s, 1),
     }
+
+
+def degraded_in(said: str) -> dict[str, int]:
+    """Return what a scorer's metrics say of decisions that could not see everything: their number by what they could not see."""
+    counted = re.findall(rf'^{m.DEGRADED.name}{{what="(\w+)"}} (\S+)$', said, re.MULTILINE)
+    return {what: round(float(count)) for what, count in counted if float(count)}
 
 
 def rate_between(early_s: float, late_s: float, count: int) -> int:

@@ -8,13 +8,17 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from services.measure.bench_page import bench_page
 from services.measure.bench_system import traffic_of
 from services.measure.compare import CompareError, flat, run_compare
 from services.measure.gate import asked_ratios, judge
-from services.measure.latency import OpenLoop, percentiles_ms
+from services.measure.latency import OpenLoop, linger_ms, percentiles_ms
+from services.measure.throughput import degraded_in
+from services.runtime import catalogue as m
 from services.runtime.children import ChildError
+from services.runtime.metrics import MetricsRegistry
 
 LATENCY = {"p50": 1.5, "p90": 2.0, "p99": 9.0, "p999": 20.0, "p9999": 31.0, "max": 40.0, "rate_per_s": 1_000}
 WHOLE = {
@@ -50,6 +54,19 @@ def test_a_decision_that_comes_twice_in_the_place_of_another_one_is_no_result():
 
     with pytest.raises(ChildError, match="twice"):
         open_loop._latencies_us(0, 1_000.0, 0, np.full(4, 10**9), ids.tobytes())
+
+
+def test_what_decisions_could_not_see_is_told_of_a_throughput():
+    metrics = MetricsRegistry()
+    metrics.add(m.DEGRADED, 12_345, "TERMINAL_UNKNOWN")
+    metrics.add(m.DEGRADED, 0, "LATE")
+    metrics.add(m.LOOKUPS_MISSED)
+
+    assert degraded_in(generate_latest(metrics).decode()) == {"TERMINAL_UNKNOWN": 12_345}
+
+
+def test_a_sender_of_many_a_second_lingers_and_one_of_few_does_not():
+    assert (linger_ms(1_000.0), linger_ms(10_000.0)) == (0.0, 5.0)
 
 
 def test_percentiles_are_those_of_the_values_to_three_digits():
