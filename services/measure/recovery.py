@@ -11,7 +11,7 @@ import numpy as np
 from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, bench_system
 from services.measure.throughput import EARLY, LATE, rate_between
 from services.runtime.catalogue import RECOVERED
-from services.runtime.children import ChildError, ServiceChild
+from services.runtime.children import ChildError, ServiceChild, samples
 from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
 
@@ -49,5 +49,4 @@ def _watch(scorer: ServiceChild, count: int) -> tuple[list[float], list[float]]:
 
 
 def _recovered(scorer: ServiceChild) -> float:
-    lines = scorer.metrics().splitlines()
-    return float(next((line.split()[-1] for line in lines if line.startswith(f"{RECOVERED.name} ")), 0.0))
+    return samples(scorer.metrics(), RECOVERED).get((), 0.0)

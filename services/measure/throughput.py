@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from services.core.columns import type_i64
 from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system, cpu_seconds
 from services.runtime import catalogue as m
-from services.runtime.children import ServiceChild
+from services.runtime.children import ServiceChild, samples
 from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
@@ -85,8 +84,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
 
 def degraded_in(said: str) -> dict[str, int]:
     """Return what a scorer's metrics say of decisions that could not see everything: their number by what they could not see."""
-    counted = re.findall(rf'^{m.DEGRADED.name}{{what="(\w+)"}} (\S+)$', said, re.MULTILINE)
-    return {what: round(float(count)) for what, count in counted if float(count)}
+    return {what: round(count) for (what,), count in samples(said, m.DEGRADED).items() if count}
 
 
 def rate_between(early_s: float, late_s: float, count: int) -> int:

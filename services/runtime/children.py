@@ -14,11 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.runtime.catalogue import Metric
 from services.runtime.config import Settings
 
 
 class ChildError(Exception):
     """The child died or did not become ready."""
+
+
+def samples(said: str, metric: Metric) -> dict[tuple[str, ...], float]:
+    """Return what the text of /metrics says of a counter or gauge, by the values of its labels."""
+    # The lines of one metric alone, since whoever looks every few milliseconds would be held up by all the others.
+    own = "".join(f"{line}\n" for line in said.splitlines() if line.startswith(metric.name))
+    found = [one for family in text_string_to_metric_families(own) for one in family.samples]
+    return {tuple(one.labels.values()): one.value for one in found if one.name == metric.name}
 
 
 class ServiceChild:
