@@ -105,11 +105,13 @@ class AtomicPublisher:
         producer = self._opened()
         try:
             producer.begin()
+            # The offsets first: the coordinator may still be ending the last commit, for which the client asks it again after a
+            # millisecond if it brings offsets, but only after twenty if it brings the partitions of the first records.
+            clean = self._quick(lambda: producer.add_offsets(offsets, member))
             for output in outputs:
                 producer.queue(output)
-            # First: the client would wait for the records at the end anyway, and then the end could not be timed by itself.
+            # Before the end: the client would wait for the records then anyway, and the end could not be timed by itself.
             producer.flush()
-            clean = self._quick(lambda: producer.add_offsets(offsets, member))
             clean = self._quick(producer.commit) and clean and not producer.troubled()
         except StreamsError:
             self._drop()
