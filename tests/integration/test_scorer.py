@@ -135,10 +135,10 @@ def test_redis_away_pauses_the_scorer_which_stays_alive_and_goes_on(own_stack, t
 
 def test_kafka_away_is_waited_out(own_stack, tmp_path):
     stack = own_stack()
-    produce(stack, traffic_of(30_000, seed=1))
+    produce(stack, traffic_of(90_000, seed=1))
     with scorers(stack, tmp_path, batch_records_max=500) as [scorer]:
         scorer.wait_ready()
-        wait_until_busy(stack, 30_000)
+        wait_until_busy(stack, 90_000)
         stack.kafka.down()
         time.sleep(5)
         assert scorer.process.poll() is None
@@ -148,7 +148,7 @@ def test_kafka_away_is_waited_out(own_stack, tmp_path):
         produce(stack, traffic_of(1_000, seed=2))
         wait_drained(stack, 90)
 
-    assert check_everything(stack)["decided"] == 31_000
+    assert check_everything(stack)["decided"] == 91_000
 
 
 @pytest.mark.alone  # it is about time
