@@ -80,10 +80,10 @@ def test_bad_records_become_dead_letters_among_decided_neighbours(own_stack, tmp
 
 def test_a_scorer_that_is_killed_under_load_loses_nothing_and_repeats_nothing(own_stack, tmp_path):
     stack = own_stack()
-    produce(stack, traffic_of(30_000))
+    produce(stack, traffic_of(90_000))
     with scorers(stack, tmp_path, batch_records_max=500) as [first]:
         first.wait_ready()
-        wait_until_busy(stack, 30_000)
+        wait_until_busy(stack, 90_000)
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
     with scorers(stack, tmp_path) as [second]:
@@ -92,7 +92,7 @@ def test_a_scorer_that_is_killed_under_load_loses_nothing_and_repeats_nothing(ow
 
     counts = check_everything(stack)
 
-    assert counts["decided"] == 30_000
+    assert counts["decided"] == 90_000
 
 
 def test_partitions_move_between_scorers_under_load_without_skipping_a_record(own_stack, tmp_path):
