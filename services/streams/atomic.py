@@ -105,8 +105,8 @@ class AtomicPublisher:
         producer = self._opened()
         try:
             producer.begin()
-            # The offsets first: the coordinator may still be ending the last commit, for which the client asks it again after a
-            # millisecond if it brings offsets, but only after twenty if it brings the partitions of the first records.
+            # The offsets first: the coordinator may still be ending the last commit, and refuse what comes. As measured, the client
+            # asks it again within milliseconds if it brings offsets, but after some twenty if it brings the records' partitions.
             clean = self._quick(lambda: producer.add_offsets(offsets, member))
             for output in outputs:
                 producer.queue(output)
