@@ -105,7 +105,10 @@ class Sampler(_Watcher):
         try:
             # The grid first: what it holds must be committed already, when Kafka is asked after it.
             metas = {p: self._grid.meta(p) for p in self._partitions}
-            committed = self._log.committed(self._partitions)
+            # Stable offsets only where it matters: a busy worker always has a commit under way, for which they would wait.
+            committed = self._log.committed(self._partitions, stable=False)
+            if any((applied_of(meta) or 0) > committed.get(p, 0) for p, meta in metas.items()):
+                committed = self._log.committed(self._partitions)
         except (confluent_kafka.KafkaException, redis.exceptions.RedisError, OSError):
             return
         self.samples += [

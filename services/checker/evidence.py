@@ -108,9 +108,10 @@ class Log:
             raise EvidenceError(f"there is no topic {topic}")
         return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), ASK_S) for p in metadata.partitions}
 
-    def committed(self, partitions: Iterable[int], topic: str = INPUTS) -> dict[int, int]:
-        """Return the group's stable committed offsets."""
-        found = self._of_committed.committed([TopicPartition(topic, p) for p in partitions], ASK_S)
+    def committed(self, partitions: Iterable[int], topic: str = INPUTS, *, stable: bool = True) -> dict[int, int]:
+        """Return the group's committed offsets: stable ones, or those that Kafka shows, beside commits that are under way."""
+        asker = self._of_committed if stable else self._of_all
+        found = asker.committed([TopicPartition(topic, p) for p in partitions], ASK_S)
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def read(self, topic: str) -> Iterator[Seen]:

@@ -47,9 +47,7 @@ def grid() -> None:
 def status(settings: Settings, service: str, as_json: bool) -> int:
     """Show how far each partition is, and why it is halted if it is; the exit code is 1 if one is."""
     with open_stores(settings, service) as stores:
-        states = stores.states(None)
-        held = stores.grid.status(stores.topic, list(states))
-    rows = [_row(stores.topic, p, state, one) for (p, state), one in zip(states.items(), held, strict=True)]
+        rows = [_row(stores.topic, p, state, held) for p, (state, held) in stores.look(None).items()]
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -86,17 +84,19 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
     lost grid may be folded from a log that is too short. The two flags set committed offsets, for which no scorer may run.
     """
     with open_stores(settings, service) as stores:
-        states = stores.states(partition)
-        held = dict(zip(states, stores.grid.status(stores.topic, list(states)), strict=True))
-        for p, state in states.items():
-            applied = held[p].applied
+        seen = stores.look(partition)
+        if accept_applied or accept_gap:  # what a dead scorer left open must be over
+            states = stores.log_states(list(seen), stable=True)
+            seen = {p: (states[p], held) for p, (_, held) in seen.items()}
+        for p, (state, held) in seen.items():
+            applied = held.applied
             if accept_applied and state.committed is None and applied is not None:
                 _set_committed(stores, p, applied)
             if accept_gap and state.committed is not None:
                 _accept_gap(stores, p, state, applied)
             stores.grid.resume(stores.topic, p, state.log_end)
-        for p, state in stores.states(partition).items():
-            halt = halt_seen(state, stores.grid.status(stores.topic, [p])[0])
+        for p, (state, held) in stores.look(partition).items():
+            halt = halt_seen(state, held)
             said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy(stores.topic)}"
             click.echo(f"partition {p}: {said}")
 

@@ -81,17 +81,17 @@ def rebuild(settings: Settings, service: str, partition: int | None) -> None:
     from services.runtime.folding import GridWriter
 
     with open_stores(settings, service) as stores:
-        states = stores.states(partition)
-        for p, state in states.items():
-            _require_offset(stores, p, state, stores.grid.status(stores.topic, [p])[0])
+        seen = stores.look(partition)
+        for p, (state, held) in seen.items():
+            _require_offset(stores, p, state, held)
             _require_history(stores, p, state)
-        for p, state in states.items():
+        for p in seen:
             [held] = stores.grid.status(stores.topic, [p])
             stores.grid.halt(
                 stores.topic, p, "it is rebuilt from the log; if that was interrupted: proact grid rebuild", drop=True
             )
             # Asked again: nobody decides on it any more, but a batch was perhaps under way.
-            state = stores.states(p)[p]  # noqa: PLW2901
+            state = stores.log_states([p], stable=True)[p]
             identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
             claim = stores.grid.claim(stores.topic, p, identity, even_if_halted=True)
             for offset in held.killers:
@@ -118,7 +118,7 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
 
     wrong = 0
     with open_stores(settings, service) as stores:
-        for p, state in stores.states(partition).items():
+        for p, (state, _) in stores.look(partition).items():
             applied, held, killers = _stand_still(stores, p)
             if applied is None:
                 click.echo(f"partition {p}: empty")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ CONNECTION: Final = (
 )
 REFERENCE: Final = ("accounts", "customers")
 _TOPIC_OF: Final = {service: topic for topic, service in SERVICE_OF.items()}
+COMMIT_SEEN_S: Final = 0.1
+"""By when the offsets of an atomic commit that has ended can be read, with a wide margin: some milliseconds are usual."""
 PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
 SERVICE = click.option(
     "--service",
@@ -89,23 +92,33 @@ class Stores:
         kind = ReassessorProcessor if self.service == "reassessor" else ScorerProcessor
         return kind(None, SafeDefault(0.0, 0.0))
 
-    def states(self, partition: int | None) -> dict[int, LogState]:
-        """Return what Kafka knows of the partitions. Raises UserError when there is no such partition."""
+    def look(self, partition: int | None) -> dict[int, tuple[LogState, PartitionStatus]]:
+        """Return what Kafka and Redis hold of the partitions, beside workers that go on. Raises UserError when there is no such partition."""
+        wanted = self._numbers(partition)
+        # The grid first: what it holds is committed, so Kafka, asked later, cannot seem to be behind it.
+        held = dict(zip(wanted, self.grid.status(self.topic, wanted), strict=True))
+        states = self.log_states(wanted)
+        if any(halt_seen(states[p], held[p]) for p in wanted):
+            time.sleep(COMMIT_SEEN_S)
+            states = self.log_states(wanted)
+        return {p: (states[p], held[p]) for p in wanted}
+
+    def _numbers(self, partition: int | None) -> list[int]:
+        count = self.admin.partitions().get(self.topic, 0)
+        if not count:
+            raise UserError(f"there is no topic {self.topic}: create the topics with `proact topics apply`")
+        if partition is not None and partition >= count:
+            raise UserError(f"{self.topic} has no partition {partition}, it has {count}")
+        return list(range(count)) if partition is None else [partition]
+
+    def log_states(self, partitions: Sequence[int], *, stable: bool = False) -> dict[int, LogState]:
+        """Return what Kafka knows of partitions; for what ``stable`` means see :meth:`KafkaAdmin.committed`."""
         from services.streams import LogState
 
-        topic = self.topic
-        extents = {p: extent for (_, p), extent in self.admin.extents(topic).items()}
-        if not extents:
-            raise UserError(f"there is no topic {topic}: create the topics with `proact topics apply`")
-        if partition is not None and partition not in extents:
-            raise UserError(f"{topic} has no partition {partition}, it has {len(extents)}")
-        committed = self.admin.committed(topic, self.group_id, extents)
-        topic_id = self.admin.topic_id(topic)
-        return {
-            p: LogState(committed.get(p), start, end, topic_id, len(extents))
-            for p, (start, end) in sorted(extents.items())
-            if partition in (None, p)
-        }
+        committed = self.admin.committed(self.topic, self.group_id, partitions, stable=stable)
+        extents = self.admin.extents(self.topic)  # later, so that what is committed lies within
+        topic_id = self.admin.topic_id(self.topic)
+        return {p: LogState(committed.get(p), *extents[self.topic, p], topic_id, len(extents)) for p in partitions}
 
 
 @contextmanager

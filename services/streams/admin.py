@@ -158,14 +158,24 @@ class KafkaAdmin:
             asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
             return str(asked[topic].result().topic_id)
 
-    def committed(self, topic: str, group_id: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return a group's committed offsets, stable ones: those of commits that are under way are waited for by Kafka.
+    def committed(
+        self, topic: str, group_id: str, partitions: Iterable[int], *, stable: bool = False
+    ) -> dict[int, int]:
+        """Return a group's committed offsets; partitions without one are left out.
+
+        Args:
+            topic: the topic.
+            group_id: the consumer group.
+            partitions: which to ask for.
+            stable: for who acts on them: no offset is told while an atomic commit that may change it is under way. A busy worker
+                always has one under way, so who only looks would wait until its work is done; what such a one is told may be
+                some milliseconds older than the end of the last commit.
 
         Raises:
-            StreamsError: Kafka does not answer, or an atomic commit is still open.
+            StreamsError: Kafka does not answer, or, of stable offsets, an atomic commit stays open.
         """
         wanted = [TopicPartition(topic, p) for p in partitions]
-        asker = self._asker(group_id, "read_committed")  # which makes the offsets that it is told stable ones
+        asker = self._asker(group_id, "read_committed" if stable else "read_uncommitted")
         with self._failures():
             return {tp.partition: tp.offset for tp in asker.committed(wanted, REQUEST_TIMEOUT_S) if tp.offset >= 0}
 
@@ -215,7 +225,8 @@ class KafkaAdmin:
         """
         mine = {p: extent for (name, p), extent in extents.items() if name == topic}
         committed = self.committed(topic, group_id, mine)
-        return {p: end - max(start, committed.get(p, start)) for p, (start, end) in mine.items()}
+        # The extents are older than the offsets: what came and was decided on in between is no lag below zero.
+        return {p: max(0, end - max(start, committed.get(p, start))) for p, (start, end) in mine.items()}
 
     @staticmethod
     def _wait(future: object, topic: str) -> None:

@@ -35,12 +35,12 @@ class AtomicProducer(Protocol):
         """Begin an atomic commit."""
         ...
 
-    def queue(self, output: Output) -> None:
-        """Put records into it."""
-        ...
-
     def add_offsets(self, offsets: Mapping[int, int], member: Any) -> None:
         """Put consumed offsets into it, as a member of the group; Kafka refuses them if the group has moved on."""
+        ...
+
+    def queue(self, output: Output) -> None:
+        """Put records into it."""
         ...
 
     def flush(self) -> None:

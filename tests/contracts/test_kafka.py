@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +14,7 @@ from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.clients import ATOMIC, PRODUCER
 from services.streams.committer import SERVE_S, SERVINGS_MAX
 from services.streams.kafka import KafkaSource
+from services.streams.publishers import KafkaAtomicProducer
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 from tests.contracts.logs import (
@@ -88,8 +90,35 @@ def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
     source.check()
     assert admin.group_lags(topic, f"group-{topic}", extents) == {0: 0, 1: ends[1]}
     assert admin.group_lag(topic, f"group-{topic}") == ends[1]
+    before = {(topic, p): (0, ends[p] - 3) for p in range(2)}
+    assert admin.group_lags(topic, f"group-{topic}", before)[0] == 0, "decided on since the ends were asked for"
     assert admin.group_lag("no-such-topic", "group") is None
     assert admin.brokers() == 1
+    source.close()
+
+
+def test_who_only_looks_does_not_wait_for_an_atomic_commit_that_is_under_way_and_who_acts_does(stack):
+    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
+    group = f"group-{topic}"
+    admin.apply([TopicPlan(topic, 1, 1, 131_072)])
+    source, sink = KafkaSource(stack.kafka_address, group, topic), KafkaSink(stack.kafka_address)
+    sink.send(topic, [b"key"] * 10, [b"v"] * 10)
+    assert sink.flush(10)
+    until_assigned(source, 1)
+    producer = KafkaAtomicProducer(stack.kafka_address, topic, f"name-{topic}")
+    for begun, ended in ((None, 4), (4, 7)):
+        producer.begin()
+        producer.add_offsets({0: ended}, source.group_metadata())
+        with ThreadPoolExecutor() as pool:
+            acting = pool.submit(admin.committed, topic, group, [0], stable=True)
+
+            assert KafkaAdmin(stack.kafka_address).group_lag(topic, group) == 10 - (begun or 0)
+            time.sleep(0.2)
+            assert not acting.done()
+
+            producer.commit()
+            assert acting.result(10) == {0: ended}
+    producer.close()
     source.close()
 
 

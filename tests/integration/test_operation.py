@@ -21,6 +21,7 @@ from tests.integration.system import (
     traffic_of,
     wait_drained,
     wait_until,
+    wait_until_busy,
 )
 
 
@@ -79,6 +80,16 @@ def test_a_damaged_profile_is_found_and_its_partition_rebuilt_while_the_others_s
     assert json.loads(run("check").splitlines()[0])["verdict"] == "ok"
     decide(run.stack, tmp_path, 1_000, 2)
     assert check_everything(run.stack)["decided"] == 4_000
+
+
+def test_who_looks_at_a_busy_scorer_sees_where_it_is_and_no_halt(run, tmp_path):
+    produce(run.stack, traffic_of(400_000, cards=3_000))
+    with scorers(run.stack, tmp_path) as [scorer]:
+        scorer.wait_ready()
+        wait_until_busy(run.stack, 400_000)
+        seen = [sum(row["committed"] or 0 for row in rows(run)) for _ in range(2)]
+
+    assert 0 < seen[0] < seen[1] < 400_000, "nobody waits until the work is done"
 
 
 def test_lost_offsets_halt_until_somebody_accepts_what_the_grid_says(run, tmp_path):
