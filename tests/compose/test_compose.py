@@ -286,8 +286,8 @@ def test_down_and_up_keep_everything_and_it_goes_on(system):
 
 
 def test_a_scorer_that_is_stopped_ends_by_itself(system):
-    produce(system, traffic_of(40_000, cards=2_000, seed=15))
-    wait_until_busy(system, 40_000)
+    produce(system, traffic_of(90_000, cards=2_000, seed=15))
+    wait_until_busy(system, 90_000)
     [scorer] = system.containers("scorer")
     system.compose("stop", "--timeout", "15", "scorer")
     state = system.inspect(scorer)["State"]
@@ -295,4 +295,4 @@ def test_a_scorer_that_is_stopped_ends_by_itself(system):
     wait_drained(system, 60)
 
     assert state["ExitCode"] == 0, "137 is a kill"
-    assert check_everything(system)["decided"] >= 40_000
+    assert check_everything(system)["decided"] >= 90_000
