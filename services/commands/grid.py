@@ -84,11 +84,8 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
     lost grid may be folded from a log that is too short. The two flags set committed offsets, for which no scorer may run.
     """
     with open_stores(settings, service) as stores:
-        seen = stores.look(partition)
-        if accept_applied or accept_gap:  # what a dead scorer left open must be over
-            states = stores.log_states(list(seen), stable=True)
-            seen = {p: (states[p], held) for p, (_, held) in seen.items()}
-        for p, (state, held) in seen.items():
+        # Where offsets are set, what a dead scorer left open must be over.
+        for p, (state, held) in stores.look(partition, stable=accept_applied or accept_gap).items():
             applied = held.applied
             if accept_applied and state.committed is None and applied is not None:
                 _set_committed(stores, p, applied)

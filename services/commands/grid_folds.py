@@ -118,7 +118,7 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
 
     wrong = 0
     with open_stores(settings, service) as stores:
-        for p, (state, _) in stores.look(partition).items():
+        for p, state in stores.log_states(stores.numbers(partition)).items():
             applied, held, killers = _stand_still(stores, p)
             if applied is None:
                 click.echo(f"partition {p}: empty")

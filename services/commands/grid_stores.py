@@ -92,18 +92,28 @@ class Stores:
         kind = ReassessorProcessor if self.service == "reassessor" else ScorerProcessor
         return kind(None, SafeDefault(0.0, 0.0))
 
-    def look(self, partition: int | None) -> dict[int, tuple[LogState, PartitionStatus]]:
-        """Return what Kafka and Redis hold of the partitions, beside workers that go on. Raises UserError when there is no such partition."""
-        wanted = self._numbers(partition)
+    def look(self, partition: int | None, *, stable: bool = False) -> dict[int, tuple[LogState, PartitionStatus]]:
+        """Return what Kafka and Redis hold of the partitions, beside workers that go on.
+
+        Args:
+            partition: one of them; None for all.
+            stable: see :meth:`KafkaAdmin.committed`.
+
+        Raises:
+            UserError: there is no such partition.
+            StreamsError: as :meth:`KafkaAdmin.committed`.
+        """
+        wanted = self.numbers(partition)
         # The grid first: what it holds is committed, so Kafka, asked later, cannot seem to be behind it.
         held = dict(zip(wanted, self.grid.status(self.topic, wanted), strict=True))
-        states = self.log_states(wanted)
+        states = self.log_states(wanted, stable=stable)
         if any(halt_seen(states[p], held[p]) for p in wanted):
             time.sleep(COMMIT_SEEN_S)
-            states = self.log_states(wanted)
+            states = self.log_states(wanted, stable=stable)
         return {p: (states[p], held[p]) for p in wanted}
 
-    def _numbers(self, partition: int | None) -> list[int]:
+    def numbers(self, partition: int | None) -> list[int]:
+        """Return the numbers of one partition or of all. Raises UserError when there is no such partition."""
         count = self.admin.partitions().get(self.topic, 0)
         if not count:
             raise UserError(f"there is no topic {self.topic}: create the topics with `proact topics apply`")

@@ -158,9 +158,7 @@ class KafkaAdmin:
             asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
             return str(asked[topic].result().topic_id)
 
-    def committed(
-        self, topic: str, group_id: str, partitions: Iterable[int], *, stable: bool = False
-    ) -> dict[int, int]:
+    def committed(self, topic: str, group_id: str, partitions: Iterable[int], *, stable: bool = True) -> dict[int, int]:
         """Return a group's committed offsets; partitions without one are left out.
 
         Args:
@@ -168,8 +166,8 @@ class KafkaAdmin:
             group_id: the consumer group.
             partitions: which to ask for.
             stable: for who acts on them: no offset is told while an atomic commit that may change it is under way. A busy worker
-                always has one under way, so who only looks would wait until its work is done; what such a one is told may be
-                some milliseconds older than the end of the last commit.
+                always has one under way, so who only looks would wait until its work is done, and says False; what such a one
+                is told may be some milliseconds older than the end of the last commit.
 
         Raises:
             StreamsError: Kafka does not answer, or, of stable offsets, an atomic commit stays open.
@@ -224,7 +222,7 @@ class KafkaAdmin:
             StreamsError: Kafka does not answer.
         """
         mine = {p: extent for (name, p), extent in extents.items() if name == topic}
-        committed = self.committed(topic, group_id, mine)
+        committed = self.committed(topic, group_id, mine, stable=False)
         # The extents are older than the offsets: what came and was decided on in between is no lag below zero.
         return {p: max(0, end - max(start, committed.get(p, start))) for p, (start, end) in mine.items()}
 
