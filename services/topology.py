@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from services.codec.schemas import Topic, topics
 from services.streams.admin import TopicPlan
+
+RESULTS: Final = "decision_partitions"
+"""The setting that scales the topics that no profile is folded from, so that another number than the wanted one does no harm."""
 
 
 def edges() -> list[tuple[str, str, str]]:
@@ -27,14 +33,15 @@ def render() -> str:
     )
 
 
-def topic_plans(partitions: int | None = None) -> list[TopicPlan]:
-    """Return what every topic of ``schemas/`` should be; ``partitions`` replaces the number of those keyed by card."""
+def topic_plans(counts: Mapping[str, int]) -> list[TopicPlan]:
+    """Return what every topic of ``schemas/`` should be; ``counts`` are numbers of partitions by the setting that scales topics."""
     return [
         TopicPlan(
             t.name,
-            partitions if partitions is not None and t.partitions > 1 else t.partitions,
+            t.partitions if t.scaled_by is None else counts.get(t.scaled_by, t.partitions),
             t.retention_days,
             t.max_message_bytes,
+            strict=t.scaled_by != RESULTS,
         )
         for t in topics().values()
     ]

@@ -49,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack | 
     shared = new_stack(tmp_path_factory.mktemp("stack"))
     try:
         shared.up(lambda _: None)
-        shared.apply_topics(3)
+        shared.apply_topics({"partitions": 3})
         yield shared
     finally:
         shared.down()
@@ -64,7 +64,7 @@ def own_stack(tmp_path: Path) -> Iterator[Callable[..., EmbeddedStack | Containe
         own = new_stack(tmp_path / f"stack-{len(started)}")
         started.append(own)
         own.up(lambda _: None)
-        own.apply_topics(partitions)
+        own.apply_topics({"partitions": partitions})
         return own
 
     try:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,9 @@ class ContainerStack:
         self.redis.up(progress)
         self.kafka.up(progress)
 
-    def apply_topics(self, partitions: int | None = None) -> dict[str, str]:
+    def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:
         """Create the topics."""
-        return KafkaAdmin(self.kafka_address).apply(topic_plans(partitions))
+        return KafkaAdmin(self.kafka_address).apply(topic_plans(counts))
 
     def down(self) -> None:
         """Remove both."""

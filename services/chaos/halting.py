@@ -44,7 +44,7 @@ def recreate_topic(system: ChaosSystem) -> set[int]:
     """F-22."""
     system.admin.delete_topic(TOPIC)
     time.sleep(1)
-    system.stack.apply_topics(system.settings.partitions)
+    system.stack.apply_topics(system.settings.topic_counts)
     return _all(system)
 
 

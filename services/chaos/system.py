@@ -145,7 +145,7 @@ class ChaosSystem:
     def up(self, progress: Callable[[str], None]) -> None:
         """Start everything, and wait until all partitions are owned."""
         self.stack.up(progress)
-        self.stack.apply_topics(self._settings.partitions)
+        self.stack.apply_topics(self._settings.topic_counts)
         self.proxy = ProxyProcess(self.folder / "proxy.log")
         for i, (upstream, port) in enumerate(self._doors):
             self.proxy.order("link", name=f"kafka-{i}", port=port, upstream=upstream, kafka=True)

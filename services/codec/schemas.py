@@ -23,7 +23,7 @@ MAGIC: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
 _ENVELOPE: Final = "envelope.avsc"
-_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted"}
+_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Topic:
     versions: tuple[Schema, ...]
     envelope: Schema | None = None
     """Another form of the same records, in which change data capture tells them (``envelope.avsc``)."""
+    scaled_by: str | None = None
+    """The setting that says how many partitions there are; None: always as many."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
@@ -103,6 +105,7 @@ def _load_topic(folder: Path) -> Topic:
         consumers=tuple(described["consumers"]),
         versions=tuple(versions),
         envelope=_load_schema(folder.name, folder / _ENVELOPE) if (folder / _ENVELOPE).exists() else None,
+        scaled_by=described.get("scaled_by"),
     )
 
 

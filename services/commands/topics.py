@@ -17,7 +17,7 @@ def topics() -> None:
 
 
 @topics.command(epilog=example("proact topics apply --partitions 12"))
-@with_settings("kafka_bootstrap_servers", "partitions")
+@with_settings("kafka_bootstrap_servers", "partitions", "decision_partitions")
 @click.option(
     "--wait-s", default=0.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for Kafka."
 )
@@ -31,7 +31,7 @@ def apply(settings: Settings, wait_s: float) -> None:
     while not admin.answers() and time.monotonic() < until_s:
         time.sleep(0.2)
     try:
-        done = admin.apply(topic_plans(settings.partitions))
+        done = admin.apply(topic_plans(settings.topic_counts))
     except StreamsError as error:
         raise UserError(str(error)) from None
     for name, what in done.items():

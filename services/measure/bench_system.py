@@ -122,7 +122,7 @@ class BenchSystem:
 @contextmanager
 def bench_system(settings: Settings, folder: Path, compiling: Compiling = QUICKLY) -> Iterator[BenchSystem]:
     """Start an empty Kafka and Redis; stop them whatever happens. Raises StackError, StreamsError."""
-    with temporary_stack(folder, lambda _: None, settings.partitions, compiling) as stack:
+    with temporary_stack(folder, lambda _: None, settings.topic_counts, compiling) as stack:
         own = settings.with_values(
             kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
         )

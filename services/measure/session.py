@@ -55,7 +55,7 @@ def running_session(
     settings: Settings, folder: Path, progress: Callable[[str], None], *, keep_ids: bool = True
 ) -> Iterator[Session]:
     """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
-    with temporary_stack(folder, progress, settings.partitions) as stack:
+    with temporary_stack(folder, progress, settings.topic_counts) as stack:
         own = settings.with_values(
             kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
         )

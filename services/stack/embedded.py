@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class EmbeddedStack:
         self.redis.up(progress, timeout_s)
         self.kafka.up(progress, timeout_s)
 
-    def apply_topics(self, partitions: int | None = None) -> dict[str, str]:
-        """Create the topics. Raises StreamsError."""
-        return KafkaAdmin(self.kafka_address).apply(topic_plans(partitions))
+    def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:
+        """Create the topics, with numbers of partitions by the setting that scales them. Raises StreamsError."""
+        return KafkaAdmin(self.kafka_address).apply(topic_plans(counts))
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return, for each part, whether it answers, where, and its process id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from services.stack.processes import free_port
 
 @contextmanager
 def temporary_stack(
-    folder: Path, progress: Callable[[str], None], partitions: int, compiling: Compiling = QUICKLY
+    folder: Path, progress: Callable[[str], None], counts: Mapping[str, int], compiling: Compiling = QUICKLY
 ) -> Iterator[EmbeddedStack]:
     """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -24,7 +24,7 @@ def temporary_stack(
     stack = EmbeddedStack(folder, kafka_port, redis_port, compiling=compiling)
     try:
         stack.up(progress)
-        stack.apply_topics(partitions)
+        stack.apply_topics(counts)
         yield stack
     finally:
         stack.down()

@@ -34,6 +34,8 @@ class TopicPlan:
     retention_days: int | None
     """None: it is compacted."""
     max_message_bytes: int
+    strict: bool = True
+    """Whether a topic of this name with another number of partitions is refused."""
 
     @property
     def config(self) -> dict[str, str]:
@@ -93,14 +95,15 @@ class KafkaAdmin:
             if plan.name not in existing:
                 self._create(plan)
                 done[plan.name] = f"created with {plan.partitions} partitions"
-            elif existing[plan.name] != plan.partitions:
+            elif plan.strict and existing[plan.name] != plan.partitions:
                 raise StreamsError(
                     f"topic {plan.name} has {existing[plan.name]} partitions, not {plan.partitions}: changing the number "
                     f"would part cards from their profiles; say --partitions {existing[plan.name]} or use another Kafka"
                 )
             else:
                 self.configure(plan.name, plan.config)
-                done[plan.name] = "unchanged, settings applied"
+                kept = "" if existing[plan.name] == plan.partitions else f", its {existing[plan.name]} partitions stay"
+                done[plan.name] = f"unchanged, settings applied{kept}"
         return done
 
     def _create(self, plan: TopicPlan) -> None:

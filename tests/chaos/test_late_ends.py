@@ -65,7 +65,7 @@ def on_kafka(folder: Path) -> Iterator[Late]:
     proxy = None
     try:
         stack.kafka.up(lambda _: None)
-        stack.apply_topics(1)
+        stack.apply_topics({"partitions": 1})
         proxy = ProxyProcess(folder / "proxy.log")
         proxy.order("link", name="k", port=told, upstream=door, kafka=True)
         source = KafkaSource(stack.kafka_address, "group", IN)

@@ -20,7 +20,8 @@ from services.core.columns import Text
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
-from services.topology import edges
+from services.runtime.config import SETTINGS, resolve_settings
+from services.topology import edges, topic_plans
 
 SCHEMAS = data_folder("schemas")
 EXAMPLES = sorted(SCHEMAS.glob("*/examples/*.json"))
@@ -131,6 +132,18 @@ def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: di
 
     with pytest.raises((ValueError, TypeError)):
         _load_topic(folder)
+
+
+def test_partitions_come_from_the_setting_that_a_topic_names_and_only_topics_of_results_may_have_others():
+    counts = resolve_settings({"partitions": 5, "decision_partitions": 3}, {}).topic_counts
+    plans = {plan.name: (plan.partitions, plan.strict) for plan in topic_plans(counts)}
+    folded = ("card-transactions", "terminal-events", "accounts", "customers")
+    results = ("card-decisions", "card-alerts", "card-reassessment-requests", "card-reassessments")
+
+    assert {name: plans[name] for name in folded} == dict.fromkeys(folded, (5, True))
+    assert {name: plans[name] for name in results} == dict.fromkeys(results, (3, False))
+    assert plans["dead-letters"] == (1, True)
+    assert all(t.partitions == SETTINGS[t.scaled_by].default for t in topics().values() if t.scaled_by)
 
 
 def test_the_topology_names_the_scorer_on_both_sides():

@@ -195,6 +195,8 @@ def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
 
     with pytest.raises(Exception, match="has 2 partitions, not 3"):
         admin.apply([TopicPlan(topic, 3, 1, 131_072)])
+    assert "its 2 partitions stay" in admin.apply([TopicPlan(topic, 3, 1, 131_072, strict=False)])[topic]
+    assert admin.partitions()[topic] == 2
 
 
 def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
