@@ -233,10 +233,10 @@ class Decoded:
     _lengths: type_i64
     _doubles: type_f64
 
-    def cells(self, name: str) -> tuple[type_i64, type_i64, type_f64]:
-        """Return what kernels need of a field: where it begins or its integer, its length or -1 for null, and its double."""
-        f = self.program.index[name]
-        return self._ints[f], self._lengths[f], self._doubles[f]
+    @property
+    def cells(self) -> tuple[type_i64, type_i64, type_f64]:
+        """What kernels need of all fields, each (fields, m): where a field begins or its integer, its length or -1 for null, and its double."""
+        return self._ints, self._lengths, self._doubles
 
     def integers(self, name: str) -> type_i64:
         """Return a field of long, int, enum (its index) or boolean."""

@@ -51,26 +51,36 @@ def _to_columns(decoded: Decoded) -> TransactionColumns:
         columns[name] = decoded.text(name)
     for name in _INTEGERS:
         columns[name] = decoded.integers(name)
-    codes, degrees = [decoded.cells(name) for name in _CODES], [decoded.cells(name) for name in _DEGREES]
-    packed, sent = _codes_and_degrees(decoded.buffer, tuple(codes), tuple(_CODES.values()), tuple(degrees))
+    packed, sent = _codes_and_degrees(decoded.buffer, decoded.cells, *_places())
     columns |= zip(_CODES, packed, strict=True)
     columns |= zip(_DEGREES, sent, strict=True)
     return TransactionColumns(**columns)
 
 
+@cache
+def _places() -> tuple[type_i64, type_i64, type_i64]:
+    """Return where codes are among the cells, how wide each is, and where coordinates are."""
+    index = _reader().program.index
+    codes, widths, degrees = [index[name] for name in _CODES], list(_CODES.values()), [index[name] for name in _DEGREES]
+    return np.array(codes), np.array(widths), np.array(degrees)
+
+
 @njit(cache=True, nogil=True)
-def _codes_and_degrees(buffer: type_u8, codes: Any, widths: Any, degrees: Any) -> tuple[type_i64, type_f64]:
+def _codes_and_degrees(
+    buffer: type_u8, cells: Any, codes: type_i64, widths: type_i64, degrees: type_i64
+) -> tuple[type_i64, type_f64]:
     """Return codes packed by :func:`pack_bytes`, and coordinates in which NaN means that none was sent: one that was sent must not pass for that."""
-    count = len(codes[0][0])
+    ints, lengths, doubles = cells
+    count = ints.shape[1]
     packed, sent = np.empty((len(codes), count), np.int64), np.empty((len(degrees), count))
     for k in range(len(codes)):
-        start, length, _ = codes[k]
+        f = codes[k]
         for i in range(count):
-            packed[k, i] = pack_bytes(buffer, start[i], length[i], widths[k])
+            packed[k, i] = pack_bytes(buffer, ints[f, i], lengths[f, i], widths[k])
     for k in range(len(degrees)):
-        _, length, value = degrees[k]
+        f = degrees[k]
         for i in range(count):
-            sent[k, i] = np.inf if np.isnan(value[i]) and length[i] >= 0 else value[i]
+            sent[k, i] = np.inf if np.isnan(doubles[f, i]) and lengths[f, i] >= 0 else doubles[f, i]
     return packed, sent
 
 

@@ -158,6 +158,7 @@ def _fold_rows(  # type: ignore[no-untyped-def]
         row = rows[i]
         past = entries[begin[k] : begin[k] + count[k]]
         flags[i] = windows.fold_flags(past, truncated_until_ms[k], row["event_time_ms"], row["transaction_hash"])
+        vectors[i] = np.nan
         if emit[i]:
             amount = np.float64(row["amount_minor"])
             newest = windows.window_statistics(
@@ -227,8 +228,7 @@ def fold(
         profiles: changed in place.
     """
     n = len(columns)
-    vectors = np.full((n, len(FEATURES)), np.nan)
-    flags = np.zeros(n, np.int64)
+    vectors, flags = np.empty((n, len(FEATURES))), np.zeros(n, np.int64)
     scale = scales_of(columns.billing_currency)
     _fold_rows(
         _entries_of(columns), columns.entry_mode, slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,

@@ -112,7 +112,7 @@ def open_profiles(blobs: Sequence[bytes | None], additions: type_i64, layout: Pr
     present = [blob or b"" for blob in blobs]
     size = np.fromiter(map(len, present), np.int64, len(present))
     joined = np.frombuffer(b"".join(present), np.uint8)
-    entries = np.empty(len(joined) // ENTRY_BYTES_MIN + int(additions.sum()), layout.entry)
+    entries = np.empty(len(joined) // ENTRY_BYTES_MIN + int(np.add.reduce(additions)), layout.entry)
     opened = OpenProfiles(layout, entries, *np.empty((4, len(present)), np.int64))
     bad = open_headers(joined, size, additions, layout.version, opened.all_arrays)
     layout.unpack(joined, size, opened.arrays, bad)

@@ -37,8 +37,8 @@ class Predictor(Protocol):
         """The names of the boosters that it may use."""
         ...
 
-    def spoke(self, vectors: type_f64) -> type_i64:
-        """Return, as an index of :attr:`boosters`, which one scores each row of (n, features), shape (n,)."""
+    def spoke(self, classes: type_i64) -> type_i64:
+        """Return, as an index of :attr:`boosters`, which one scores each transaction of these classes, shape (n,)."""
         ...
 
     def predict(self, vectors: type_f64) -> type_f64:
@@ -49,12 +49,12 @@ class Predictor(Protocol):
         """Return each feature's share of each score in log-odds, shape (n, features): slow, for alerted rows only."""
         ...
 
-    def actions(self, vectors: type_f64, scores: type_f64) -> type_i64:
-        """Return the :class:`services.core.policy.Action` of each row at its score, by the thresholds of its class, shape (n,)."""
+    def actions(self, classes: type_i64, scores: type_f64) -> type_i64:
+        """Return the :class:`services.core.policy.Action` of each transaction at its score, by the thresholds of its class, shape (n,)."""
         ...
 
-    def challenged_from(self, vectors: type_f64) -> type_f64:
-        """Return the score from which each row is not approved, shape (n,)."""
+    def challenged_from(self, classes: type_i64) -> type_f64:
+        """Return the score from which each transaction of these classes is not approved, shape (n,)."""
         ...
 
 

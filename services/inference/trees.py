@@ -112,9 +112,9 @@ class ClassTable:
         limits = [(t.challenge, t.review, t.block) for t in (route.thresholds for route in in_order)]
         self._limits = np.array(limits, np.float64)
 
-    def spoke(self, vectors: type_f64) -> type_i64:
+    def spoke(self, classes: type_i64) -> type_i64:
         """See :class:`services.inference.Predictor`."""
-        return self._booster_of[classify(vectors)]
+        return self._booster_of[classes]
 
     def predict(self, vectors: type_f64) -> type_f64:
         """See :class:`services.inference.Predictor`."""
@@ -124,19 +124,19 @@ class ClassTable:
         """See :class:`services.inference.Predictor`."""
         return self._by_booster(vectors, Booster.explain, np.empty(vectors.shape))
 
-    def actions(self, vectors: type_f64, scores: type_f64) -> type_i64:
+    def actions(self, classes: type_i64, scores: type_f64) -> type_i64:
         """See :class:`services.inference.Predictor`."""
-        return _actions(self._limits, classify(vectors), scores)
+        return _actions(self._limits, classes, scores)
 
-    def challenged_from(self, vectors: type_f64) -> type_f64:
+    def challenged_from(self, classes: type_i64) -> type_f64:
         """See :class:`services.inference.Predictor`."""
-        return self._limits[classify(vectors), 0]
+        return self._limits[classes, 0]
 
     def _by_booster(self, vectors: type_f64, work: Callable[[Booster, type_f64], type_f64], out: type_f64) -> type_f64:
         """Fill ``out`` with what each row's booster says of it: at once where it is the same one for all."""
         if len(self._boosters) == 1:
             return work(self._boosters[0], vectors)
-        which = self.spoke(vectors)
+        which = self.spoke(classify(vectors))
         for at, booster in enumerate(self._boosters):
             rows = np.flatnonzero(which == at)
             if len(rows):

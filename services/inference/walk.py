@@ -2,7 +2,7 @@
 
 A step of a walk is a comparison that goes either way, which a processor guesses wrong half of the time, and pays for each time. So here a step has
 no branch: a number's bits are turned into an integer of the same order, a missing value into the smallest or largest one, whichever leads
-where the tree sends it; and which child comes next is computed. Some dozen rows step through a tree side by side, so that one waits for the memory while others work.
+where the tree sends it; and which child comes next is computed. Some dozen rows step through a tree side by side, so that one waits for the memory while others work; of few rows each steps through some trees side by side.
 A leaf leads to itself, so that all take as many steps as the tree is deep.
 """
 
@@ -17,6 +17,9 @@ from numba import njit
 from services.core.columns import type_f64
 
 ROWS_TOGETHER: Final = 64
+TREES_TOGETHER: Final = 16
+FEW: Final = 8
+"""Below so many rows it is trees that are walked side by side: one row would wait for the memory at each step."""
 _LOWEST, _HIGHEST = np.int32(-(2**31)), np.int32(2**31 - 1)
 FEATURE, CUT, RIGHT, LEFT = range(4)
 """Columns of a node: the column of the row's numbers, what they are compared with, and where a larger or a smaller number goes."""
@@ -60,7 +63,8 @@ class Walk:
 
     def add(self, vectors: type_f64, totals: np.ndarray) -> None:
         """Add to each total (n,), tree by tree, what the leaves give that a row of (n, features) comes to."""
-        _add((self.root, self.depth, self.nodes, self.value), vectors, totals)
+        walk = _add_to_few if len(vectors) < FEW else _add_to_many
+        walk((self.root, self.depth, self.nodes, self.value), vectors, totals)
 
 
 def _ordered(numbers: np.ndarray) -> np.ndarray:
@@ -83,7 +87,28 @@ def take_row(vector: type_f64, single: np.ndarray, bits: np.ndarray, row: np.nda
 
 
 @njit(cache=True, nogil=True)
-def _add(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
+def _add_to_few(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
+    root, depth, nodes, value = trees
+    features = vectors.shape[1]
+    numbers, single = np.empty(2 * features, np.int32), np.empty(features, np.float32)
+    bits, at = single.view(np.int32), np.empty(TREES_TOGETHER, np.int32)
+    for i in range(len(vectors)):
+        take_row(vectors[i], single, bits, numbers)
+        for first in range(0, len(root), TREES_TOGETHER):
+            count, steps = min(TREES_TOGETHER, len(root) - first), 0
+            for t in range(count):
+                at[t] = root[first + t]
+                steps = max(steps, depth[first + t])
+            for _ in range(steps):
+                for t in range(count):
+                    smaller = numbers[nodes[at[t], FEATURE]] < nodes[at[t], CUT]
+                    at[t] = nodes[at[t], RIGHT + np.int32(smaller)]
+            for t in range(count):
+                totals[i] += value[at[t]]
+
+
+@njit(cache=True, nogil=True)
+def _add_to_many(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
     root, depth, nodes, value = trees
     features = vectors.shape[1]
     numbers, single = np.empty((ROWS_TOGETHER, 2 * features), np.int32), np.empty(features, np.float32)

@@ -87,7 +87,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
         "core": measure_in_process(model, alone=True), "full": measure_in_process(model, alone=False),
     }  # fmt: skip
     result["floors_us"] = measure_floors(core, folder, model, backlog)
-    result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__}
+    result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__} | settings.topic_counts
     result["machine"] = {"cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine()}
     return result
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from services.core.classes import classify
 from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64, unpack_code
 from services.core.ladder import Rung
 from services.core.money import format_amount, scales_of
@@ -103,7 +104,7 @@ class Explainer:
         if self._predictor is None:
             return silent, silent, self._judges.safe.actions(amounts_minor, currency) == Action.APPROVE
         scores = self._predictor.predict(vectors)
-        approved = scores < self._predictor.challenged_from(vectors)
+        approved = scores < self._predictor.challenged_from(classify(vectors))
         if self._anomaly is None:
             return scores, silent, approved
         # How strange it is matters where the score would let it pass, or where a rule asks.

@@ -110,13 +110,13 @@ def _scored(judges: Judges, rung: Rung, columns: TransactionColumns, vectors: ty
             classes, rungs, (), np.full(n, NO_BOOSTER, np.int64), silent, silent, None, actions, voices, nothing
         )
     scores = predictor.predict(vectors)
-    by_model, anomaly_scores, voices = predictor.actions(vectors, scores), silent, np.full(n, _MODEL, np.int64)
+    by_model, anomaly_scores, voices = predictor.actions(classes, scores), silent, np.full(n, _MODEL, np.int64)
     actions = by_model
     if anomaly is not None:
         anomaly_scores = anomaly.score(vectors)
         actions = look_at_strange(by_model, anomaly_scores >= anomaly.review)
         voices[actions != by_model] = _ANOMALY
-    spoke = predictor.spoke(vectors)
+    spoke = predictor.spoke(classes)
     return Verdict(classes, rungs, predictor.boosters, spoke, scores, anomaly_scores, None, actions, voices, nothing)
 
 

@@ -72,12 +72,12 @@ class ScorerProcessor(Adopting):
     def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
         columns, rows, status = decode_transactions(without_killers(records.values, killers))
-        status[killers] = Reject.KILLS_DECODER
         keys, has_key = key_column(records.keys)
-        whole = len(rows) == len(records)  # the rule: then nothing has to be picked out
-        beside = (keys, has_key, records.timestamp_ms)
-        found = validate(columns, *(beside if whole else (keys.take(rows), has_key[rows], records.timestamp_ms[rows])))
-        status[rows] = found
+        if len(rows) == len(records):  # the rule: then nothing has to be picked out
+            status = found = validate(columns, keys, has_key, records.timestamp_ms)
+        else:
+            status[killers] = Reject.KILLS_DECODER
+            status[rows] = found = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         refused_ids: dict[int, bytes] = {}
         if np.count_nonzero(found):
             valid = found == _NONE

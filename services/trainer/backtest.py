@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from services.core.classes import classify
 from services.core.columns import type_bool, type_f64
 from services.core.offline import compute_offline
 from services.core.policy import Action, look_at_strange
@@ -109,7 +110,7 @@ def run_backtest(
     engine = RuleEngine(rule_set)
     anomaly_scores = model.anomaly.score(vectors)
     hits = engine.hits(Facts(columns, vectors, scores, anomaly_scores))
-    alone = look_at_strange(model.champion.actions(vectors, scores), anomaly_scores >= model.anomaly.review)
+    alone = look_at_strange(model.champion.actions(classify(vectors), scores), anomaly_scores >= model.anomaly.review)
     together = engine.actions(alone, hits)
     truth, costs = _Truth(fraud, amount_eur, alone == Action.APPROVE), CostTable()
     return Backtest(

@@ -138,7 +138,7 @@ class _Examples:
         vectors = self.vectors[rows]
         scores = predictor.predict(vectors)
         fraud, amount_eur = self.history.fraud[rows], self.history.amount_eur[rows]
-        actions = predictor.actions(vectors, scores)
+        actions = predictor.actions(classify(vectors), scores)
         card, _ = group_text(self.history.columns.card_id, np.zeros(len(self.day), np.int64))
         return {
             "test": ranking_metrics(scores, fraud, card[rows], self.day[rows])
@@ -198,7 +198,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     predictor = ClassTable(table.routes, read)
     metrics = examples.measure(predictor, test_rows, costs)
     scores = predictor.predict(vectors[test_rows])
-    approved = predictor.actions(vectors[test_rows], scores) == Action.APPROVE
+    approved = predictor.actions(classify(vectors[test_rows]), scores) == Action.APPROVE
     strange = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
     metrics["anomaly"] = {"reviewed": int(strange.sum()), "frauds": int(history.fraud[test_rows][strange].sum())}
     metrics["by_class"] = table.told

@@ -59,7 +59,9 @@ def test_scores_have_the_bits_of_xgboosts(seed, parameters):
     for rows in (random_rows(seed + 100, 3_000, 8), edge_rows(forest, seed, 3_000)):
         expected = booster.predict(xgboost.DMatrix(rows)).astype(np.float64)
         np.testing.assert_array_equal(Scores(forest).predict(rows), expected)
-        np.testing.assert_array_equal(Scores(forest).predict(rows[:1]), expected[:1])
+        for size in range(1, 10):  # few rows go another way than many
+            parts = [Scores(forest).predict(rows[at : at + size]) for at in range(0, 900, size)]
+            np.testing.assert_array_equal(np.concatenate(parts)[:900], expected[:900])
         np.testing.assert_array_equal(Booster(raw(booster)).predict(rows), expected)
 
 

@@ -125,7 +125,7 @@ def test_a_decision_says_on_what_grounds_it_was_made():
         assert vector.shape == (1, len(FEATURE_NAMES))
         assert model.champion.predict(vector)[0] == decision["score"]
         assert model.anomaly.score(vector)[0] == decision["anomaly_score"]
-        by_model = Action(model.champion.actions(vector, np.array([decision["score"]]))[0])
+        by_model = Action(model.champion.actions(classify(vector), np.array([decision["score"]]))[0])
         assert decision["transaction_class"] == TransactionClass(classify(vector)[0]).name
         assert (decision["rung"], decision["scored_by"]) == ("CHAMPION", "champion")
         strange = by_model == Action.APPROVE and decision["anomaly_score"] >= model.anomaly.review
