@@ -11,6 +11,7 @@ from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record
 from services.inference.released import newest_model
 from services.replay.reference import send_reference
+from services.runtime.config import SETTINGS
 from services.simulator.reference import simulate_reference
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
@@ -72,11 +73,15 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
     assert rungs["CHAMPION"] >= 3_900
     assert len(again) == 6_000 - rungs["CHAMPION"]
     assert all(one["rung"] == "CHAMPION" and "PROFILE_MISSED" not in one["degraded"] for one in again)
-    for service in ("scorer", "reassessor", "router"):
+    for service, count in (
+        ("scorer", PARTITIONS),
+        ("reassessor", SETTINGS["decision_partitions"].default),
+        ("router", PARTITIONS),
+    ):
         connection = ["--kafka-bootstrap-servers", stack.kafka_address, "--redis-url", stack.redis_url]
         said = [*proact, "grid", "status", "--service", service, "--json", *connection]
         shown = subprocess.run(said, capture_output=True, text=True, check=False, timeout=60)
-        assert (shown.returncode, shown.stdout.count('"partition"')) == (0, PARTITIONS), shown.stderr
+        assert (shown.returncode, shown.stdout.count('"partition"')) == (0, count), shown.stderr
     verdict = judged(stack)
     assert verdict["anomalies"] == {}
     assert verdict["reassessed"] == verdict["below_champion"] == len(again)
