@@ -24,6 +24,8 @@ HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
 _ENVELOPE: Final = "envelope.avsc"
 _OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by"}
+SCALES: Final = ("partitions", "decision_partitions")
+"""The settings that a topic's number of partitions may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Topic:
     def __post_init__(self) -> None:
         if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
             raise ValueError(f"topic {self.name}: partitions and retention_days must be at least 1")
+        if self.scaled_by not in (None, *SCALES):
+            raise ValueError(f"topic {self.name}: scaled_by is one of {', '.join(SCALES)}, or is left out")
         if not 0 < self.record_bytes_max <= self.max_message_bytes:
             raise ValueError(f"topic {self.name}: record_bytes_max must lie within max_message_bytes")
         if not self.versions:

@@ -86,8 +86,8 @@ class KafkaAdmin:
         """Create what is missing, set the settings of the rest; return what was done, by topic.
 
         Raises:
-            StreamsError: Kafka does not answer or refuses, or a topic has another number of partitions: changing it
-                moves cards to other partitions, away from their profiles.
+            StreamsError: Kafka does not answer or refuses, or a topic of a strict plan has another number of
+                partitions: changing it moves cards to other partitions, away from their profiles.
         """
         existing = self.partitions()
         done = {}

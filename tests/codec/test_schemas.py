@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from services.codec.records import decode_record, encode_record
-from services.codec.schemas import HEADER_BYTES, _load_topic, topics
+from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
 from services.core.validation import Reject, validate
@@ -121,7 +121,14 @@ def test_the_reject_reasons_and_degraded_marks_are_those_of_the_schemas():
 
 @pytest.mark.parametrize(
     "change",
-    [{"partitions": 0}, {"retention_days": 0}, {"surprise": 1}, {"record_bytes_max": 10**9}, {"producers": None}],
+    [
+        {"partitions": 0},
+        {"retention_days": 0},
+        {"surprise": 1},
+        {"record_bytes_max": 10**9},
+        {"producers": None},
+        {"scaled_by": "x"},
+    ],
 )
 def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: dict):
     folder = tmp_path / "card-alerts"
@@ -137,12 +144,13 @@ def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: di
 def test_partitions_come_from_the_setting_that_a_topic_names_and_only_topics_of_results_may_have_others():
     counts = resolve_settings({"partitions": 5, "decision_partitions": 3}, {}).topic_counts
     plans = {plan.name: (plan.partitions, plan.strict) for plan in topic_plans(counts)}
-    folded = ("card-transactions", "terminal-events", "accounts", "customers")
+    kept = ("card-transactions", "terminal-events", "accounts", "customers", "fraud-labels")
     results = ("card-decisions", "card-alerts", "card-reassessment-requests", "card-reassessments")
 
-    assert {name: plans[name] for name in folded} == dict.fromkeys(folded, (5, True))
+    assert {name: plans[name] for name in kept} == dict.fromkeys(kept, (5, True))
     assert {name: plans[name] for name in results} == dict.fromkeys(results, (3, False))
     assert plans["dead-letters"] == (1, True)
+    assert tuple(counts) == SCALES
     assert all(t.partitions == SETTINGS[t.scaled_by].default for t in topics().values() if t.scaled_by)
 
 
