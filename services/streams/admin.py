@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -22,6 +29,8 @@ from services.streams.base import StreamsError
 from services.streams.clients import COMMON, OUTSIDER
 
 REQUEST_TIMEOUT_S = 10.0
+_TELLINGS = 200
+"""How often a new topic is asked for within that time."""
 DAY_MS = 86_400_000
 
 
@@ -92,23 +101,46 @@ class KafkaAdmin:
         existing = self.partitions()
         done = {}
         for plan in plans:
-            if plan.name not in existing:
-                self._create(plan)
-                done[plan.name] = f"created with {plan.partitions} partitions"
-            elif plan.strict and existing[plan.name] != plan.partitions:
-                raise StreamsError(
-                    f"topic {plan.name} has {existing[plan.name]} partitions, not {plan.partitions}: changing the number "
-                    f"would part cards from their profiles; say --partitions {existing[plan.name]} or use another Kafka"
-                )
-            else:
-                self.configure(plan.name, plan.config)
-                kept = "" if existing[plan.name] == plan.partitions else f", its {existing[plan.name]} partitions stay"
-                done[plan.name] = f"unchanged, settings applied{kept}"
+            created = plan.name not in existing and self._create(plan)
+            partitions = existing.get(plan.name) or self._partitions_of_new(plan.name)
+            done[plan.name] = f"created with {partitions} partitions" if created else self._keep(plan, partitions)
         return done
 
-    def _create(self, plan: TopicPlan) -> None:
+    def _create(self, plan: TopicPlan) -> bool:
+        """Create a topic; return whether there was none. Raises StreamsError."""
         new = NewTopic(plan.name, num_partitions=plan.partitions, replication_factor=-1, config=plan.config)
-        self._wait(self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[plan.name], plan.name)
+        future = self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[plan.name]
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise StreamsError(f"topic {plan.name}: {error.args[0].str()}") from None
+            return False
+        return True
+
+    def _keep(self, plan: TopicPlan, partitions: int) -> str:
+        """Set the settings of a topic that has so many partitions; return what was done. Raises StreamsError."""
+        if plan.strict and partitions != plan.partitions:
+            raise StreamsError(
+                f"topic {plan.name} has {partitions} partitions, not {plan.partitions}: changing the number "
+                f"would part cards from their profiles; say --partitions {partitions} or use another Kafka"
+            )
+        self.configure(plan.name, plan.config)
+        kept = "" if partitions == plan.partitions else f", its {partitions} partitions stay"
+        return f"unchanged, settings applied{kept}"
+
+    def _partitions_of_new(self, topic: str) -> int:
+        """Return the number of partitions of a topic just made, by us or by others. Raises StreamsError.
+
+        The controller knows a new topic some milliseconds before the brokers that are asked for metadata do. Whoever asks in
+        between finds no topic, and whoever then creates it is refused.
+        """
+        for _ in range(_TELLINGS):
+            partitions = self.partitions().get(topic)
+            if partitions:
+                return partitions
+            self._admin.poll(REQUEST_TIMEOUT_S / _TELLINGS)
+        raise StreamsError(f"topic {topic}: it exists, but Kafka at {self._servers} does not tell of it")
 
     def configure(self, topic: str, config: Mapping[str, str]) -> None:
         """Set some settings of a topic; the others stay. Raises StreamsError."""

@@ -199,6 +199,30 @@ def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
     assert admin.partitions()[topic] == 2
 
 
+def test_a_topic_that_is_not_told_of_yet_is_neither_an_error_nor_created_twice(stack, monkeypatch):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdmin(stack.kafka_address)
+    admin.apply([TopicPlan(topic, 2, 1, 131_072)])
+    told = admin.partitions
+    answers = iter([{}, {}])
+    monkeypatch.setattr(admin, "partitions", lambda: next(answers, None) or told())
+
+    assert "unchanged" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
+    answers = iter([{}, {}])
+    with pytest.raises(StreamsError, match="has 2 partitions, not 3"):
+        admin.apply([TopicPlan(topic, 3, 1, 131_072)])
+
+
+def test_those_who_apply_at_the_same_time_all_succeed(stack):
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    admins = [KafkaAdmin(stack.kafka_address) for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda admin: admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic], admins))
+
+    assert sum("created" in each for each in done) == 1
+    assert sum("unchanged" in each for each in done) == 3
+
+
 def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
     for settings in (PRODUCER, ATOMIC):
         assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())
