@@ -15,7 +15,7 @@ from services.inference.artifact import load_model
 from services.inference.released import newest_model
 from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.floors import measure_floors
-from services.measure.in_process import measure_in_process
+from services.measure.in_process import measure_in_process, measure_loop
 from services.measure.latency import WARM_UP_S, open_loop
 from services.measure.learned import learned_broker
 from services.measure.memory import measure_memory
@@ -86,9 +86,12 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     result["in_process"] = {
         "core": measure_in_process(model, alone=True), "full": measure_in_process(model, alone=False),
     }  # fmt: skip
+    loop_us = measure_loop()
     result["floors_us"] = measure_floors(core, folder, model, backlog)
     result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__} | settings.topic_counts
-    result["machine"] = {"cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine()}
+    result["machine"] = {
+        "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": loop_us,
+    }  # fmt: skip
     return result
 
 

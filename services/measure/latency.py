@@ -7,6 +7,7 @@ share the machine's monotonic clock.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def linger_ms(rate: float) -> float:
 def _send(address: str, pipe: Connection) -> None:
     """Send records at rates, as told: the sender's process."""
     keys, values = pipe.recv()
+    _freeze()
     while (order := pipe.recv()) is not None:
         at, until, rate, begin_ns = order
         sink = KafkaSink(address, linger_ms(rate))
@@ -68,6 +70,12 @@ def _send(address: str, pipe: Connection) -> None:
         pipe.send(latest_ns / 1e6)
 
 
+def _freeze() -> None:
+    """Leave what is there out of garbage collections: one of all of it stops a process for 80 ms, which would count as latency."""
+    gc.collect()
+    gc.freeze()
+
+
 def _observe(address: str, pipe: Connection) -> None:
     """Note when which transaction's decision arrives, as told: the observer's process."""
     program = decision_reader().program
@@ -76,6 +84,7 @@ def _observe(address: str, pipe: Connection) -> None:
     begin = HEADER_BYTES + _ID_BYTES
     reader = KafkaReader(address, ["card-decisions"], from_beginning=False)
     pipe.send("ready")
+    _freeze()
     while (wanted := pipe.recv()) is not None:
         count, deadline_ns = wanted
         arrived, ids, seen = [], [], 0

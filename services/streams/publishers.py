@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -41,24 +42,39 @@ def _doubts() -> Iterator[None]:
         raise kind(f"an atomic commit is in doubt: {describe(error)}") from error
 
 
-def _bounded(call: Callable[[], None]) -> None:
-    """Run a call of the client that may never come back (it does not keep its own timeout while a coordinator is away)."""
-    outcome: list[BaseException | None] = []
+class _Bounded:
+    """Runs calls of a client that may never come back (it does not keep its own timeout while a coordinator is away), one at a time.
 
-    def run() -> None:
+    On one thread for all of them: a commit has two, and to start a thread takes as long as Kafka's answer to one of them.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="ends commits", daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+                self._outcomes.put(None)
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                self._outcomes.put(error)
+
+    def __call__(self, call: Callable[[], None]) -> None:
+        """Return when a call has come back. Raises what it raised, or StreamsError: it does not; nothing may be called any more."""
+        self._calls.put(call)
         try:
-            call()
-            outcome.append(None)
-        except BaseException as error:  # noqa: BLE001 - raised by the caller
-            outcome.append(error)
+            error = self._outcomes.get(timeout=REQUEST_TIMEOUT_S + 0.5)
+        except Empty:
+            raise StreamsError("an atomic commit is in doubt: the client does not come back") from None
+        if error is not None:
+            raise error
 
-    thread = threading.Thread(target=run, name="ends a commit", daemon=True)
-    thread.start()
-    thread.join(REQUEST_TIMEOUT_S + 0.5)
-    if not outcome:
-        raise StreamsError("an atomic commit is in doubt: the client does not come back")
-    if outcome[0] is not None:
-        raise outcome[0]
+    def close(self, last: Callable[[], None]) -> None:
+        """Run one more call, when the one before has come back, and end; waits for neither."""
+        self._calls.put(last)
+        self._calls.put(None)
 
 
 class KafkaAtomicProducer:
@@ -73,6 +89,7 @@ class KafkaAtomicProducer:
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
             self._producer.poll(0)
         self._trouble = False
+        self._bounded = _Bounded()
 
     def _on_error(self, error: KafkaError) -> None:  # noqa: ARG002 - any error of a connection is one too many
         self._trouble = True
@@ -93,7 +110,7 @@ class KafkaAtomicProducer:
         wanted = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
         producer = self._producer
         with _doubts():
-            _bounded(lambda: producer.send_offsets_to_transaction(wanted, member, REQUEST_TIMEOUT_S))
+            self._bounded(lambda: producer.send_offsets_to_transaction(wanted, member, REQUEST_TIMEOUT_S))
 
     def flush(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -105,7 +122,7 @@ class KafkaAtomicProducer:
         """See :class:`services.streams.atomic.AtomicProducer`."""
         producer = self._producer
         with _doubts():
-            _bounded(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
+            self._bounded(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
 
     def troubled(self) -> bool:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -117,7 +134,7 @@ class KafkaAtomicProducer:
         """See :class:`services.streams.atomic.AtomicProducer`."""
         # Purging and destroying a client wait for what it has under way, which may be for ever: not on the worker's thread.
         held = [self.__dict__.pop("_producer")]
-        threading.Thread(target=held.clear, name="destroys a producer", daemon=True).start()
+        self._bounded.close(held.clear)
 
 
 class RepeatingPublisher:

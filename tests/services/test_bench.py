@@ -14,6 +14,7 @@ from services.measure.bench_page import bench_page
 from services.measure.bench_system import traffic_of
 from services.measure.compare import CompareError, flat, run_compare
 from services.measure.gate import asked_ratios, judge
+from services.measure.in_process import measure_loop
 from services.measure.latency import OpenLoop, linger_ms, percentiles_ms
 from services.measure.throughput import degraded_in
 from services.runtime import catalogue as m
@@ -28,7 +29,8 @@ WHOLE = {
 STAGE = {"us_per_record": {"prepare": 2.0, "decide": 4.0, "measure": 0.1}}
 FOUND = {
     "plain": {"throughput_per_s": 1_500}, "exactly_once": WHOLE, "full": WHOLE,
-    "in_process": {"core": {"1": STAGE, "1000": STAGE}}, "plan": {"records": 10, "cards": 2}, "machine": {"cores": 2},
+    "in_process": {"core": {"1": STAGE, "1000": STAGE}}, "plan": {"records": 10, "cards": 2},
+    "machine": {"cores": 2, "loop_us": {"p50": 40.0, "p99": 61.5}},
 }  # fmt: skip
 
 
@@ -83,11 +85,18 @@ def test_the_page_shows_every_figure_and_its_plots_are_whole():
     page = bench_page(FOUND)
 
     assert "90,000" in page
+    assert "took 40 microseconds, 61.5 at the 99th percentile" in page
     assert "core, exactly once" in page
     plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(plots) == 4
     for plot in plots:
         xml.dom.minidom.parseString(plot)  # noqa: S318 - it is our own
+
+
+def test_a_machine_is_told_by_the_time_of_the_same_loop_again_and_again():
+    found = measure_loop(200)
+
+    assert 0 < found["p50"] <= found["p99"] <= found["max"] + 1
 
 
 def test_a_gate_says_what_became_slower():
