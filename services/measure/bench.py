@@ -33,6 +33,8 @@ KINDS: Final = {
 """What is measured whole: by its name in the result, its settings."""
 RATES: Final = (1_000.0, 10_000.0)
 PLAIN_RECORDS: Final = 15_000
+CONDITIONING_S: Final = 15.0
+"""How long a system works at the highest of the fixed rates, after warming up, before the latency of any rate counts: so long Java compiles."""
 SEED: Final = 5
 
 
@@ -98,7 +100,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
 def measure_latencies(
     settings: Settings, place: tuple[Path, Compiling], progress: Progress, plan: Plan, rates: Sequence[float]
 ) -> dict[str, Any]:
-    """Return the latency at each rate, of one scorer that goes on running; the last rate is called ``half``.
+    """Return the latency at each rate, of one scorer that goes on running, and a broker that has compiled what it needs; the last rate is called ``half``.
 
     Args:
         settings: of the scorer.
@@ -107,7 +109,8 @@ def measure_latencies(
         plan: how much is measured.
         rates: transactions a second.
     """
-    count = plan.warm_up + round(sum(rate * (WARM_UP_S + plan.seconds) for rate in rates)) + len(rates)
+    turns = [(RATES[-1], CONDITIONING_S), *((rate, plan.seconds) for rate in rates)]
+    count = plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in turns)) + len(rates)
     traffic = traffic_of(count, plan.cards, SEED + 1)
     found: dict[str, Any] = {}
     with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
@@ -116,6 +119,7 @@ def measure_latencies(
         system.wait_drained(TOPIC, system.settings.group_id)
         system.wait_quiet()
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
+            loop.run(*turns[0])
             for at, rate in enumerate(rates):
                 name = "latency_ms_half" if at == len(rates) - 1 and len(rates) > 1 else f"latency_ms_{rate:.0f}"
                 found[name] = loop.run(rate, plan.seconds)
