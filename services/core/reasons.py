@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from services.core.columns import ENTRY_MODES, type_f64
 from services.core.features import (
     ABROAD,
@@ -101,6 +99,38 @@ _UNKNOWN: Final[Mapping[int, str]] = {
 }
 
 
+# Templates, of which one is filled: to fill all of them and take one takes longer than the rest of a reason.
+_CARD_WORDS: Final[Mapping[int, str]] = {
+    COUNT_WITH_CURRENT: "transaction number {value:.0f} of this card in {span}",
+    MEAN_WITH_CURRENT: "this card spends {value:,.2f} on average in {span}, this one included",
+    PAST_COUNT: "{value:.0f} transactions in the {span} before",
+    PAST_SUM: "{value:,.2f} spent in the {span} before",
+    AMOUNT_TO_MEAN: "{amount} is {value:.1f} times this card's average of {span}",
+    AMOUNT_DEVIATION: "{amount} is {value:.1f} standard deviations from this card's average of {span}",
+    AMOUNT_TO_MEDIAN: "{amount} is {value:.1f} times the middle one of this card's last amounts",
+    HIGH_AMOUNTS: "{value:.0f} amounts of more than 3 times this card's middle one in the {span} before",
+    AMOUNT_TO_LARGEST: "{amount} is {value:.1f} times this card's largest of {span}",
+    DISTINCT_TERMINALS: "{value:.0f} terminals used in the {span} before",
+    DISTINCT_COUNTRIES: "{value:.0f} countries in the {span} before",
+    TIMES_AT_TERMINAL: "used this terminal {value:.0f} times in {span}",
+    KM_FROM_LAST: "{value:,.0f} km from the card's last position",
+    KM_PER_HOUR: "{value:,.0f} km/h from the card's last position",
+}
+_TERMINAL_WORDS: Final[Mapping[int, str]] = {
+    KNOWN_COUNT: "{value:.0f} transactions at this terminal in {span}",
+    KNOWN_MEAN: "{value:,.2f} on average at this terminal in {span}",
+    KNOWN_RISK: "{value:.0%} of this terminal's transactions in {span} were frauds",
+    FIRST_FRAUD_DAYS: "the first known fraud at this terminal was {value:.0f} days ago",
+    LAST_FRAUD_DAYS: "the last known fraud at this terminal was {value:.0f} days ago",
+    LAST_GENUINE_DAYS: "the last known genuine transaction at this terminal was {value:.0f} days ago",
+}
+_REFERENCE_WORDS: Final[Mapping[int, str]] = {
+    AMOUNT_TO_SPENDABLE: "{amount} is {value:.0%} of what the account can spend",
+    DAYS_SINCE_OPENED: "the account was opened {value:,.0f} days ago",
+    KM_FROM_HOME: "{value:,.0f} km from the customer's home",
+}
+
+
 def _transaction_words(feature: Feature, value: float, amount: str) -> str | None:
     aggregate = feature.aggregate
     if aggregate == AMOUNT:
@@ -120,50 +150,22 @@ def _transaction_words(feature: Feature, value: float, amount: str) -> str | Non
 
 def _card_words(feature: Feature, value: float, amount: str) -> str:
     aggregate, span = feature.aggregate, _span(feature.window_ms)
-    words = {
-        COUNT_WITH_CURRENT: f"transaction number {value:.0f} of this card in {span}",
-        MEAN_WITH_CURRENT: f"this card spends {value:,.2f} on average in {span}, this one included",
-        PAST_COUNT: f"{value:.0f} transactions in the {span} before",
-        PAST_SUM: f"{value:,.2f} spent in the {span} before",
-        SECONDS_SINCE_LAST: f"{_duration(value)} after the card's last transaction",
-        AMOUNT_TO_MEAN: f"{amount} is {value:.1f} times this card's average of {span}",
-        AMOUNT_DEVIATION: f"{amount} is {value:.1f} standard deviations from this card's average of {span}",
-        AMOUNT_TO_MEDIAN: f"{amount} is {value:.1f} times the middle one of this card's last amounts",
-        HIGH_AMOUNTS: f"{value:.0f} amounts of more than 3 times this card's middle one in the {span} before",
-        AMOUNT_TO_LARGEST: f"{amount} is {value:.1f} times this card's largest of {span}",
-        DISTINCT_TERMINALS: f"{value:.0f} terminals used in the {span} before",
-        DISTINCT_COUNTRIES: f"{value:.0f} countries in the {span} before",
-        TIMES_AT_TERMINAL: f"used this terminal {value:.0f} times in {span}"
-        if value
-        else f"never at this terminal in {span}",
-        KM_FROM_LAST: f"{value:,.0f} km from the card's last position",
-        KM_PER_HOUR: f"{value:,.0f} km/h from the card's last position",
-    }
-    return words[aggregate]
+    if aggregate == SECONDS_SINCE_LAST:
+        return f"{_duration(value)} after the card's last transaction"
+    if aggregate == TIMES_AT_TERMINAL and not value:
+        return f"never at this terminal in {span}"
+    return _CARD_WORDS[aggregate].format(value=value, span=span, amount=amount)
 
 
 def _terminal_words(feature: Feature, value: float) -> str:
     span = f"the {_span(feature.window_ms)} until a week ago"
-    words = {
-        KNOWN_COUNT: f"{value:.0f} transactions at this terminal in {span}",
-        KNOWN_MEAN: f"{value:,.2f} on average at this terminal in {span}",
-        KNOWN_RISK: f"{value:.0%} of this terminal's transactions in {span} were frauds",
-        FIRST_FRAUD_DAYS: f"the first known fraud at this terminal was {value:.0f} days ago",
-        LAST_FRAUD_DAYS: f"the last known fraud at this terminal was {value:.0f} days ago",
-        LAST_GENUINE_DAYS: f"the last known genuine transaction at this terminal was {value:.0f} days ago",
-    }
-    return words[feature.aggregate]
+    return _TERMINAL_WORDS[feature.aggregate].format(value=value, span=span)
 
 
 def _reference_words(feature: Feature, value: float, amount: str) -> str:
     if feature.aggregate == ABROAD:
         return "in another country than home, without a travel notice" if value else "at home, or where a notice said"
-    words = {
-        AMOUNT_TO_SPENDABLE: f"{amount} is {value:.0%} of what the account can spend",
-        DAYS_SINCE_OPENED: f"the account was opened {value:,.0f} days ago",
-        KM_FROM_HOME: f"{value:,.0f} km from the customer's home",
-    }
-    return words[feature.aggregate]
+    return _REFERENCE_WORDS[feature.aggregate].format(value=value, amount=amount)
 
 
 def describe(feature: Feature, value: float, amount: str) -> str:
@@ -185,7 +187,7 @@ def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> 
         vector: (features,) the feature values.
         amount: the formatted billing amount.
     """
-    order = np.argsort(-contributions, kind="stable")[:REASONS_MAX]
+    order = (-contributions).argsort(kind="stable")[:REASONS_MAX]
     return [_reason(j, float(contributions[j]), vector, amount) for j in order.tolist() if contributions[j] > 0.0]
 
 

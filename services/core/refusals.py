@@ -22,6 +22,8 @@ class ToldRefusal:
 
 def describe_refusals(mask: int, row: int, standing: Standing, columns: TransactionColumns) -> Sequence[ToldRefusal]:
     """Return the refusals of one transaction of a batch, in words."""
+    if not mask:  # the rule, even of what is not approved
+        return []
     return [_told(refusal, row, standing, columns) for refusal in Refusal if mask >> refusal & 1]
 
 

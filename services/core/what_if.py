@@ -173,13 +173,20 @@ def _search(vector: type_f64, amount_minor: int, scale: float) -> _Search:
     return next((Counterfactual(name, None, False) for name, yes in zip(_CHANGES, passing, strict=True) if yes), None)
 
 
+@njit(cache=True, nogil=True)
 def _round_down(amounts: type_f64, above: int, below: int) -> type_i64:
     """Return descending amounts with two significant digits, what people read as a limit: each once, and between the two given."""
-    size = 10.0 ** np.maximum(0.0, np.floor(np.log10(np.maximum(amounts, 1.0))) - 1.0)
-    rounded = (np.floor(amounts / size) * size).astype(np.int64)
-    chosen = (rounded > above) & (rounded < below)
-    chosen[1:] &= rounded[1:] != rounded[:-1]
-    return rounded[chosen]
+    chosen, count, before = np.empty(len(amounts), np.int64), 0, below
+    for amount in amounts:
+        size = 1.0
+        while amount >= 100.0 * size:
+            size *= 10.0
+        rounded = int(np.floor(amount / size) * size)
+        if above < rounded < below and rounded != before:
+            chosen[count] = rounded
+            count += 1
+        before = rounded
+    return chosen[:count]
 
 
 def _by_amount(vector: type_f64, amount_minor: int, scale: float) -> _Search:

@@ -235,10 +235,16 @@ class OutputEncoder:
         told: dict[str, list[bytes]] = {name: [] for name in self._told_types}
         for explanation in explanations:
             for name, type_ in self._told_types.items():
-                out = io.BytesIO()
-                fastavro.schemaless_writer(out, type_, [_as_record(one) for one in getattr(explanation, name)])
-                told[name].append(out.getvalue())
+                told[name].append(_encode_array(type_, getattr(explanation, name)))
         return told
+
+
+def _encode_array(type_: object, items: Sequence[Any]) -> bytes:
+    if not items:
+        return _EMPTY_ARRAY
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, type_, [_as_record(one) for one in items])
+    return out.getvalue()
 
 
 def _as_record(one: Any) -> dict[str, Any]:

@@ -76,6 +76,24 @@ def test_several_are_told_what_each_is_told_by_itself():
     assert counterfactuals(vectors[:0], amounts[:0], limits[:0], lambda *_: np.zeros(0, bool)) == []
 
 
+@pytest.mark.parametrize(
+    "amount_minor", [1, 2, 9, 10, 11, 99, 100, 101, 999, 1_000, 12_345, 9_999_999, 10_000_000, 123_456_789_012]
+)
+def test_amounts_that_are_tried_have_two_digits_fall_and_are_lower(amount_minor):
+    tried: list[int] = []
+
+    def passes(_vectors, amounts):
+        tried.extend(amounts[amounts != amount_minor].tolist())
+        return np.zeros(len(amounts), bool)
+
+    counterfactual(a_vector(amount_minor), amount_minor, 100.0, passes)
+
+    assert all(len(str(one).rstrip("0")) <= 2 for one in tried)
+    assert tried == sorted(set(tried), reverse=True)
+    assert all(0 < one < amount_minor for one in tried)
+    assert len(tried) == 12 or amount_minor < 100
+
+
 def test_the_highest_amount_that_passes_is_told_and_it_does_pass():
     found = counterfactual(a_vector(41_200), 41_200, 100.0, lambda tried, _: tried[:, AMOUNT] <= 187.0)
 
