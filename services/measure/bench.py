@@ -88,12 +88,11 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     result["in_process"] = {
         "core": measure_in_process(model, alone=True), "full": measure_in_process(model, alone=False),
     }  # fmt: skip
-    loop_us = measure_loop()
+    result["machine"] = {
+        "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": measure_loop(),
+    }  # fmt: skip
     result["floors_us"] = measure_floors(core, folder, model, backlog)
     result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__} | settings.topic_counts
-    result["machine"] = {
-        "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": loop_us,
-    }  # fmt: skip
     return result
 
 
@@ -109,8 +108,10 @@ def measure_latencies(
         plan: how much is measured.
         rates: transactions a second.
     """
-    turns = [(RATES[-1], CONDITIONING_S), *((rate, plan.seconds) for rate in rates)]
-    count = plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in turns)) + len(rates)
+    conditioning, turns = (RATES[-1], CONDITIONING_S), [(rate, plan.seconds) for rate in rates]
+    count = (
+        plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in [conditioning, *turns])) + len(rates)
+    )
     traffic = traffic_of(count, plan.cards, SEED + 1)
     found: dict[str, Any] = {}
     with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
@@ -119,10 +120,10 @@ def measure_latencies(
         system.wait_drained(TOPIC, system.settings.group_id)
         system.wait_quiet()
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
-            loop.run(*turns[0])
-            for at, rate in enumerate(rates):
+            loop.run(*conditioning)
+            for at, (rate, seconds) in enumerate(turns):
                 name = "latency_ms_half" if at == len(rates) - 1 and len(rates) > 1 else f"latency_ms_{rate:.0f}"
-                found[name] = loop.run(rate, plan.seconds)
+                found[name] = loop.run(rate, seconds)
                 progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[name]}")
     return found
 

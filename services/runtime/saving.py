@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from services.grid import Applied, Grid, GridUnavailableError, GridWrite
 from services.runtime import catalogue as m
-from services.runtime.background import Background
 from services.runtime.clock import Clock
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.unsaved import Unsaved
 from services.streams import Publisher
+from services.streams.background import Background
 
 log = logging.getLogger("proact.worker")
 

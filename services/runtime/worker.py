@@ -26,7 +26,6 @@ import numpy as np
 from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
-from services.runtime.background import Background, ThreadBackground
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
@@ -48,6 +47,7 @@ from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.streams import Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
+from services.streams.background import Background, ThreadBackground
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")

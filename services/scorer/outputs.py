@@ -100,10 +100,8 @@ class OutputEncoder:
         return fastavro.parse_schema(next(f["type"] for f in definition["fields"] if f["name"] == field))
 
     def _encode_degraded(self, bits: int) -> bytes:
-        out = io.BytesIO()
         named = [name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1]
-        fastavro.schemaless_writer(out, self._array_type(DECISIONS, "degraded"), named)
-        return out.getvalue()
+        return _encode_array(self._array_type(DECISIONS, "degraded"), named)
 
     def encode(self, records: Records, decided: Decided, now_ms: int) -> Sequence[Output]:
         """Return what was decided in a batch; topics without a record are left out."""
@@ -225,9 +223,7 @@ class OutputEncoder:
                 {"rule_id": rule.rule_id, "action": rule.action.name, "effect": effect, "reason": rule.reason}
                 for rule, effect in rules
             ]
-            out = io.BytesIO()
-            fastavro.schemaless_writer(out, self._rules_type, told)
-            encoded.append(out.getvalue())
+            encoded.append(_encode_array(self._rules_type, told))
         return Text.of(encoded).take(kind + 1)
 
     def _encode_explanations(self, explanations: Sequence[Explanation]) -> dict[str, list[bytes]]:
@@ -235,7 +231,7 @@ class OutputEncoder:
         told: dict[str, list[bytes]] = {name: [] for name in self._told_types}
         for explanation in explanations:
             for name, type_ in self._told_types.items():
-                told[name].append(_encode_array(type_, getattr(explanation, name)))
+                told[name].append(_encode_array(type_, [_as_record(one) for one in getattr(explanation, name)]))
         return told
 
 
@@ -243,7 +239,7 @@ def _encode_array(type_: object, items: Sequence[Any]) -> bytes:
     if not items:
         return _EMPTY_ARRAY
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, type_, [_as_record(one) for one in items])
+    fastavro.schemaless_writer(out, type_, items)
     return out.getvalue()
 
 

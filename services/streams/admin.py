@@ -110,13 +110,7 @@ class KafkaAdmin:
         """Create a topic; return whether there was none. Raises StreamsError."""
         new = NewTopic(plan.name, num_partitions=plan.partitions, replication_factor=-1, config=plan.config)
         future = self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[plan.name]
-        try:
-            future.result()
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StreamsError(f"topic {plan.name}: {error.args[0].str()}") from None
-            return False
-        return True
+        return self._wait(future, plan.name, but=KafkaError.TOPIC_ALREADY_EXISTS)
 
     def _keep(self, plan: TopicPlan, partitions: int) -> str:
         """Set the settings of a topic that has so many partitions; return what was done. Raises StreamsError."""
@@ -262,8 +256,12 @@ class KafkaAdmin:
         return {p: max(0, end - max(start, committed.get(p, start))) for p, (start, end) in mine.items()}
 
     @staticmethod
-    def _wait(future: object, topic: str) -> None:
+    def _wait(future: object, topic: str, but: int | None = None) -> bool:
+        """Wait for an answer; return whether it is not the one error that is none. Raises StreamsError."""
         try:
             future.result()  # type: ignore[attr-defined]
         except KafkaException as error:
-            raise StreamsError(f"topic {topic}: {error.args[0].str()}") from None
+            if error.args[0].code() != but:
+                raise StreamsError(f"topic {topic}: {error.args[0].str()}") from None
+            return False
+        return True

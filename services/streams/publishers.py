@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.streams.atomic import FencedError
+from services.streams.background import ThreadBackground
 from services.streams.base import Output, StreamsError
 from services.streams.clients import ATOMIC, COMMON, PRODUCER, REQUEST_TIMEOUT_S, describe
 from services.streams.kafka import KafkaSource
@@ -42,41 +41,6 @@ def _doubts() -> Iterator[None]:
         raise kind(f"an atomic commit is in doubt: {describe(error)}") from error
 
 
-class _Bounded:
-    """Runs calls of a client that may never come back (it does not keep its own timeout while a coordinator is away), one at a time.
-
-    On one thread for all of them: a commit has two, and to start a thread takes as long as Kafka's answer to one of them.
-    """
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-        threading.Thread(target=self._work, name="ends commits", daemon=True).start()
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            try:
-                call()
-                self._outcomes.put(None)
-            except BaseException as error:  # noqa: BLE001 - raised by the caller
-                self._outcomes.put(error)
-
-    def __call__(self, call: Callable[[], None]) -> None:
-        """Return when a call has come back. Raises what it raised, or StreamsError: it does not; nothing may be called any more."""
-        self._calls.put(call)
-        try:
-            error = self._outcomes.get(timeout=REQUEST_TIMEOUT_S + 0.5)
-        except Empty:
-            raise StreamsError("an atomic commit is in doubt: the client does not come back") from None
-        if error is not None:
-            raise error
-
-    def close(self, last: Callable[[], None]) -> None:
-        """Run one more call, when the one before has come back, and end; waits for neither."""
-        self._calls.put(last)
-        self._calls.put(None)
-
-
 class KafkaAtomicProducer:
     """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one topic."""
 
@@ -89,10 +53,19 @@ class KafkaAtomicProducer:
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
             self._producer.poll(0)
         self._trouble = False
-        self._bounded = _Bounded()
+        # A thread for each call would take as long as Kafka's answer to one of them.
+        self._calls = ThreadBackground("ends commits")
 
     def _on_error(self, error: KafkaError) -> None:  # noqa: ARG002 - any error of a connection is one too many
         self._trouble = True
+
+    def _bounded(self, call: Callable[[], None]) -> None:
+        """Run a call of the client that may never come back (it does not keep its own timeout while a coordinator is away)."""
+        self._calls.start(call)
+        self._calls.wait(REQUEST_TIMEOUT_S + 0.5)
+        if not self._calls.ended():
+            raise StreamsError("an atomic commit is in doubt: the client does not come back")
+        self._calls.join()
 
     def begin(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -134,7 +107,8 @@ class KafkaAtomicProducer:
         """See :class:`services.streams.atomic.AtomicProducer`."""
         # Purging and destroying a client wait for what it has under way, which may be for ever: not on the worker's thread.
         held = [self.__dict__.pop("_producer")]
-        self._bounded.close(held.clear)
+        self._calls.start(held.clear)
+        self._calls.close()
 
 
 class RepeatingPublisher:

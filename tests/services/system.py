@@ -17,7 +17,6 @@ from services.core.offline import compute_offline
 from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import ReleasedModel, load_model
 from services.inference.released import newest_model
-from services.runtime.background import LateBackground, PromptBackground
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -27,6 +26,7 @@ from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams import Publisher
 from services.streams.atomic import AtomicPublisher
+from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import MemoryLog, MemorySource, direct, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.generators import random_events, to_columns

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from services.runtime.background import LateBackground, PromptBackground, ThreadBackground
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits, Unsaved
 from services.streams import StreamsError
+from services.streams.background import LateBackground, PromptBackground, ThreadBackground
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, MemorySystem, assert_same_end, reference
 

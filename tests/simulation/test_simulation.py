@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.runtime.background import LateBackground, PromptBackground
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
+from services.streams.background import LateBackground, PromptBackground
 from tests.simulation.witness import BAD, KILLER
 from tests.simulation.world import FREEZE_LONG, LATE, STORE_FAULTS, TWICE, WORKER_FAULTS, Schedule, World
 

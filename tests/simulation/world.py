@@ -14,7 +14,6 @@ from typing import Any
 
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
-from services.runtime.background import LateBackground, PromptBackground
 from services.runtime.clock import ManualClock
 from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
@@ -24,6 +23,7 @@ from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
+from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import OPEN, MemoryLog, MemorySource, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of

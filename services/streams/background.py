@@ -1,4 +1,4 @@
-"""One call at a time beside the worker's thread: it waits for Kafka and Redis while the worker decides on the next batch."""
+"""One call at a time beside a thread: it waits for Kafka or Redis while the worker decides on the next batch, or may never come back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Call = Callable[[], None]
 
 
 class Background(Protocol):
-    """The worker's thread calls everything, :meth:`start` and :meth:`join` in turn."""
+    """One thread calls everything, :meth:`start` and :meth:`join` in turn."""
 
     def start(self, call: Call) -> None:
         """Begin a call; none is under way."""
@@ -30,19 +30,19 @@ class Background(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the thread; no call is under way, or it does not come back."""
+        """Release the thread, when it has done what was started; waits for nothing."""
         ...
 
 
 class ThreadBackground:
     """See :class:`Background`: one thread, which lives as long as this."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "finishes batches") -> None:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._ended = threading.Semaphore(0)
         self._error: BaseException | None = None
         # It may hang in a client for ever, which must not keep the process from ending.
-        threading.Thread(target=self._work, name="finishes batches", daemon=True).start()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
