@@ -23,20 +23,21 @@ EARLY, LATE = 0.1, 0.9
 
 
 @dataclass(slots=True)
-class _Progress:
-    """How much of a topic was worked off when."""
+class Progress:
+    """How much a service had worked off when."""
 
-    total: int
-    at_ms: list[int] = field(default_factory=list)
-    done: list[int] = field(default_factory=list)
+    at_s: list[float] = field(default_factory=list)
+    done: list[float] = field(default_factory=list)
 
-    def take(self, lag: int) -> None:
-        self.at_ms.append(time.time_ns() // 1_000_000)
-        self.done.append(self.total - lag)
+    def take(self, done: float, at_s: float) -> None:
+        """Note a count of the service's own: the offsets that it commits follow once an interval."""
+        self.done.append(done)
+        self.at_s.append(at_s)
 
-    def when_ms(self, share: float) -> float:
-        """Return when a share was done."""
-        return float(np.interp(share * self.total, self.done, self.at_ms))
+    def rate(self, count: int) -> int:
+        """Return the records a second of the ``count`` that were worked off since the first look."""
+        early, late = np.interp([self.done[0] + share * count for share in (EARLY, LATE)], self.done, self.at_s)
+        return rate_between(early, late, count)
 
 
 def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_up: Traffic) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
 
     Returns:
         ``throughput_per_s``: between the 10 % and the 90 % point of the decisions, by the time that Kafka stamped them with; in the workload
-        ``full`` until the profiler has folded 90 % of what it was sent as well.
+        ``full`` no more than the profiler folded a second, between the same points of its own.
         ``degraded``: how many decisions could not see everything, by what: what is not looked at costs nothing.
         ``cpu_us_per_record``: of every process, from when the scorer was ready; and of the scorer's start, in seconds.
     """
@@ -62,24 +63,34 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
             scorer.wait_ready(120)
             start_s = cpu_seconds(scorer.process.pid)
             before = _cpu(system, children)
-            system.wait_drained(TOPIC, system.settings.group_id)
-            folded = _Progress(len(traffic))
-            if beside:
-                # What it has done before this is not known, which can only make it look slower.
-                system.wait_drained(TERMINALS, system.settings.profiler_group_id, folded.take)
-                folded.take(0)
+            folded = _watch_until_drained(system, beside)
             said = scorer.metrics()
             used = {name: after - before[name] for name, after in _cpu(system, children).items()}
         stamps = decision_stamps(system, len(warm_up) + len(traffic))[len(warm_up) :]
     early, late = np.quantile(stamps, [EARLY, LATE])
-    if folded.done:
-        late = max(late, folded.when_ms(LATE))
+    decided = rate_between(early / 1000.0, late / 1000.0, len(stamps))
     return {
-        "throughput_per_s": rate_between(early / 1000.0, late / 1000.0, len(stamps)),
+        "throughput_per_s": min(decided, folded.rate(len(traffic))) if folded else decided,
         "degraded": degraded_in(said),
         "cpu_us_per_record": {name: round(1e6 * seconds / len(traffic), 1) for name, seconds in used.items()},
         "scorer_start_cpu_s": round(start_s, 1),
     }
+
+
+def _watch_until_drained(system: BenchSystem, beside: dict[str, ServiceChild]) -> Progress | None:
+    """Wait until the backlog is decided on and, where a profiler runs, folded; return the progress of the latter."""
+    settings, progress = system.settings, Progress()
+    if not beside:
+        system.wait_drained(TOPIC, settings.group_id)
+        return None
+
+    def look(_: int = 0) -> None:
+        progress.take(sum(samples(beside["profiler"].metrics(), m.RECORDS_IN).values()), time.monotonic())
+
+    system.wait_drained(TOPIC, settings.group_id, look)
+    system.wait_drained(TERMINALS, settings.profiler_group_id, look)
+    look()
+    return progress
 
 
 def degraded_in(said: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from services.measure.compare import CompareError, flat, run_compare
 from services.measure.gate import asked_ratios, judge
 from services.measure.in_process import measure_loop
 from services.measure.latency import OpenLoop, linger_ms, percentiles_ms
-from services.measure.throughput import degraded_in
+from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
 from services.runtime.children import ChildError
 from services.runtime.metrics import MetricsRegistry
@@ -65,6 +65,15 @@ def test_what_decisions_could_not_see_is_told_of_a_throughput():
     metrics.add(m.LOOKUPS_MISSED)
 
     assert degraded_in(generate_latest(metrics).decode()) == {"TERMINAL_UNKNOWN": 12_345}
+
+
+def test_a_rate_is_that_between_the_tenth_and_the_ninetieth_percent_of_what_came_since_the_first_look():
+    progress = Progress()
+    # 200 were done before; a slow begin, then 100 a second, then a slow end.
+    for done, at_s in ((200, 1.0), (300, 9.0), (1_100, 17.0), (1_200, 99.0), (1_200, 100.0)):
+        progress.take(done, at_s)
+
+    assert progress.rate(1_000) == 100
 
 
 def test_a_sender_of_many_a_second_lingers_and_one_of_few_does_not():
