@@ -119,8 +119,8 @@ def _hurt_ports(ports: Ports, points: Points) -> None:
     if isinstance(ports.publisher, AtomicPublisher):
         make = ports.publisher._make_producer  # noqa: SLF001 - a victim is taken apart
 
-        def make_hurt() -> Any:
-            producer = make()
+        def make_hurt(name: str) -> Any:
+            producer = make(name)
             for method in ("begin", "queue", "add_offsets", "flush", "commit"):
                 points.around(producer, method)
             return producer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import click
 
@@ -44,7 +45,7 @@ def redrive(settings: Settings, reasons: tuple[str, ...], group: str, dry_run: b
     require_topics(KafkaAdmin(servers))
     source = KafkaSource(servers, group, TOPIC)
     publisher = AtomicPublisher(
-        lambda: KafkaAtomicProducer(servers, source.topic, group), source.group_metadata, SystemClock().monotonic_s
+        group, partial(KafkaAtomicProducer, servers, source.topic), source.group_metadata, SystemClock().monotonic_s
     )
     try:
         done = Redrive(source, publisher, frozenset(reasons), 1_000).run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from services.grid import UnsafeGridError
@@ -55,7 +56,7 @@ def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     if settings.guarantee == "exactly_once":
         name = transactional_id(settings, member.group_id)
         publisher = AtomicPublisher(
-            lambda: KafkaAtomicProducer(servers, source.topic, name), source.group_metadata, clock.monotonic_s
+            name, partial(KafkaAtomicProducer, servers, source.topic), source.group_metadata, clock.monotonic_s
         )
     else:
         publisher = RepeatingPublisher(servers, source)

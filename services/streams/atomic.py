@@ -7,6 +7,8 @@ What was measured about the client and the broker decides how:
   So a producer whose commit was not clean (an error, or so slow that something may have been sent again) is thrown away, and
   a new one of the same name makes Kafka refuse whatever the old one still has under way.
 - What a call said about the outcome is not evidence; the stable committed offset is. So nothing is retried from memory.
+- The coordinator goes on ending a commit when it has answered; it refuses what comes meanwhile, and the client asks again after some twenty
+  milliseconds. Two producers in turn give each of them the other's commit to be done, so that offsets and records go out side by side.
 - Offsets are those of the worker, never the client's position, which is "none" before the first record.
 """
 
@@ -64,11 +66,13 @@ class AtomicPublisher:
     """Outputs and offsets in one of Kafka's transactions. See :class:`services.streams.Publisher`."""
 
     def __init__(
-        self, make_producer: Callable[[], AtomicProducer], member: Callable[[], Any], monotonic_s: Callable[[], float]
-    ) -> None:
-        """Publish by producers of one name, as whom ``member`` says that the group takes this worker for."""
+        self, name: str, make_producer: Callable[[str], AtomicProducer],
+        member: Callable[[], Any], monotonic_s: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """Publish by two producers in turn, whose names begin with one, as whom ``member`` says that the group takes this worker for."""
         self._make_producer, self._member, self._monotonic_s = make_producer, member, monotonic_s
-        self._producer: AtomicProducer | None = None
+        self._producers: dict[str, AtomicProducer | None] = {name: None, f"{name}-2": None}
+        """By name; the first one is next."""
         self._waiting: dict[int, int] = {}
 
     @property
@@ -77,14 +81,22 @@ class AtomicPublisher:
         return not self._waiting
 
     def open(self) -> None:
-        """See :class:`services.streams.Publisher`: a new producer ends what an earlier one left open, and fences it."""
+        """See :class:`services.streams.Publisher`: new producers end what earlier ones left open, and fence them."""
         self._waiting = {}
-        self._opened()
+        self._make_missing()
 
-    def _opened(self) -> AtomicProducer:
-        if self._producer is None:
-            self._producer = self._make_producer()
-        return self._producer
+    def _make_missing(self) -> None:
+        for name, producer in self._producers.items():
+            if producer is None:
+                self._producers[name] = self._make_producer(name)
+
+    def _next(self) -> tuple[str, AtomicProducer]:
+        # Both, whoever is next: what a producer that is not trusted has under way must be refused before anything else is committed.
+        self._make_missing()
+        name = next(iter(self._producers))
+        producer = self._producers[name] = self._producers.pop(name)
+        assert producer is not None, "made just now"
+        return name, producer
 
     def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication | None:
         """See :class:`services.streams.Publisher`: offsets that nothing came of wait, since an atomic commit costs the same without records."""
@@ -102,33 +114,33 @@ class AtomicPublisher:
         return lambda: self._commit(outputs, offsets, member)
 
     def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int], member: Any) -> None:
-        producer = self._opened()
+        name, producer = self._next()
         try:
             producer.begin()
-            # The offsets first: the coordinator may still be ending the last commit, and refuse what comes. As measured, the client
-            # asks it again within milliseconds if it brings offsets, but after some twenty if it brings the records' partitions.
-            clean = self._quick(lambda: producer.add_offsets(offsets, member))
             for output in outputs:
                 producer.queue(output)
+            # While the records are on their way.
+            clean = self._quick(lambda: producer.add_offsets(offsets, member))
             # Before the end: the client would wait for the records then anyway, and the end could not be timed by itself.
             producer.flush()
             clean = self._quick(producer.commit) and clean and not producer.troubled()
         except StreamsError:
-            self._drop()
+            self._drop(name)
             raise
         if not clean:
-            self._drop()
+            self._drop(name)
 
     def _quick(self, call: Callable[[], None]) -> bool:
         begin_s = self._monotonic_s()
         call()
         return self._monotonic_s() - begin_s <= CLEAN_WITHIN_S
 
-    def _drop(self) -> None:
-        if self._producer is not None:
-            self._producer.close()
-        self._producer = None
+    def _drop(self, name: str) -> None:
+        producer, self._producers[name] = self._producers[name], None
+        if producer is not None:
+            producer.close()
 
     def close(self) -> None:
         """See :class:`services.streams.Publisher`."""
-        self._drop()
+        for name in self._producers:
+            self._drop(name)

@@ -16,16 +16,15 @@ class MemoryAtomicProducer:
     def __init__(self, log: MemoryLog, topic: str, name: str, wire: Wire = direct) -> None:
         self._log, self._topic, self._name, self._wire = log, topic, name, wire
         self._epoch: int = wire("init_producer", lambda: log.init_producer(name))
-        self._queued: list[Output] = []
         self._sent = self._stored = 0
 
     def begin(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._queued = []
 
     def queue(self, output: Output) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._queued.append(output)
+        """See :class:`services.streams.atomic.AtomicProducer`: one request for each topic, at once."""
+        self._sent += 1
+        self._wire(f"produce {output.topic}", partial(self._produce, output, self._sent))
 
     def add_offsets(self, offsets: Mapping[int, int], member: Any) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
@@ -37,10 +36,7 @@ class MemoryAtomicProducer:
         commit.offsets |= {(self._topic, p): offset for p, offset in offsets.items()}
 
     def flush(self) -> None:
-        """See :class:`services.streams.atomic.AtomicProducer`: one request for each topic."""
-        for output in self._queued:
-            self._sent += 1
-            self._wire(f"produce {output.topic}", partial(self._produce, output, self._sent))
+        """See :class:`services.streams.atomic.AtomicProducer`: nothing is left to wait for."""
 
     def _produce(self, output: Output, number: int) -> None:
         commit = self._log.open_commit(self._name, self._epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from services.streams import Output, Publisher, Records, Source
@@ -43,7 +44,7 @@ def memory_log(topic: str) -> Log:
         if name is None:
             return MemoryPublisher(memory, source)
         return AtomicPublisher(
-            lambda: MemoryAtomicProducer(memory, source.topic, name), source.group_metadata, time.monotonic
+            name, partial(MemoryAtomicProducer, memory, source.topic), source.group_metadata, time.monotonic
         )
 
     def send(count: int) -> None:
@@ -65,7 +66,7 @@ def kafka_log(topic: str, address: str) -> Log:
         if name is None:
             return RepeatingPublisher(address, source)
         return AtomicPublisher(
-            lambda: KafkaAtomicProducer(address, source.topic, name), source.group_metadata, time.monotonic
+            name, partial(KafkaAtomicProducer, address, source.topic), source.group_metadata, time.monotonic
         )
 
     def send(count: int) -> None:

@@ -126,11 +126,11 @@ def test_at_least_once_publishes_outputs_and_then_offsets(log: Log):
     publisher.close()
 
 
-def half_done(log: Log, name: str, offsets: dict[int, int]) -> Any:
-    """Leave an atomic commit open, as a process does that dies in it."""
+def half_done(log: Log, name: str, offsets: dict[int, int], turn: int = 0) -> Any:
+    """Leave an atomic commit of one of the two producers open, as a process does that dies in it."""
     publisher = log.publisher(name)
     publisher.open()
-    producer = publisher._producer  # type: ignore[attr-defined]
+    producer = list(publisher._producers.values())[turn]  # type: ignore[attr-defined]
     producer.begin()
     producer.queue(outputs(log, b"half")[0])
     producer.add_offsets(offsets, log.source.group_metadata())
@@ -138,9 +138,10 @@ def half_done(log: Log, name: str, offsets: dict[int, int]) -> Any:
     return producer
 
 
-def test_nothing_of_an_atomic_commit_that_was_not_ended_is_ever_seen(log: Log):
+@pytest.mark.parametrize("turn", [0, 1])
+def test_nothing_of_an_atomic_commit_that_was_not_ended_is_ever_seen(log: Log, turn: int):
     start_at_zero(log)
-    dead = half_done(log, "name", {0: 3})
+    dead = half_done(log, "name", {0: 3}, turn)
     successor = log.publisher("name")
     successor.open()
 

@@ -119,7 +119,8 @@ class MemorySystem:
         publisher: Publisher = MemoryPublisher(self.log, source, wire)
         if guarantee == "exactly_once":
             publisher = AtomicPublisher(
-                lambda: MemoryAtomicProducer(self.log, source.topic, "the-worker", wire),
+                "the-worker",
+                lambda name: MemoryAtomicProducer(self.log, source.topic, name, wire),
                 source.group_metadata,
                 self.clock.monotonic_s,
             )

@@ -106,7 +106,8 @@ class World:
         publisher: Any = MemoryPublisher(self.log, source, wire)
         if self.guarantee == "exactly_once":
             publisher = self.publisher_type(
-                lambda: self.producer_type(self.log, source.topic, f"id-{name}", wire),
+                f"id-{name}",
+                lambda own: self.producer_type(self.log, source.topic, own, wire),
                 source.group_metadata,
                 self.clock.monotonic_s,
             )
