@@ -15,6 +15,7 @@ What was measured about the client and the broker decides how:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, Final, Protocol
 
 from services.streams.base import Output, Publication, StreamsError
@@ -71,8 +72,9 @@ class AtomicPublisher:
     ) -> None:  # fmt: skip
         """Publish by two producers in turn, whose names begin with one, as whom ``member`` says that the group takes this worker for."""
         self._make_producer, self._member, self._monotonic_s = make_producer, member, monotonic_s
-        self._producers: dict[str, AtomicProducer | None] = {name: None, f"{name}-2": None}
-        """By name; the first one is next."""
+        self._names = (name, f"{name}-2")
+        self._turns = cycle(self._names)
+        self._producers: dict[str, AtomicProducer] = {}
         self._waiting: dict[int, int] = {}
 
     @property
@@ -86,17 +88,9 @@ class AtomicPublisher:
         self._make_missing()
 
     def _make_missing(self) -> None:
-        for name, producer in self._producers.items():
-            if producer is None:
+        for name in self._names:
+            if name not in self._producers:
                 self._producers[name] = self._make_producer(name)
-
-    def _next(self) -> tuple[str, AtomicProducer]:
-        # Both, whoever is next: what a producer that is not trusted has under way must be refused before anything else is committed.
-        self._make_missing()
-        name = next(iter(self._producers))
-        producer = self._producers[name] = self._producers.pop(name)
-        assert producer is not None, "made just now"
-        return name, producer
 
     def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication | None:
         """See :class:`services.streams.Publisher`: offsets that nothing came of wait, since an atomic commit costs the same without records."""
@@ -114,7 +108,10 @@ class AtomicPublisher:
         return lambda: self._commit(outputs, offsets, member)
 
     def _commit(self, outputs: Sequence[Output], offsets: Mapping[int, int], member: Any) -> None:
-        name, producer = self._next()
+        # Both, whoever is next: what a producer that is not trusted has under way must be refused before anything else is committed.
+        self._make_missing()
+        name = next(self._turns)
+        producer = self._producers[name]
         try:
             producer.begin()
             for output in outputs:
@@ -125,7 +122,8 @@ class AtomicPublisher:
             producer.flush()
             clean = self._quick(producer.commit) and clean and not producer.troubled()
         except StreamsError:
-            self._drop(name)
+            # Both: who fenced one fenced the other as well, which must not be found out, and counted, once more.
+            self.close()
             raise
         if not clean:
             self._drop(name)
@@ -136,11 +134,9 @@ class AtomicPublisher:
         return self._monotonic_s() - begin_s <= CLEAN_WITHIN_S
 
     def _drop(self, name: str) -> None:
-        producer, self._producers[name] = self._producers[name], None
-        if producer is not None:
-            producer.close()
+        self._producers.pop(name).close()
 
     def close(self) -> None:
         """See :class:`services.streams.Publisher`."""
-        for name in self._producers:
+        for name in list(self._producers):
             self._drop(name)

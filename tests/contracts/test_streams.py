@@ -10,6 +10,7 @@ import pytest
 from services.core.columns import Text
 from services.core.kernels import partitions_of
 from services.streams import Output, Publisher, Records, StreamsError, publish_now
+from services.streams.atomic import FencedError
 from tests.contracts.logs import (
     PARTITIONS,
     Log,
@@ -152,6 +153,23 @@ def test_nothing_of_an_atomic_commit_that_was_not_ended_is_ever_seen(log: Log, t
     published(successor, outputs(log, b"whole"), {0: 3})
     assert log.answers() == [b"whole"]
     successor.close()
+
+
+def test_who_was_fenced_once_hears_of_it_once(log: Log):
+    """A worker that hears of it three times within a while is taken for one that has a double."""
+    start_at_zero(log)
+    fenced, other = log.publisher("name"), log.publisher("name")
+    fenced.open()
+    other.open()
+    with pytest.raises(FencedError):
+        published(fenced, outputs(log, b"refused"), {0: 3})
+    fenced.open()
+    for offset, value in ((3, b"a"), (4, b"b")):
+        published(fenced, outputs(log, value), {0: offset})
+
+    assert log.answers() == [b"a", b"b"]
+    fenced.close()
+    other.close()
 
 
 def test_an_open_commit_of_another_name_hides_what_is_committed(log: Log):
