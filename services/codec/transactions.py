@@ -46,14 +46,14 @@ def decode_transactions(values: Sequence[bytes | None]) -> tuple[TransactionColu
 
 
 def _to_columns(decoded: Decoded) -> TransactionColumns:
-    columns: dict[str, Any] = {"transaction_id": decoded.fixed("transaction_id")}
-    for name in _TEXTS:
-        columns[name] = decoded.text(name)
-    for name in _INTEGERS:
-        columns[name] = decoded.integers(name)
-    packed, sent = _codes_and_degrees(decoded.buffer, decoded.cells, *_places())
-    columns |= zip(_CODES, packed, strict=True)
-    columns |= zip(_DEGREES, sent, strict=True)
+    codes, degrees = _codes_and_degrees(decoded.buffer, decoded.cells, *_places())
+    columns: dict[str, Any] = {
+        "transaction_id": decoded.fixed("transaction_id"),
+        **{name: decoded.text(name) for name in _TEXTS},
+        **{name: decoded.integers(name) for name in _INTEGERS},
+        **dict(zip(_CODES, codes, strict=True)),
+        **dict(zip(_DEGREES, degrees, strict=True)),
+    }
     return TransactionColumns(**columns)
 
 

@@ -36,9 +36,9 @@ def starts_of(length: type_i64) -> type_i64:
     return start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a batch makes dozens, and to make a frozen one takes twice as long
 class Text:
-    """A column of UTF-8 strings over one shared buffer; row i is ``buffer[start[i] : start[i] + length[i]]``."""
+    """A column of UTF-8 strings over one shared buffer; row i is ``buffer[start[i] : start[i] + length[i]]``. Never changed."""
 
     buffer: type_u8
     start: type_i64
@@ -90,7 +90,9 @@ class _Batch:
     def __post_init__(self) -> None:
         n = len(self.transaction_id)
         assert self.transaction_id.shape == (n, 16)
-        assert all(map(n.__eq__, map(len, attrgetter(*self.__slots__)(self))))
+        assert {
+            len(column.start if type(column) is Text else column) for column in attrgetter(*self.__slots__)(self)
+        } == {n}
 
     def __len__(self) -> int:
         return len(self.transaction_id)

@@ -103,14 +103,16 @@ def _identifier_reason(buffer: type_u8, start: int, length: int, optional: bool)
 
 
 @njit(cache=True, nogil=True)
-def _note_identifiers(texts: Any, optional: bool, status: type_i64) -> None:
-    """Note for each row what is wrong with its identifiers: the reason that comes first."""
+def _note_identifiers(texts: Any, required: int, status: type_i64) -> None:
+    """Note for each row what is wrong with its identifiers, of which the first ones must be there: the reason that comes first."""
+    at = 0
     for text in literal_unroll(texts):  # they need not be of one type
         buffer, start, length = text
         for i in range(len(start)):
-            reason = _identifier_reason(buffer, start[i], length[i], optional)
+            reason = _identifier_reason(buffer, start[i], length[i], at >= required)
             if reason != _NONE and (status[i] == _NONE or reason < status[i]):
                 status[i] = reason
+        at += 1  # noqa: SIM113 - numba unrolls no enumerate()
 
 
 def identifier_status(*texts: Text, optional: Text | None = None) -> type_i64:
@@ -120,11 +122,17 @@ def identifier_status(*texts: Text, optional: Text | None = None) -> type_i64:
         texts: columns of identifiers of the same rows; the reason that comes first counts.
         optional: another, of which any may be missing.
     """
-    status = np.zeros(len(texts[0]), np.int64)
-    _note_identifiers(tuple([(text.buffer, text.start, text.length) for text in texts]), False, status)
-    if optional is not None:
-        _note_identifiers(((optional.buffer, optional.start, optional.length),), True, status)
+    status, every = np.zeros(len(texts[0]), np.int64), texts if optional is None else (*texts, optional)
+    _note_identifiers(tuple([(text.buffer, text.start, text.length) for text in every]), len(texts), status)
     return status
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _same_bytes(a: type_u8, a_start: int, b: type_u8, b_start: int, length: int) -> bool:
+    for j in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
+        if a[a_start + j] != b[b_start + j]:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -133,13 +141,7 @@ def _equal_rows(
 ) -> type_bool:
     out = np.empty(len(a_start), np.bool_)
     for i in range(len(a_start)):
-        same = a_length[i] == b_length[i]
-        if same:
-            for j in range(a_length[i]):
-                if a[a_start[i] + j] != b[b_start[i] + j]:
-                    same = False
-                    break
-        out[i] = same
+        out[i] = a_length[i] == b_length[i] and _same_bytes(a, a_start[i], b, b_start[i], a_length[i])
     return out
 
 
@@ -161,7 +163,8 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
         columns.card_id, columns.customer_id, columns.account_id, columns.terminal_id, columns.merchant_id,
         optional=columns.device_id,
     )  # fmt: skip
-    keyed = has_key, equal_text(columns.card_id, keys)
+    card = columns.card_id
+    keyed = has_key, card.buffer, card.start, card.length, keys.buffer, keys.start, keys.length
     amounts = columns.amount_minor, columns.billing_amount_minor, columns.merchant_category_code
     codes = columns.currency, columns.billing_currency, columns.country
     place_and_time = columns.latitude, columns.longitude, columns.event_time_ms, timestamp_ms
@@ -172,14 +175,16 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
 @njit(cache=True, nogil=True)
 def _note_reasons(keyed: Any, amounts: Any, codes: Any, place_and_time: Any, status: type_i64) -> None:
     """Note for each row the first reason to refuse it; of identifiers they are noted already."""
-    has_key, same_key = keyed
+    has_key, cards, card_start, card_length, keys, key_start, key_length = keyed
     amount_minor, billing_amount_minor, category = amounts
     currency, billing_currency, country = codes
     latitude, longitude, event_time_ms, timestamp_ms = place_and_time
     for i in range(len(status)):
         if not has_key[i]:
             status[i] = _NULL_KEY
-        elif not same_key[i]:
+        elif card_length[i] != key_length[i] or not _same_bytes(
+            cards, card_start[i], keys, key_start[i], key_length[i]
+        ):
             status[i] = _KEY_MISMATCH
         elif status[i] != _NONE:
             continue

@@ -7,7 +7,7 @@ last digits).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,29 +60,35 @@ _GRID: Final = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05
 """Shares of the amount that are tried first."""
 _BETWEEN: Final = np.linspace(1.0, 0.0, 8)[1:-1]
 """Where, between the highest that passes and the one above it, it is tried then."""
+NONE: Final = -1
+"""The highest amount that passes, where none does."""
 
 Passes = Callable[[type_f64, type_i64, type_i64], type_bool]
 """Says of each of some vectors (t, features) and billing amounts (t,), tried for these transactions (t,), whether they would be approved."""
 
 
-def vectors_at_amounts(vector: type_f64, amount_minor: int, scale: float, others_minor: type_i64) -> type_f64:
-    """Return what the vector would be at other billing amounts, shape (n, features).
+def vectors_at_amounts(
+    vectors: type_f64, amounts_minor: type_i64, scales: type_f64, others_minor: type_i64
+) -> type_f64:
+    """Return what vectors would be at other billing amounts, shape (n, features).
 
     Args:
-        vector: (features,) of the transaction as it was.
-        amount_minor: its billing amount; above 0, since ratios of nothing say nothing.
-        scale: the minor units in a major unit.
+        vectors: (n, features) of transactions as they were.
+        amounts_minor: (n,) their billing amounts; above 0, since ratios of nothing say nothing.
+        scales: (n,) the minor units in a major unit of each.
         others_minor: (n,) the other amounts.
     """
-    found = np.repeat(vector[None, :], len(others_minor), axis=0)
-    _change_amounts(_OF_AMOUNT, float(amount_minor), scale, others_minor, found)
+    found = vectors.copy()
+    _change_amounts(_OF_AMOUNT, amounts_minor, scales, others_minor, found)
     return found
 
 
 @njit(cache=True, nogil=True)
-def _change_amounts(features: type_i64, amount: float, scale: float, others: type_i64, vectors: type_f64) -> None:
+def _change_amounts(
+    features: type_i64, amounts: type_i64, scales: type_f64, others: type_i64, vectors: type_f64
+) -> None:
     for i in range(len(others)):
-        other = np.float64(others[i])
+        amount, scale, other = np.float64(amounts[i]), scales[i], np.float64(others[i])
         for j, aggregate, _, _ in features:
             was = vectors[i, j]
             if aggregate == AMOUNT:
@@ -127,87 +133,6 @@ class Counterfactual:
     """Whether all lower amounts that were tried pass, too."""
 
 
-_Tried = tuple[type_f64, type_i64]
-"""Vectors that are to be scored, and the billing amounts that they stand for."""
-_Search = Generator[_Tried, type_bool, Counterfactual | None]
-"""Asks which of some tries pass, until it knows what to tell."""
-
-
-def counterfactuals(
-    vectors: type_f64, amounts_minor: type_i64, scales: type_f64, passes: Passes
-) -> list[Counterfactual | None]:
-    """Return what would have let each of some transactions pass, scored again to be sure; None where nothing that is tried does.
-
-    What all of them try next is scored together.
-
-    Args:
-        vectors: (n, features).
-        amounts_minor: (n,) their billing amounts.
-        scales: (n,) the minor units in a major unit of each.
-        passes: says what would be approved.
-    """
-    found: list[Counterfactual | None] = [None] * len(vectors)
-    searches = [_search(*one) for one in zip(vectors, amounts_minor.tolist(), scales.tolist(), strict=True)]
-    asked = {row: next(search) for row, search in enumerate(searches)}
-    while asked:
-        lengths = [len(amounts) for _, amounts in asked.values()]
-        rows = np.repeat(np.fromiter(asked, np.int64, len(asked)), lengths)
-        tried = np.concatenate([one for one, _ in asked.values()])
-        passing = passes(tried, np.concatenate([amounts for _, amounts in asked.values()]), rows)
-        answers = np.split(passing, np.cumsum(lengths)[:-1])
-        for row, answer in zip(list(asked), answers, strict=True):
-            try:
-                asked[row] = searches[row].send(answer)
-            except StopIteration as end:
-                found[row] = end.value
-                del asked[row]
-    return found
-
-
-def _search(vector: type_f64, amount_minor: int, scale: float) -> _Search:
-    found = yield from _by_amount(vector, amount_minor, scale)
-    if found is not None:
-        return found
-    without = np.stack([_changed(vector, change) for change in _CHANGES.values()])
-    passing = yield without, np.full(len(without), amount_minor, np.int64)
-    return next((Counterfactual(name, None, False) for name, yes in zip(_CHANGES, passing, strict=True) if yes), None)
-
-
-@njit(cache=True, nogil=True)
-def _round_down(amounts: type_f64, above: int, below: int) -> type_i64:
-    """Return descending amounts with two significant digits, what people read as a limit: each once, and between the two given."""
-    chosen, count, before = np.empty(len(amounts), np.int64), 0, below
-    for amount in amounts:
-        size = 1.0
-        while amount >= 100.0 * size:
-            size *= 10.0
-        rounded = int(np.floor(amount / size) * size)
-        if above < rounded < below and rounded != before:
-            chosen[count] = rounded
-            count += 1
-        before = rounded
-    return chosen[:count]
-
-
-def _by_amount(vector: type_f64, amount_minor: int, scale: float) -> _Search:
-    tried = _round_down(_GRID * amount_minor, 0, amount_minor)
-    if not len(tried):
-        return None
-    passing = yield vectors_at_amounts(vector, amount_minor, scale, tried), tried
-    if not passing.any():
-        return None
-    at = int(np.argmax(passing))
-    best, above = int(tried[at]), int(tried[at - 1]) if at else amount_minor
-    between = _round_down(best + (above - best) * _BETWEEN, best, above)
-    if len(between):
-        again = yield vectors_at_amounts(vector, amount_minor, scale, between), between
-        # From below, as far as everything passes.
-        fails = np.flatnonzero(~again)
-        higher = between[fails[-1] + 1 :] if len(fails) else between
-        best = int(higher[0]) if len(higher) else best
-    return Counterfactual("amount", best, bool(passing[at:].all()))
-
-
 _NO_FRAUD: Final = {
     j: 0.0 if f.aggregate == KNOWN_RISK else np.nan
     for j, f in enumerate(FEATURES)
@@ -220,9 +145,96 @@ _ANNOUNCED: Final = {j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (K
 _CHANGES: Final = {"terminal": _NO_FRAUD, "place": _SAME_PLACE, "travel_notice": _ANNOUNCED}
 
 
-def _changed(vector: type_f64, change: dict[int, float]) -> type_f64:
-    changed = vector.copy()
-    for j, value in change.items():
-        if not np.isnan(vector[j]):
-            changed[j] = value
-    return changed
+def counterfactuals(
+    vectors: type_f64, amounts_minor: type_i64, scales: type_f64, passes: Passes
+) -> list[Counterfactual | None]:
+    """Return what would have let each of some transactions pass, scored again to be sure; None where nothing that is tried does.
+
+    Lower amounts are tried first, then those between the highest that passes and the one above it; where none passes, other changes.
+
+    Args:
+        vectors: (n, features).
+        amounts_minor: (n,) their billing amounts.
+        scales: (n,) the minor units in a major unit of each.
+        passes: says what would be approved.
+    """
+    if not len(vectors):
+        return []
+
+    def at(rows: type_i64, others_minor: type_i64) -> type_f64:
+        return vectors_at_amounts(vectors[rows], amounts_minor[rows], scales[rows], others_minor)
+
+    rows, lower = _between(_GRID, np.zeros_like(amounts_minor), amounts_minor)
+    best, above, and_below = _highest(amounts_minor, rows, lower, passes(at(rows, lower), lower, rows))
+    rows, higher = _between(_BETWEEN, best, above)
+    stuck = (best == NONE).nonzero()[0].repeat(len(_CHANGES))
+    tried = np.concatenate([at(rows, higher), _changed(vectors[stuck])])
+    again = passes(tried, np.concatenate([higher, amounts_minor[stuck]]), np.concatenate([rows, stuck]))
+    _raise_best(best, rows, higher, again)
+    found: list[Counterfactual | None] = [
+        None if amount == NONE else Counterfactual("amount", amount, below)
+        for amount, below in zip(best.tolist(), and_below.tolist(), strict=True)
+    ]
+    others = again[len(rows) :].reshape(-1, len(_CHANGES)).tolist()
+    for row, passing in zip(stuck[:: len(_CHANGES)].tolist(), others, strict=True):
+        named = (Counterfactual(name, None, False) for name, yes in zip(_CHANGES, passing, strict=True) if yes)
+        found[row] = next(named, None)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _between(shares: type_f64, low: type_i64, high: type_i64) -> tuple[type_i64, type_i64]:
+    """Return descending amounts between two bounds for each row whose lower one is not NONE, and before them the rows that they are for.
+
+    They have two significant digits, what people read as a limit, and each comes once.
+    """
+    rows, chosen = np.empty(len(low) * len(shares), np.int64), np.empty(len(low) * len(shares), np.int64)
+    count = 0
+    for i in range(len(low)):
+        before = high[i]
+        for share in shares if low[i] != NONE else shares[:0]:
+            amount, size = low[i] + (high[i] - low[i]) * share, 1.0
+            while amount >= 100.0 * size:
+                size *= 10.0
+            rounded = np.int64(np.floor(amount / size) * size)
+            if low[i] < rounded < high[i] and rounded != before:
+                rows[count], chosen[count] = i, rounded
+                count += 1
+            before = rounded
+    return rows[:count], chosen[:count]
+
+
+@njit(cache=True, nogil=True)
+def _highest(
+    amounts: type_i64, rows: type_i64, tried: type_i64, passing: type_bool
+) -> tuple[type_i64, type_i64, type_bool]:
+    """Return of each row the highest amount that passes or NONE, the one that was tried above it, and whether all that are lower pass."""
+    best, above, and_below = np.full(len(amounts), NONE), amounts.copy(), np.ones(len(amounts), np.bool_)
+    for t in range(len(rows)):
+        i = rows[t]
+        if best[i] != NONE:
+            and_below[i] &= passing[t]
+        elif passing[t]:
+            best[i] = tried[t]
+        else:
+            above[i] = tried[t]
+    return best, above, and_below
+
+
+@njit(cache=True, nogil=True)
+def _raise_best(best: type_i64, rows: type_i64, tried: type_i64, passing: type_bool) -> None:
+    """Raise each row's amount, from below, as far as everything passes."""
+    failed = NONE
+    for t in range(len(rows) - 1, -1, -1):
+        if not passing[t]:
+            failed = rows[t]
+        elif rows[t] != failed:
+            best[rows[t]] = tried[t]
+
+
+def _changed(vectors: type_f64) -> type_f64:
+    """Return vectors (n, features), which come once for each of ``_CHANGES``, with that change where they know what is changed."""
+    for k, change in enumerate(_CHANGES.values()):
+        for j, value in change.items():
+            vectors[k :: len(_CHANGES), j][~np.isnan(vectors[k :: len(_CHANGES), j])] = value
+    return vectors

@@ -104,11 +104,10 @@ class Finishing(Generic[P, R]):
     def rest(self) -> None:
         """Do what is left to do where there are no records: land, and save what is due. Raises as :meth:`launch` does."""
         self._rest()
-        self._settle(self._saving.join())
+        self.written()
 
-    def land(self) -> None:
-        """Wait for all that is under way beside the worker's thread. Raises as :meth:`launch` does."""
-        self._join()
+    def written(self) -> None:
+        """Wait until nothing is being written to the grid; a batch may be in the air, since nothing of it is. Raises as :meth:`launch` does."""
         self._settle(self._saving.join())
 
     def _rest(self) -> None:

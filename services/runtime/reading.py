@@ -31,8 +31,8 @@ class Reading:
 
     def __init__(self, topic: str, grid: Grid, ownership: Ownership, outages: Outages, caches: Caches) -> None:
         self._topic, self._grid, self._ownership, self._outages, self._caches = topic, grid, ownership, outages, caches
-        self.land: Callable[[], None] = lambda: None
-        """Waits for what the worker has under way beside its thread. May raise StreamsError, AbandonedError."""
+        self.written: Callable[[], None] = lambda: None
+        """Waits until nothing is being written to the grid. May raise AbandonedError."""
 
     @property
     def owned(self) -> dict[int, Owned]:
@@ -114,9 +114,9 @@ class Reading:
         try:
             return ask()
         except GridMovedError:
-            # A write of this worker's own may be under way: what it leaves behind is looked at. Not within what waits outages out: what is
-            # under way may fail in ways that are none.
-            self.land()
+            # A write of this worker's own may be under way: what it leaves behind is looked at. Not within what waits outages out: it may
+            # fail in ways that are none.
+            self.written()
         try:
             return ask()
         except GridMovedError as error:

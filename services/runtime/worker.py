@@ -110,7 +110,7 @@ class Worker(Generic[P, R]):
             shore, Saving(processor.topic, shore, unsaved, self._ownership, announces=processor.announces), unsaved, self._deciding, self._reading,
             outages=self._outages, landed=self._landed,
         )  # fmt: skip
-        self._reading.land = self._finishing.land
+        self._reading.written = self._finishing.written
         self._pressed = False
         self._report_at_s = 0.0
         self._breaker = Breaker(limits.breaker_share)
@@ -254,7 +254,7 @@ class Worker(Generic[P, R]):
         records, owned = prepared.records, self._ownership.owned
         first = {p: int(records.offset[records.partition == p][0]) for p in set(outcome.refused.tolist())}
         seen = [p for p, offset in first.items() if offset < owned[p].claim.accepted]
-        judged = records.partition[~np.isin(records.partition, seen)]
+        judged = records.partition[~np.isin(records.partition, seen)] if seen else records.partition
         tripped = self._breaker.add(judged, outcome.refused, self._clock.monotonic_s())
         for partition, reason in tripped.items():
             self._ownership.halt(partition, reason)

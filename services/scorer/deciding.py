@@ -39,6 +39,8 @@ class Wanted:
     @classmethod
     def of(cls, columns: TransactionColumns, topics: Sequence[str] = OTHERS) -> Wanted:
         """Return the terminals, accounts and customers of a batch, or those of them that these topics are about."""
+        if not topics:
+            return cls({}, {})
         named = {TERMINALS: columns.terminal_id, ACCOUNTS: columns.account_id, CUSTOMERS: columns.customer_id}
         grouped = {topic: group_keys(named[topic]) for topic in topics}
         return cls({t: keys for t, (keys, _) in grouped.items()}, {t: slots for t, (_, slots) in grouped.items()})

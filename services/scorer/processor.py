@@ -15,7 +15,7 @@ from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.kernels import group_text
 from services.core.ladder import SafeDefault
-from services.core.money import scales_of
+from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
 from services.inference import Model
@@ -206,15 +206,16 @@ def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> 
 
 def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     """Return the sum of the billing amounts, in major units, by action and currency."""
-    columns = decided.columns
-    actions = m.ACTION.values or ()
+    actions, amounts = decided.verdict.actions, decided.columns.billing_amount_minor
+    names = m.ACTION.values or ()
     sums: dict[tuple[str, str], float] = {}
-    for currency in set(columns.billing_currency.tolist()):
-        rows = columns.billing_currency == currency
+    currencies = set(decided.columns.billing_currency.tolist())
+    for currency in currencies:
+        rows = slice(None) if len(currencies) == 1 else decided.columns.billing_currency == currency
+        code = unpack_code(currency)
         # Of integer minor units, exact below 2**53.
-        minor = np.bincount(decided.verdict.actions[rows], columns.billing_amount_minor[rows], len(actions))
-        major = (minor / scales_of(np.array([currency]))).tolist()
+        minor = np.bincount(actions[rows], amounts[rows], len(names)).tolist()
         sums |= {
-            (action, unpack_code(currency)): amount for action, amount in zip(actions, major, strict=True) if amount
+            (name, code): amount / 10 ** EXPONENTS[code] for name, amount in zip(names, minor, strict=True) if amount
         }
     return sums

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 Call = Callable[[], None]
@@ -38,19 +39,22 @@ class ThreadBackground:
     """See :class:`Background`: one thread, which lives as long as this."""
 
     def __init__(self, name: str = "finishes batches") -> None:
+        # Both are one call of the interpreter's own to use; a semaphore is a dozen in Python, some times a batch.
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._ended = threading.Semaphore(0)
-        self._error: BaseException | None = None
+        self._endings: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._seen: list[BaseException | None] = []
+        """How the call ended, once the other thread has seen it."""
         # It may hang in a client for ever, which must not keep the process from ending.
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
+            ending = None
             try:
                 call()
             except BaseException as error:  # noqa: BLE001 - raised by whoever joins
-                self._error = error
-            self._ended.release()
+                ending = error
+            self._endings.put(ending)
 
     def start(self, call: Call) -> None:
         """See :class:`Background`."""
@@ -58,20 +62,20 @@ class ThreadBackground:
 
     def wait(self, timeout_s: float) -> None:
         """See :class:`Background`."""
-        if timeout_s > 0 and self._ended.acquire(timeout=timeout_s):
-            self._ended.release()
+        if not self._seen and timeout_s > 0:
+            with suppress(Empty):
+                self._seen.append(self._endings.get(timeout=timeout_s))
 
     def ended(self) -> bool:
         """See :class:`Background`."""
-        over = self._ended.acquire(blocking=False)
-        if over:
-            self._ended.release()
-        return over
+        if not self._seen:
+            with suppress(Empty):
+                self._seen.append(self._endings.get_nowait())
+        return bool(self._seen)
 
     def join(self) -> None:
         """See :class:`Background`."""
-        self._ended.acquire()
-        error, self._error = self._error, None
+        error = self._seen.pop() if self._seen else self._endings.get()
         if error is not None:
             raise error
 

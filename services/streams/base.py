@@ -57,9 +57,12 @@ class Records:
 
     def next_offsets(self) -> dict[int, int]:
         """Return, by partition, the offset behind the batch's last record: the one place that adds one."""
-        last = np.full(int(self.partition.max(initial=-1)) + 1, -1, np.int64)
-        np.maximum.at(last, self.partition, self.offset)
-        return {p: int(last[p]) + 1 for p in np.flatnonzero(last >= 0).tolist()}
+        partition = self.partition
+        last = np.ones(len(self), bool)
+        np.not_equal(partition[1:], partition[:-1], out=last[:-1])
+        # Of each stretch of one partition the last record; of two stretches of one partition the later one counts.
+        rows = last.nonzero()[0]
+        return dict(zip(partition[rows].tolist(), (self.offset[rows] + 1).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

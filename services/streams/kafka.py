@@ -25,7 +25,7 @@ NO_GENERATION: Final = -1
 """What the client says outside of a group; the coordinator would take a commit under it from anybody."""
 
 
-def _generation(metadata: bytes) -> int:
+def generation_of(metadata: bytes) -> int:
     """Return the group's generation from the client's opaque metadata; a test guards the format."""
     assert metadata.startswith(b"CGMDv2:"), "the client's group metadata have another format: see DECISIONS.md"
     return int.from_bytes(metadata[7:11], sys.byteorder, signed=True)
@@ -51,7 +51,7 @@ class KafkaSource:
         heartbeat_ms = min(HEARTBEAT_MS, session_timeout_ms // 3)
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": heartbeat_ms}
         self._committer = Committer(self._serve)
-        self._member_generation = NO_GENERATION
+        self._membership: bytes | None = None
         self._moment = threading.Event()  # never set: waiting for it is a pause
         self._consumer = Consumer(settings | {"on_commit": self._committer.on_commit})
         self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
@@ -65,7 +65,9 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.
         consumer.assign([])
-        self._member_generation = _generation(consumer.consumer_group_metadata())
+        # Kept, since the client takes as long to say it as a batch of one takes, with the interpreter's lock held.
+        metadata = consumer.consumer_group_metadata()
+        self._membership = metadata if generation_of(metadata) != NO_GENERATION else None
         self._reassign(tuple(sorted(p.partition for p in partitions)), member=True)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -74,7 +76,7 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
         consumer.unassign()
-        self._member_generation = NO_GENERATION
+        self._membership = None
         self._reassign((), member=False)
 
     def _reassign(self, partitions: tuple[int, ...], *, member: bool) -> None:
@@ -126,13 +128,12 @@ class KafkaSource:
     def group_metadata(self) -> bytes:
         """Return what proves to Kafka that this member has its partitions. Raises StreamsError when it has none any more.
 
-        The coordinator refuses a commit of an earlier generation, but takes one without any generation.
+        It is that of the last assignment: the coordinator refuses it when the group has moved on since. One without any generation,
+        which the client has between two assignments, it would take.
         """
-        metadata: bytes = self._consumer.consumer_group_metadata()
-        generation = _generation(metadata)
-        if generation == NO_GENERATION or generation != self._member_generation:
-            raise StreamsError(f"the group has moved on: generation {generation}, not {self._member_generation}")
-        return metadata
+        if self._membership is None:
+            raise StreamsError("the group has taken the partitions back")
+        return self._membership
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
         """See :class:`services.streams.Source`."""

@@ -71,7 +71,8 @@ class ApplyFirst(Worker):  # 1
         finishing, launch = self._finishing, self._finishing.launch
 
         def save_first(batch: Any) -> None:
-            finishing.land()
+            finishing._join()
+            finishing.written()
             finishing._keep(batch, batch.prepared.records.next_offsets())
             finishing._saving.save_all()
             launch(batch)

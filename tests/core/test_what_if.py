@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_a_vector_at_another_amount_is_what_the_fold_of_that_amount_gives(seed):
         changed = columns.billing_amount_minor.copy()
         changed[row] = other
         expected = compute_offline(replace(columns, billing_amount_minor=changed)).vectors[row]
-        found = vectors_at_amounts(vectors[row], was, float(scale[row]), np.array([other]))[0]
+        found = vectors_at_amounts(vectors[[row]], np.array([was]), scale[[row]], np.array([other]))[0]
 
         np.testing.assert_array_equal(found[exact], expected[exact])
         np.testing.assert_allclose(found, expected, rtol=1e-6, equal_nan=True)
@@ -74,6 +75,52 @@ def test_several_are_told_what_each_is_told_by_itself():
     assert together == alone
     assert {one is None for one in together} == {True, False}
     assert counterfactuals(vectors[:0], amounts[:0], limits[:0], lambda *_: np.zeros(0, bool)) == []
+
+
+def two_digits(amount: float) -> int:
+    size = 1
+    while amount >= 100 * size:
+        size *= 10
+    return int(amount // size * size)
+
+
+def told(amount_minor: int, passes) -> tuple[int, bool] | None:
+    """What is told of lower amounts, the slow obvious way."""
+
+    def tries(shares, low: int, high: int) -> list[int]:
+        rounded = {two_digits(low + (high - low) * share) for share in shares}
+        return sorted((one for one in rounded if low < one < high), reverse=True)
+
+    tried = tries([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02], 0, amount_minor)
+    best = next((one for one in tried if passes(one)), None)
+    if best is None:
+        return None
+    higher = tries([k / 7 for k in range(1, 7)], best, min([one for one in tried if one > best], default=amount_minor))
+    good = list(itertools.takewhile(passes, reversed(higher)))
+    return (good or [best])[-1], all(passes(one) for one in tried if one < best)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_told_of_lower_amounts_is_what_the_slow_twin_says(seed):
+    rng = np.random.default_rng(seed)
+    amounts = rng.integers(1, 10 ** rng.integers(1, 9, 200))
+    vectors = np.stack([a_vector(int(amount)) for amount in amounts])
+    limits, spared = rng.uniform(-0.3, 1.2, len(amounts)) * amounts, rng.integers(2, 9)
+
+    def passes(amount, row):
+        return (amount <= limits[row]) & ((7 * amount + row) % spared != 0)
+
+    found = counterfactuals(
+        vectors,
+        amounts,
+        np.full(len(amounts), 100.0),
+        lambda _, amount, rows: passes(amount, rows) & (amount < amounts[rows]),
+    )
+
+    assert [None if one is None else (one.amount_minor, one.and_below) for one in found] == [
+        told(int(amount), lambda one, row=row: bool(passes(one, row))) for row, amount in enumerate(amounts)
+    ]
+    assert {one and one.and_below for one in found} >= {None, True}
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,29 @@ def test_a_commit_that_fails_beside_the_next_batch_takes_that_batch_with_it():
     assert_same_end(expected, system)
 
 
+def test_who_waits_for_what_is_written_does_not_wait_for_the_batch_in_the_air():
+    """A read that finds the grid moved waits for the worker's own write, which takes less than what Kafka is waited for."""
+    system, flying, landing = MemorySystem(background=ThreadBackground), threading.Event(), threading.Event()
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+
+    def wire(request, call):
+        if request == "end_commit":
+            flying.set()
+            assert landing.wait(20)
+        return call()
+
+    worker, _ = system.worker(wire)
+    while not worker._finishing.flying:
+        worker.turn()
+    assert flying.wait(20)
+
+    worker._finishing.written()
+    assert worker._finishing.flying
+    landing.set()
+    worker.release()
+    worker.close()
+
+
 def test_what_a_thread_raises_is_raised_where_it_is_waited_for():
     background, begun = ThreadBackground(), threading.Event()
 

@@ -233,7 +233,7 @@ def test_a_worker_that_lost_its_partition_without_noticing_writes_nothing():
 
     def process() -> None:
         zombie._process(records, pressed=False)
-        zombie._finishing.land()
+        zombie._finishing.rest()
 
     with pytest.raises((AbandonedError, StreamsError)):
         process()
