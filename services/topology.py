@@ -8,8 +8,8 @@ from typing import Final
 from services.codec.schemas import Topic, topics
 from services.streams.admin import TopicPlan
 
-RESULTS: Final = "decision_partitions"
-"""The setting that scales the topics that no profile is folded from, so that another number than the wanted one does no harm."""
+STRICT: Final = (None, "partitions")
+"""What scales the topics whose wanted number of partitions is insisted on; of the others a number that is there already does no harm."""
 
 
 def edges() -> list[tuple[str, str, str]]:
@@ -41,7 +41,7 @@ def topic_plans(counts: Mapping[str, int]) -> list[TopicPlan]:
             t.partitions if t.scaled_by is None else counts.get(t.scaled_by, t.partitions),
             t.retention_days,
             t.max_message_bytes,
-            strict=t.scaled_by != RESULTS,
+            strict=t.scaled_by in STRICT,
         )
         for t in topics().values()
     ]

@@ -24,7 +24,7 @@ HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
 _ENVELOPE: Final = "envelope.avsc"
 _OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by"}
-SCALES: Final = ("partitions", "decision_partitions")
+SCALES: Final = ("partitions", "terminal_partitions", "decision_partitions")
 """The settings that a topic's number of partitions may follow."""
 
 

@@ -17,7 +17,7 @@ def topics() -> None:
 
 
 @topics.command(epilog=example("proact topics apply --partitions 12"))
-@with_settings("kafka_bootstrap_servers", "partitions", "decision_partitions")
+@with_settings("kafka_bootstrap_servers", "partitions", "terminal_partitions", "decision_partitions")
 @click.option(
     "--wait-s", default=0.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for Kafka."
 )

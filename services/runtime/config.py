@@ -95,7 +95,8 @@ SETTINGS: Final = {
         Setting("data_folder", str, ".proact", "where the embedded Kafka and Redis keep their data and logs"),
         Setting("kafka_port", int, 9092, "the embedded Kafka's port", 1, 65_535),
         Setting("redis_port", int, 6379, "the embedded Redis's port", 1, 65_535),
-        Setting("partitions", int, 6, "partitions of the topics that profiles are folded from, and of labels; fixed once they exist", 1, 1_000),
+        Setting("partitions", int, 6, "partitions of the topics that cards', accounts' and customers' profiles are folded from, and of labels; fixed once they exist", 1, 1_000),
+        Setting("terminal_partitions", int, 2, "partitions of the topic that terminals' profiles are folded from: how many profilers can share the work; each costs an atomic commit a request; fixed once it exists", 1, 1_000),
         Setting("decision_partitions", int, 2, "partitions of the topics of decisions, alerts and reassessments; each costs an atomic commit a request; fixed once they exist", 1, 1_000),
     )
 }  # fmt: skip
@@ -122,7 +123,7 @@ class Settings:
     @property
     def topic_counts(self) -> dict[str, int]:
         """Numbers of partitions by the setting that scales topics, as ``schemas/*/topic.yaml`` name it."""
-        return {name: self._values[name] for name in ("partitions", "decision_partitions")}
+        return {name: self._values[name] for name in ("partitions", "terminal_partitions", "decision_partitions")}
 
     def reference_group(self, topic: str) -> str:
         """Return the consumer group of a reference topic: two topics in one group would rebalance each other."""

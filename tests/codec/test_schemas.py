@@ -141,14 +141,15 @@ def test_a_topic_that_is_described_wrongly_is_refused(tmp_path: Path, change: di
         _load_topic(folder)
 
 
-def test_partitions_come_from_the_setting_that_a_topic_names_and_only_topics_of_results_may_have_others():
-    counts = resolve_settings({"partitions": 5, "decision_partitions": 3}, {}).topic_counts
+def test_partitions_come_from_the_setting_that_a_topic_names_and_some_may_have_others():
+    counts = resolve_settings({"partitions": 5, "terminal_partitions": 4, "decision_partitions": 3}, {}).topic_counts
     plans = {plan.name: (plan.partitions, plan.strict) for plan in topic_plans(counts)}
-    kept = ("card-transactions", "terminal-events", "accounts", "customers", "fraud-labels")
+    kept = ("card-transactions", "accounts", "customers", "fraud-labels")
     results = ("card-decisions", "card-alerts", "card-reassessment-requests", "card-reassessments")
 
     assert {name: plans[name] for name in kept} == dict.fromkeys(kept, (5, True))
     assert {name: plans[name] for name in results} == dict.fromkeys(results, (3, False))
+    assert plans["terminal-events"] == (4, False)
     assert plans["dead-letters"] == (1, True)
     assert tuple(counts) == SCALES
     assert all(t.partitions == SETTINGS[t.scaled_by].default for t in topics().values() if t.scaled_by)

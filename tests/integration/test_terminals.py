@@ -15,6 +15,7 @@ from services.core.profiles import DAY_MS
 from services.core.terminal_features import TERMINAL_COLUMNS
 from services.core.terminals import label_events
 from services.replay.labels import LabelFeed, simulated_truth
+from services.runtime.config import SETTINGS
 from services.simulator.generate import simulate
 from services.simulator.traffic import Traffic, draw_labels
 from services.streams.sink import KafkaSink
@@ -150,5 +151,5 @@ def test_the_terminals_profiles_are_rebuilt_and_verified_from_their_log(own_stac
     assert rebuilt.returncode == 0, rebuilt.stderr
     verified = grid("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert verified.stdout.count("equal") == 3
+    assert verified.stdout.count("equal") == SETTINGS["terminal_partitions"].default
     assert judged(stack)["verdict"] == "ok"
