@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from services.commands.options import UserError, example, interruptible, progress, with_settings
-from services.runtime.config import Settings
+from services.runtime.config import TOPIC_SCALES, Settings
 
 
 @click.command(epilog=example("proact chaos --seed 7\n  proact chaos --fault F-04 --fault F-13\n  proact chaos --full"))
-@with_settings("data_folder", "partitions", "terminal_partitions", "decision_partitions", "session_timeout_ms")
+@with_settings("data_folder", *TOPIC_SCALES, "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
 @click.option("--full", is_flag=True, help="All faults: about half an hour.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from services.commands.options import UserError, example, interruptible, progress, with_settings
-from services.runtime.config import Settings
+from services.runtime.config import TOPIC_SCALES, Settings
 
 if TYPE_CHECKING:
     from services.commands.live import LiveView
@@ -45,7 +45,7 @@ ALERTS_SHOWN = 3
 
 
 @click.command(epilog=example("proact demo --rate 500 --seconds 20"))
-@with_settings("data_folder", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("data_folder", *TOPIC_SCALES)
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
 @click.option(
     "--rate", default=500.0, show_default=True, type=click.FloatRange(1, 20_000), help="Live transactions a second."

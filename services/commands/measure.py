@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from services.commands.options import UserError, example, interruptible, progress, with_settings
-from services.runtime.config import Settings
+from services.runtime.config import TOPIC_SCALES, Settings
 
 
 @click.command(epilog=example("proact bench --records 300000 --seconds 5 --runs 1"))
-@with_settings("data_folder", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("data_folder", *TOPIC_SCALES)
 @click.option(
     "--records", default=1_000_000, show_default=True, type=click.IntRange(50_000), help="Transactions of the backlog."
 )
@@ -115,7 +115,7 @@ def costs(settings: Settings, repeats: int) -> None:
 
 
 @click.command(epilog=example("proact parity ../shared/data/handbook --from 2018-06-15 --until 2018-08-05"))
-@with_settings("data_folder", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("data_folder", *TOPIC_SCALES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--from", "begin", default=None, metavar="DAY", help="Only from this day on, such as 2018-06-15.")
 @click.option("--until", "end", default=None, metavar="DAY", help="Only before this day.")
@@ -149,7 +149,7 @@ def parity(settings: Settings, folder: Path, begin: str | None, end: str | None)
 
 
 @click.command("benchmark-quality", epilog=example("proact benchmark-quality ../shared/data/handbook --offline"))
-@with_settings("data_folder", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("data_folder", *TOPIC_SCALES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--offline", is_flag=True, help="Compute the same features without running services: a minute.")
 def benchmark_quality(settings: Settings, folder: Path, offline: bool) -> None:

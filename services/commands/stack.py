@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from services.commands.options import UserError, example, progress, with_settings
-from services.runtime.config import Settings
+from services.runtime.config import TOPIC_SCALES, Settings
 
 
 @click.group()
@@ -17,7 +17,7 @@ def stack() -> None:
 
 
 @stack.command(epilog=example("proact stack up --data-folder /tmp/proact --kafka-port 19092 --redis-port 16379"))
-@with_settings("data_folder", "kafka_port", "redis_port", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("data_folder", "kafka_port", "redis_port", *TOPIC_SCALES)
 @click.option("--timeout-s", default=60.0, show_default=True, help="How long each may take to answer.")
 def up(settings: Settings, timeout_s: float) -> None:
     """Start both, wait until they answer, and create the topics. Does nothing for what runs already."""

@@ -8,7 +8,7 @@ import time
 import click
 
 from services.commands.options import UserError, example, with_settings
-from services.runtime.config import Settings
+from services.runtime.config import TOPIC_SCALES, Settings
 
 
 @click.group()
@@ -17,7 +17,7 @@ def topics() -> None:
 
 
 @topics.command(epilog=example("proact topics apply --partitions 12"))
-@with_settings("kafka_bootstrap_servers", "partitions", "terminal_partitions", "decision_partitions")
+@with_settings("kafka_bootstrap_servers", *TOPIC_SCALES)
 @click.option(
     "--wait-s", default=0.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for Kafka."
 )

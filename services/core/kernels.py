@@ -103,10 +103,11 @@ def pack_bytes(buffer: type_u8, start: int, length: int, width: int) -> np.int64
     return value
 
 
-@njit(cache=True, nogil=True)
-def _same(buffer: type_u8, a: int, b: int, length: int) -> bool:
-    for i in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
-        if buffer[a + i] != buffer[b + i]:
+@njit(cache=True, nogil=True, forceinline=True)
+def same_bytes(a: type_u8, a_start: int, b: type_u8, b_start: int, length: int) -> bool:
+    """Whether two ranges of so many bytes are the same."""
+    for j in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
+        if a[a_start + j] != b[b_start + j]:
             return False
     return True
 
@@ -138,7 +139,7 @@ def _group_rows(
                 hashes[j] == hashes[i]
                 and partition[j] == partition[i]
                 and length[j] == length[i]
-                and _same(buffer, start[j], start[i], length[i])
+                and same_bytes(buffer, start[j], buffer, start[i], length[i])
             ):
                 slot[i] = group
                 break

@@ -145,7 +145,7 @@ def _ahead(last_offset: type_i64, slot: type_i64, offset: type_i64) -> type_bool
 
 def seal_changed(profiles: OpenProfiles, last_offset: type_i64) -> list[bytes | None]:
     """Seal profiles; None for those into which nothing was folded since their last offsets were these."""
-    sealed: list[bytes | None] = [*seal_profiles(profiles)]
+    sealed: list[bytes | None] = list(seal_profiles(profiles))
     for k in (profiles.last_offset == last_offset).nonzero()[0].tolist():  # only repeats and too late ones: exceptional
         sealed[k] = None
     return sealed

@@ -12,6 +12,7 @@ import numpy as np
 from numba import literal_unroll, njit
 
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_bool, type_i64, type_u8
+from services.core.kernels import same_bytes
 from services.core.money import is_country, is_currency
 from services.core.profiles import DAY_MS
 
@@ -127,21 +128,13 @@ def identifier_status(*texts: Text, optional: Text | None = None) -> type_i64:
     return status
 
 
-@njit(cache=True, nogil=True, forceinline=True)
-def _same_bytes(a: type_u8, a_start: int, b: type_u8, b_start: int, length: int) -> bool:
-    for j in range(length):  # noqa: SIM110 - numba compiles this loop, not all(...)
-        if a[a_start + j] != b[b_start + j]:
-            return False
-    return True
-
-
 @njit(cache=True, nogil=True)
 def _equal_rows(
     a: type_u8, a_start: type_i64, a_length: type_i64, b: type_u8, b_start: type_i64, b_length: type_i64
 ) -> type_bool:
     out = np.empty(len(a_start), np.bool_)
     for i in range(len(a_start)):
-        out[i] = a_length[i] == b_length[i] and _same_bytes(a, a_start[i], b, b_start[i], a_length[i])
+        out[i] = a_length[i] == b_length[i] and same_bytes(a, a_start[i], b, b_start[i], a_length[i])
     return out
 
 
@@ -182,9 +175,7 @@ def _note_reasons(keyed: Any, amounts: Any, codes: Any, place_and_time: Any, sta
     for i in range(len(status)):
         if not has_key[i]:
             status[i] = _NULL_KEY
-        elif card_length[i] != key_length[i] or not _same_bytes(
-            cards, card_start[i], keys, key_start[i], key_length[i]
-        ):
+        elif card_length[i] != key_length[i] or not same_bytes(cards, card_start[i], keys, key_start[i], key_length[i]):
             status[i] = _KEY_MISMATCH
         elif status[i] != _NONE:
             continue

@@ -101,6 +101,9 @@ SETTINGS: Final = {
     )
 }  # fmt: skip
 
+TOPIC_SCALES: Final = ("partitions", "terminal_partitions", "decision_partitions")
+"""The settings that numbers of partitions follow, as ``schemas/*/topic.yaml`` name them."""
+
 
 class Settings:
     """The resolved settings, as attributes; an object that exists holds only checked values."""
@@ -123,7 +126,7 @@ class Settings:
     @property
     def topic_counts(self) -> dict[str, int]:
         """Numbers of partitions by the setting that scales topics, as ``schemas/*/topic.yaml`` name it."""
-        return {name: self._values[name] for name in ("partitions", "terminal_partitions", "decision_partitions")}
+        return {name: self._values[name] for name in TOPIC_SCALES}
 
     def reference_group(self, topic: str) -> str:
         """Return the consumer group of a reference topic: two topics in one group would rebalance each other."""

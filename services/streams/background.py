@@ -62,15 +62,13 @@ class ThreadBackground:
 
     def wait(self, timeout_s: float) -> None:
         """See :class:`Background`."""
-        if not self._seen and timeout_s > 0:
+        if not self._seen:
             with suppress(Empty):
-                self._seen.append(self._endings.get(timeout=timeout_s))
+                self._seen.append(self._endings.get(timeout=max(0.0, timeout_s)))
 
     def ended(self) -> bool:
         """See :class:`Background`."""
-        if not self._seen:
-            with suppress(Empty):
-                self._seen.append(self._endings.get_nowait())
+        self.wait(0.0)
         return bool(self._seen)
 
     def join(self) -> None:
