@@ -60,6 +60,7 @@ LAYERS = {
 ONLY_IN = {
     # Chaos breaks the stores with whatever it takes; the checker must not trust the adapters.
     "confluent_kafka": {"streams", "checker", "chaos"},
+    "aiokafka": {"measure"},
     "redis": {"grid", "checker", "chaos"},
     "xgboost": {"inference", "trainer", "checker"},
     "fastavro": {"codec", "scorer", "checker", "chaos"},

@@ -7,7 +7,6 @@ share the machine's monotonic clock.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -23,57 +22,20 @@ from services.codec.program import FIXED
 from services.codec.schemas import HEADER_BYTES
 from services.codec.transactions import encode_transactions
 from services.core.columns import type_i64
-from services.measure.bench_system import TOPIC
+from services.measure.sending import linger_ms, run_sender
 from services.observer.tally import decision_reader
 from services.runtime.children import ChildError
+from services.runtime.pauses import freeze
 from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
-from services.streams.sink import KafkaSink
 
 WARM_UP_S: Final = 10.0
 """At each rate, so long nothing counts."""
 PATIENCE_S: Final = 30.0
 """How long decisions are waited for when everything has been sent."""
-TICK_S: Final = 0.0005
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99}
 LATENCY_US_MAX: Final = 600_000_000
-LINGERING_FROM: Final = 5_000.0
-"""From how many records a second on the sender lets them wait for each other."""
-LINGER_MS: Final = 5.0
-"""For how long: the default of Kafka's clients. It is part of what is measured, and saves the broker a request for almost every record."""
 _ID_BYTES: Final = 16
-
-
-def linger_ms(rate: float) -> float:
-    """Return for how long a sender of a rate holds records back."""
-    return LINGER_MS if rate >= LINGERING_FROM else 0.0
-
-
-def _send(address: str, pipe: Connection) -> None:
-    """Send records at rates, as told: the sender's process."""
-    keys, values = pipe.recv()
-    _freeze()
-    while (order := pipe.recv()) is not None:
-        at, until, rate, begin_ns = order
-        sink = KafkaSink(address, linger_ms(rate))
-        first, sent, latest_ns = at, at, 0
-        while sent < until:
-            now_ns = time.monotonic_ns()
-            due = min(until, first + int((now_ns - begin_ns) * rate / 1e9) + 1) if now_ns >= begin_ns else sent
-            if due > sent:
-                latest_ns = max(latest_ns, now_ns - begin_ns - int((sent - first) * 1e9 / rate))
-                sink.send(TOPIC, keys[sent:due], values[sent:due])
-                sent = due
-            time.sleep(TICK_S)
-        sink.flush(PATIENCE_S)
-        sink.close()
-        pipe.send(latest_ns / 1e6)
-
-
-def _freeze() -> None:
-    """Leave what is there out of garbage collections: one of all of it stops a process for 80 ms, which would count as latency."""
-    gc.collect()
-    gc.freeze()
 
 
 def _observe(address: str, pipe: Connection) -> None:
@@ -84,7 +46,7 @@ def _observe(address: str, pipe: Connection) -> None:
     begin = HEADER_BYTES + _ID_BYTES
     reader = KafkaReader(address, ["card-decisions"], from_beginning=False)
     pipe.send("ready")
-    _freeze()
+    freeze()
     while (wanted := pipe.recv()) is not None:
         count, deadline_ns = wanted
         arrived, ids, seen = [], [], 0
@@ -164,7 +126,7 @@ def open_loop(address: str, traffic: Traffic) -> Iterator[OpenLoop]:
     (mine, senders), (watch, observers) = spawn.Pipe(), spawn.Pipe()
     processes = [
         spawn.Process(target=target, args=(address, theirs), daemon=True)
-        for target, theirs in ((_send, senders), (_observe, observers))
+        for target, theirs in ((run_sender, senders), (_observe, observers))
     ]
     for process in processes:
         process.start()

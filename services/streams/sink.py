@@ -14,10 +14,8 @@ from services.streams.publishers import queue_records
 class KafkaSink:
     """An idempotent producer: what it sends arrives once, as long as it lives."""
 
-    def __init__(self, bootstrap_servers: str, linger_ms: float = 0.0) -> None:
-        """Send at once, or hold records back for a moment, so that those that come meanwhile travel with them."""
-        own = {"bootstrap.servers": bootstrap_servers, "linger.ms": linger_ms}
-        self._producer = Producer(COMMON | PRODUCER | own)
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._producer = Producer(COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers})
         self._failure: str | None = None
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:  # noqa: ARG002

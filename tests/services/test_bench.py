@@ -15,7 +15,8 @@ from services.measure.bench_system import traffic_of
 from services.measure.compare import CompareError, flat, run_compare
 from services.measure.gate import asked_ratios, judge
 from services.measure.in_process import measure_loop
-from services.measure.latency import OpenLoop, linger_ms, percentiles_ms
+from services.measure.latency import OpenLoop, percentiles_ms
+from services.measure.sending import Schedule, linger_ms
 from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
 from services.runtime.children import ChildError
@@ -78,6 +79,22 @@ def test_a_rate_is_that_between_the_tenth_and_the_ninetieth_percent_of_what_came
 
 def test_a_sender_of_many_a_second_lingers_and_one_of_few_does_not():
     assert (linger_ms(1_000.0), linger_ms(10_000.0)) == (0.0, 5.0)
+
+
+def test_a_schedule_gives_each_record_once_when_it_is_due_and_tells_how_late_it_was_asked():
+    schedule = Schedule(sent=100, until=150, rate=1_000.0, begin_ns=10_000_000)
+
+    taken = [
+        schedule.take(at_ns)
+        for at_ns in (0, 9_999_999, 10_000_000, 10_500_000, 13_000_000, 13_000_000, 40_000_000, 99_000_000)
+    ]
+
+    assert [(part.start, part.stop) for part in taken] == [
+        (100, 100), (100, 100), (100, 101), (101, 101), (101, 104), (104, 104), (104, 131), (131, 150),
+    ]  # fmt: skip
+    assert schedule.over
+    # The record that was due at 41 ms was taken at 99.
+    assert schedule.late_ns == 58_000_000
 
 
 def test_percentiles_are_those_of_the_values_to_three_digits():
