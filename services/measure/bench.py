@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from services.inference.released import newest_model
 from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.floors import measure_floors
 from services.measure.in_process import measure_in_process, measure_loop
-from services.measure.latency import WARM_UP_S, open_loop
+from services.measure.latency import WARM_UP_S, median_of, open_loop
 from services.measure.learned import learned_broker
 from services.measure.memory import measure_memory
 from services.measure.recovery import measure_recovery
@@ -33,7 +34,7 @@ KINDS: Final = {
 """What is measured whole: by its name in the result, its settings."""
 RATES: Final = (1_000.0, 10_000.0)
 PLAIN_RECORDS: Final = 15_000
-CONDITIONING_S: Final = 15.0
+CONDITIONING_S: Final = 20.0
 """How long a system works at the highest of the fixed rates, after warming up, before the latency of any rate counts: so long Java compiles."""
 SEED: Final = 5
 
@@ -45,9 +46,9 @@ class Plan:
     records: int = 1_000_000
     cards: int = 50_000
     seconds: float = 20.0
-    """How long each latency is measured, after warming up."""
+    """How long each latency is measured each time, after warming up."""
     runs: int = 3
-    """Throughputs and yardsticks, in turn; medians are told."""
+    """How often everything whole is measured, in turn; medians are told."""
     warm_up: int = 200_000
     """Records that are worked off before throughput or latency is measured, so that Kafka's code is compiled and the cards are known."""
 
@@ -90,6 +91,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     }  # fmt: skip
     result["machine"] = {
         "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": measure_loop(),
+        "python": sys.version,
     }  # fmt: skip
     result["floors_us"] = measure_floors(core, folder, model, backlog)
     result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__} | settings.topic_counts
@@ -101,6 +103,8 @@ def measure_latencies(
 ) -> dict[str, Any]:
     """Return the latency at each rate, of one scorer that goes on running, and a broker that has compiled what it needs; the last rate is called ``half``.
 
+    Rates are measured in turn, as often as the plan says; medians are told.
+
     Args:
         settings: of the scorer.
         place: the folder, and how the broker compiles.
@@ -108,12 +112,15 @@ def measure_latencies(
         plan: how much is measured.
         rates: transactions a second.
     """
-    conditioning, turns = (RATES[-1], CONDITIONING_S), [(rate, plan.seconds) for rate in rates]
+    conditioning, turns = (
+        (RATES[-1], CONDITIONING_S),
+        [(rate, plan.seconds) for _ in range(plan.runs) for rate in rates],
+    )
     count = (
-        plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in [conditioning, *turns])) + len(rates)
+        plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in [conditioning, *turns])) + len(turns)
     )
     traffic = traffic_of(count, plan.cards, SEED + 1)
-    found: dict[str, Any] = {}
+    found: dict[float, list[dict[str, Any]]] = {rate: [] for rate in rates}
     with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
         scorer.wait_ready(120)
         system.send(traffic.take(np.arange(plan.warm_up)))
@@ -121,11 +128,11 @@ def measure_latencies(
         system.wait_quiet()
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
             loop.run(*conditioning)
-            for at, (rate, seconds) in enumerate(turns):
-                name = "latency_ms_half" if at == len(rates) - 1 and len(rates) > 1 else f"latency_ms_{rate:.0f}"
-                found[name] = loop.run(rate, seconds)
-                progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[name]}")
-    return found
+            for rate, seconds in turns:
+                found[rate].append(loop.run(rate, seconds))
+                progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[rate][-1]}")
+    names = [f"latency_ms_{rate:.0f}" for rate in rates[:-1]] + ["latency_ms_half"]
+    return {name: median_of(runs) for name, runs in zip(names, found.values(), strict=True)}
 
 
 def _medians(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from services.inference.artifact import ReleasedModel
 from services.measure.bench_system import traffic_of
 from services.runtime.clock import SystemClock
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.pauses import collect_seldom
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import nothing_known, warm_up
 from services.streams import Records
@@ -71,6 +72,7 @@ class InProcess:
 def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     """Return the microseconds a transaction of each stage in batches of each size, medians, and percentiles from decoding to decision and until it is encoded."""
     subject = InProcess(model, alone=alone)
+    collect_seldom()  # as services do
     for _ in range(HISTORY // 1_000):
         subject.batch(1_000)
     found: dict[str, Any] = {}

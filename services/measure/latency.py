@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -25,11 +25,11 @@ from services.core.columns import type_i64
 from services.measure.sending import linger_ms, run_sender
 from services.observer.tally import decision_reader
 from services.runtime.children import ChildError
-from services.runtime.pauses import freeze
+from services.runtime.pauses import collect_seldom
 from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
 
-WARM_UP_S: Final = 10.0
+WARM_UP_S: Final = 5.0
 """At each rate, so long nothing counts."""
 PATIENCE_S: Final = 30.0
 """How long decisions are waited for when everything has been sent."""
@@ -46,7 +46,7 @@ def _observe(address: str, pipe: Connection) -> None:
     begin = HEADER_BYTES + _ID_BYTES
     reader = KafkaReader(address, ["card-decisions"], from_beginning=False)
     pipe.send("ready")
-    freeze()
+    collect_seldom()
     while (wanted := pipe.recv()) is not None:
         count, deadline_ns = wanted
         arrived, ids, seen = [], [], 0
@@ -117,6 +117,13 @@ def percentiles_ms(took_us: type_i64) -> dict[str, float]:
         histogram.record_value(value, times)
     found = {name: histogram.get_value_at_percentile(percentile) for name, percentile in PERCENTILES.items()}
     return {name: round(value / 1000, 2) for name, value in {**found, "max": histogram.get_max_value()}.items()}
+
+
+def median_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of what some runs at one rate found, each percentile's by itself, and the percentiles of every run."""
+    told = {name: round(float(np.median([run[name] for run in runs])), 2) for name in (*PERCENTILES, "max")}
+    late_ms = max(run["sent_late_ms_max"] for run in runs)
+    return runs[0] | told | {"sent_late_ms_max": late_ms, "runs": [[run[name] for name in PERCENTILES] for run in runs]}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from services.stack.processes import StackError
 
 BACKLOG: Final = 300_000
 RATES: Final = (1_000.0, 10_000.0)
-SECONDS: Final = 5.0
+SECONDS: Final = 10.0
 GUARANTEES: Final = ("exactly_once", "at_least_once")
 
 

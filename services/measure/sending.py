@@ -22,7 +22,7 @@ from aiokafka.partitioner import murmur2
 
 from services.core.columns import type_i64
 from services.measure.bench_system import TOPIC
-from services.runtime.pauses import freeze
+from services.runtime.pauses import collect_seldom
 from services.streams.base import StreamsError
 from services.streams.sink import KafkaSink
 
@@ -89,7 +89,7 @@ class Load:
 def run_sender(address: str, pipe: Connection) -> None:
     """Send records at rates, as told, until told to stop: the process's whole life."""
     load = Load.of(TOPIC, *pipe.recv())
-    freeze()
+    collect_seldom()
     while (order := pipe.recv()) is not None:
         schedule = Schedule(*order)
         if linger_ms(schedule.rate):

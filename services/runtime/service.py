@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -16,7 +15,7 @@ from services.runtime.fencings import DoubleError
 from services.runtime.health import CONDITIONS, Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.pauses import freeze
+from services.runtime.pauses import collect_seldom
 from services.runtime.team import Runnable
 
 Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
@@ -27,10 +26,6 @@ MORE_CONDITIONS: Final = {"scorer": ("model_verified",), "reassessor": ("model_v
 """What must hold of a service beside what must hold of every worker."""
 METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS, "reassessor": REASSESSOR_METRICS}
 """What each service counts; the others count what every worker does."""
-
-
-COLLECT_EVERY: Final = 100_000
-"""How many more objects than before there must be until the garbage collector looks for what only holds itself."""
 
 
 def run_service(name: str, settings: Settings, build: Build) -> None:
@@ -51,9 +46,7 @@ def run_service(name: str, settings: Settings, build: Build) -> None:
     worker = build(settings, health, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    freeze()  # 340,000 objects, which stay
-    # A batch alone makes tens of thousands of objects that live until it is published; to go through them every 700 finds nothing.
-    gc.set_threshold(COLLECT_EVERY)
+    collect_seldom()
     log.info("%s runs", name, extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     worker.run()
     server.shutdown()

@@ -15,7 +15,7 @@ from services.measure.bench_system import traffic_of
 from services.measure.compare import CompareError, flat, run_compare
 from services.measure.gate import asked_ratios, judge
 from services.measure.in_process import measure_loop
-from services.measure.latency import OpenLoop, percentiles_ms
+from services.measure.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
 from services.measure.sending import Schedule, linger_ms
 from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
@@ -95,6 +95,24 @@ def test_a_schedule_gives_each_record_once_when_it_is_due_and_tells_how_late_it_
     assert schedule.over
     # The record that was due at 41 ms was taken at 99.
     assert schedule.late_ns == 58_000_000
+
+
+def test_of_several_runs_the_median_of_each_percentile_is_told_and_every_run_beside_it():
+    def run(p50: float, p99: float, late_ms: float) -> dict[str, float]:
+        return {
+            **dict.fromkeys(PERCENTILES, 5.0),
+            "p50": p50,
+            "p99": p99,
+            "max": p99,
+            "rate_per_s": 10,
+            "sent_late_ms_max": late_ms,
+        }
+
+    found = median_of([run(3.0, 40.0, 1.0), run(9.0, 20.0, 7.0), run(4.0, 30.0, 2.0)])
+
+    assert (found["p50"], found["p99"], found["max"], found["p999"]) == (4.0, 30.0, 30.0, 5.0)
+    assert (found["rate_per_s"], found["sent_late_ms_max"]) == (10, 7.0)
+    assert [one[0] for one in found["runs"]] == [3.0, 9.0, 4.0]
 
 
 def test_percentiles_are_those_of_the_values_to_three_digits():
