@@ -20,9 +20,19 @@ from services.runtime.config import TOPIC_SCALES, Settings
     "--cards", default=50_000, show_default=True, type=click.IntRange(1_000), help="Cards that they belong to."
 )
 @click.option(
-    "--seconds", default=20, show_default=True, type=click.IntRange(2), help="How long each latency is measured."
+    "--seconds",
+    default=20,
+    show_default=True,
+    type=click.IntRange(2),
+    help="How long each latency is measured each time.",
 )
-@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Throughputs; medians are told.")
+@click.option(
+    "--runs",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 20),
+    help="How often throughputs and latencies are measured; medians are told.",
+)
 def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int) -> None:
     """Measure throughput, latency, recovery and memory with Kafka, Redis and the load on this machine, beside a plain worker; some 20 minutes.
 

@@ -78,9 +78,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
         told = _medians(found)
         told["ratio_to_plain"] = round(told["throughput_per_s"] / yardstick, 1)
         half = told["throughput_per_s"] / 2
-        told |= measure_latencies(
-            settings.with_values(**KINDS[name]), (folder, learned), progress, plan, [*RATES, half]
-        )
+        told |= measure_latencies(settings.with_values(**KINDS[name]), (folder, learned), progress, plan, half)
         result[name] = told
     progress("recovery, memory, the parts")
     core = settings.with_values(**KINDS["exactly_once"])
@@ -99,9 +97,9 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
 
 
 def measure_latencies(
-    settings: Settings, place: tuple[Path, Compiling], progress: Progress, plan: Plan, rates: Sequence[float]
+    settings: Settings, place: tuple[Path, Compiling], progress: Progress, plan: Plan, half: float
 ) -> dict[str, Any]:
-    """Return the latency at each rate, of one scorer that goes on running, and a broker that has compiled what it needs; the last rate is called ``half``.
+    """Return the latency at each of ``RATES`` and at one more, by name, of one scorer that goes on running, and a broker that has compiled what it needs.
 
     Rates are measured in turn, as often as the plan says; medians are told.
 
@@ -110,29 +108,25 @@ def measure_latencies(
         place: the folder, and how the broker compiles.
         progress: is told of each rate.
         plan: how much is measured.
-        rates: transactions a second.
+        half: the one more: half of the throughput, in transactions a second.
     """
-    conditioning, turns = (
-        (RATES[-1], CONDITIONING_S),
-        [(rate, plan.seconds) for _ in range(plan.runs) for rate in rates],
-    )
-    count = (
-        plan.warm_up + round(sum(rate * (WARM_UP_S + seconds) for rate, seconds in [conditioning, *turns])) + len(turns)
-    )
+    rates = {f"latency_ms_{rate:.0f}": rate for rate in RATES} | {"latency_ms_half": half}
+    turns = [*rates.items()] * plan.runs
+    sent = RATES[-1] * (WARM_UP_S + CONDITIONING_S) + sum(rate * (WARM_UP_S + plan.seconds) for _, rate in turns)
+    count = plan.warm_up + round(sent) + len(turns)
     traffic = traffic_of(count, plan.cards, SEED + 1)
-    found: dict[float, list[dict[str, Any]]] = {rate: [] for rate in rates}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
     with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
         scorer.wait_ready(120)
         system.send(traffic.take(np.arange(plan.warm_up)))
         system.wait_drained(TOPIC, system.settings.group_id)
         system.wait_quiet()
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
-            loop.run(*conditioning)
-            for rate, seconds in turns:
-                found[rate].append(loop.run(rate, seconds))
-                progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[rate][-1]}")
-    names = [f"latency_ms_{rate:.0f}" for rate in rates[:-1]] + ["latency_ms_half"]
-    return {name: median_of(runs) for name, runs in zip(names, found.values(), strict=True)}
+            loop.run(RATES[-1], CONDITIONING_S)
+            for name, rate in turns:
+                found[name].append(loop.run(rate, plan.seconds))
+                progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[name][-1]}")
+    return {name: median_of(runs) for name, runs in found.items()}
 
 
 def _medians(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

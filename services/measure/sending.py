@@ -11,19 +11,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 
-from services.core.columns import type_i64
+from services.core.columns import Text
+from services.core.kernels import partitions_of
 from services.measure.bench_system import TOPIC
 from services.runtime.pauses import collect_seldom
-from services.streams.base import StreamsError
+from services.streams.base import Output, StreamsError
+from services.streams.clients import PRODUCER
 from services.streams.sink import KafkaSink
 
 LINGERING_FROM: Final = 5_000.0
@@ -32,7 +32,6 @@ LINGER_MS: Final = 5.0
 """For how long: the default of Kafka's clients. It is part of what is measured."""
 FLUSH_S: Final = 30.0
 _TICK_S: Final = 0.0005
-_BATCH_BYTES_MAX: Final = 100_000  # a topic's max.message.bytes bounds batches: stay below it
 
 
 def linger_ms(rate: float) -> float:
@@ -42,53 +41,35 @@ def linger_ms(rate: float) -> float:
 
 @dataclass(slots=True)
 class Schedule:
-    """Which records are due when, and which were sent: from ``sent`` up to ``until``, ``rate`` a second from ``begin_ns`` of the monotonic clock on."""
+    """Which records are due when, and which were sent: from ``first`` up to ``until``, ``rate`` a second from ``begin_ns`` of the monotonic clock on."""
 
-    sent: int
+    first: int
     until: int
     rate: float
     begin_ns: int
+    taken: int = 0
+    """How many of them were sent."""
     late_ns: int = 0
     """How late the latest record was sent."""
-    first: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first = self.sent
 
     def take(self, now_ns: int) -> slice:
         """Return those that are due by now and were not taken before."""
-        begin, passed_ns = self.sent, now_ns - self.begin_ns
+        before, passed_ns = self.taken, now_ns - self.begin_ns
         if passed_ns >= 0:
-            self.sent = max(begin, min(self.until, self.first + int(passed_ns * self.rate / 1e9) + 1))
-        if self.sent > begin:
-            self.late_ns = max(self.late_ns, passed_ns - int((begin - self.first) * 1e9 / self.rate))
-        return slice(begin, self.sent)
+            self.taken = max(before, min(self.until - self.first, int(passed_ns * self.rate / 1e9) + 1))
+        if self.taken > before:
+            self.late_ns = max(self.late_ns, passed_ns - int(before * 1e9 / self.rate))
+        return slice(self.first + before, self.first + self.taken)
 
     @property
     def over(self) -> bool:
         """Whether everything was taken."""
-        return self.sent >= self.until
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is sent to a topic: keys, values, and the keys' hashes, by which all of Kafka's clients choose partitions."""
-
-    topic: str
-    keys: Sequence[bytes]
-    values: Sequence[bytes]
-    hashes: type_i64
-
-    @classmethod
-    def of(cls, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> Load:
-        """Return a load; each key is hashed once."""
-        hashes = {key: murmur2(key) & 0x7FFFFFFF for key in set(keys)}
-        return cls(topic, keys, values, np.fromiter(map(hashes.__getitem__, keys), np.int64, len(keys)))
+        return self.first + self.taken >= self.until
 
 
 def run_sender(address: str, pipe: Connection) -> None:
     """Send records at rates, as told, until told to stop: the process's whole life."""
-    load = Load.of(TOPIC, *pipe.recv())
+    load = Output(TOPIC, *pipe.recv())
     collect_seldom()
     while (order := pipe.recv()) is not None:
         schedule = Schedule(*order)
@@ -99,7 +80,7 @@ def run_sender(address: str, pipe: Connection) -> None:
         pipe.send(schedule.late_ns / 1e6)
 
 
-def send_at_once(address: str, load: Load, schedule: Schedule) -> None:
+def send_at_once(address: str, load: Output, schedule: Schedule) -> None:
     """Send each record when it is due. Raises StreamsError."""
     sink = KafkaSink(address)
     while not schedule.over:
@@ -110,15 +91,16 @@ def send_at_once(address: str, load: Load, schedule: Schedule) -> None:
     sink.close()
 
 
-async def send_together(address: str, load: Load, schedule: Schedule) -> None:
+async def send_together(address: str, load: Output, schedule: Schedule) -> None:
     """Send what became due within each ``LINGER_MS`` together. Raises StreamsError."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=address, acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES_MAX
+        bootstrap_servers=address, acks="all", enable_idempotence=True, max_batch_size=PRODUCER["batch.size"]
     )
     batches = _Batches(producer, load.topic)
     try:
         await producer.start()
-        partitions = load.hashes % len(await producer.partitions_for(load.topic))
+        count = len(await producer.partitions_for(load.topic))
+        partitions = partitions_of(Text.of(cast("Sequence[bytes]", load.keys)), count)  # everything sent has a key
         while not schedule.over:
             now_ns = time.monotonic_ns()
             due = schedule.take(now_ns)
@@ -138,10 +120,9 @@ class _Batches:
 
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
         self._producer, self._topic = producer, topic
-        self._under_way: set[asyncio.Future[Any]] = set()
         self.failure: BaseException | None = None
 
-    async def send(self, partitions: list[int], keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    async def send(self, partitions: list[int], keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Send records in their order, a batch a partition; more than one where they do not fit. Raises KafkaError."""
         now_ms = time.time_ns() // 1_000_000
         batches: dict[int, Any] = {}
@@ -156,10 +137,8 @@ class _Batches:
             await self._send_batch(batch, partition)
 
     async def _send_batch(self, batch: Any, partition: int) -> None:
-        future = await self._producer.send_batch(batch, self._topic, partition=partition)
-        self._under_way.add(future)
-        future.add_done_callback(self._landed)
+        landing = await self._producer.send_batch(batch, self._topic, partition=partition)
+        landing.add_done_callback(self._landed)
 
-    def _landed(self, future: asyncio.Future[Any]) -> None:
-        self._under_way.discard(future)
-        self.failure = self.failure or future.exception()
+    def _landed(self, landing: asyncio.Future[Any]) -> None:
+        self.failure = self.failure or landing.exception()

@@ -82,7 +82,7 @@ def test_a_sender_of_many_a_second_lingers_and_one_of_few_does_not():
 
 
 def test_a_schedule_gives_each_record_once_when_it_is_due_and_tells_how_late_it_was_asked():
-    schedule = Schedule(sent=100, until=150, rate=1_000.0, begin_ns=10_000_000)
+    schedule = Schedule(first=100, until=150, rate=1_000.0, begin_ns=10_000_000)
 
     taken = [
         schedule.take(at_ns)
