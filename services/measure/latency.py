@@ -73,17 +73,18 @@ class OpenLoop:
         """Send at a rate, and return the percentiles of the latency in milliseconds, after a while of warming up.
 
         Raises:
-            ChildError: not everything was answered.
+            ChildError: not everything was answered, or the sender or the observer ended.
         """
         count, first = int(rate * (WARM_UP_S + seconds)), self.sent
         if first + count > len(self.traffic):
             raise ChildError(f"there are only {len(self.traffic) - first} transactions left, not {count}")
         begin_ns = time.monotonic_ns() + 200_000_000
-        self.observer.send((count, begin_ns + int(1e9 * (count / rate + PATIENCE_S))))
-        self.sender.send((first, first + count, rate, begin_ns))
-        self.sent += count
-        late_ms = self.sender.recv()
-        arrived, ids = self.observer.recv()
+        with _alive():
+            self.observer.send((count, begin_ns + int(1e9 * (count / rate + PATIENCE_S))))
+            self.sender.send((first, first + count, rate, begin_ns))
+            self.sent += count
+            late_ms = self.sender.recv()
+            arrived, ids = self.observer.recv()
         if len(arrived) < count:
             raise ChildError(f"{len(arrived)} of {count} transactions were decided on at {rate:.0f} a second")
         took_us = self._latencies_us(first, rate, begin_ns, arrived, ids)
@@ -127,19 +128,30 @@ def median_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
+def _alive() -> Iterator[None]:
+    """Turn the silence of a process that ended into a ChildError; it has told why itself."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise ChildError("the sender or the observer of the open loop ended before it was done") from error
+
+
+@contextmanager
 def open_loop(address: str, traffic: Traffic) -> Iterator[OpenLoop]:
-    """Start a sender and an observer; stop them whatever happens."""
+    """Start a sender and an observer; stop them whatever happens. Raises ChildError."""
     spawn = multiprocessing.get_context("spawn")
     (mine, senders), (watch, observers) = spawn.Pipe(), spawn.Pipe()
     processes = [
         spawn.Process(target=target, args=(address, theirs), daemon=True)
         for target, theirs in ((run_sender, senders), (_observe, observers))
     ]
-    for process in processes:
+    for process, theirs in zip(processes, (senders, observers), strict=True):
         process.start()
+        theirs.close()  # else nobody would hear of a process that ended
     try:
-        mine.send((traffic.columns.card_id.tolist(), encode_transactions(traffic.columns)))
-        watch.recv()
+        with _alive():
+            mine.send((traffic.columns.card_id.tolist(), encode_transactions(traffic.columns)))
+            watch.recv()
         yield OpenLoop(traffic, mine, watch)
     finally:
         for pipe in (mine, watch):

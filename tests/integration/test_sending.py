@@ -8,7 +8,10 @@ import uuid
 
 import pytest
 
+from services.measure.bench_system import traffic_of
+from services.measure.latency import open_loop
 from services.measure.sending import Schedule, send_at_once, send_together
+from services.runtime.children import ChildError
 from services.stack.processes import free_port
 from services.streams import Output, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
@@ -72,3 +75,10 @@ def test_a_record_that_cannot_be_delivered_is_an_error_and_not_a_smaller_load(st
 def test_a_sender_that_finds_no_broker_says_so():
     with pytest.raises(StreamsError):
         run(send_together, f"127.0.0.1:{free_port()}", load_of("nowhere", 10, 10), 1e6)
+
+
+def test_a_sender_or_an_observer_that_ends_ends_the_measurement_too():
+    nobody = f"127.0.0.1:{free_port()}"
+
+    with pytest.raises(ChildError, match="ended"), open_loop(nobody, traffic_of(100, 10, 1)) as loop:
+        loop.run(5_000.0, 0.01)
