@@ -8,7 +8,6 @@ there. It is stricter than fastavro, the reference: trailing bytes, a varint bey
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -35,6 +34,7 @@ from services.codec.program import (
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
 from services.codec.utf8 import valid_utf8
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
+from services.core.immutable import immutable
 from services.core.validation import Reject
 
 _NAN_BITS = np.uint64(0x7FF8_0000_0000_0000)
@@ -211,7 +211,8 @@ def _why_not_framed(buffer: type_u8, at: int, stop: int, header: type_u8) -> int
 
 
 @njit(cache=True, nogil=True)
-def _gather(buffer: type_u8, start: type_i64, size: int) -> type_u8:
+def gather(buffer: type_u8, start: type_i64, size: int) -> type_u8:
+    """Return ranges of so many bytes, shape (n, size)."""
     out = np.empty((len(start), size), np.uint8)
     for i in range(len(start)):
         for j in range(size):
@@ -219,7 +220,7 @@ def _gather(buffer: type_u8, start: type_i64, size: int) -> type_u8:
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Decoded:
     """The columns of a batch, by field name: a row for each of its m good records."""
 
@@ -259,14 +260,14 @@ class Decoded:
     def fixed(self, name: str) -> type_u8:
         """Return a fixed, shape (m, size)."""
         f = self.program.index[name]
-        return _gather(self.buffer, self._ints[f], int(self.program.table[f, ARGUMENT]))
+        return gather(self.buffer, self._ints[f], int(self.program.table[f, ARGUMENT]))
 
     def vectors(self, name: str, width: int) -> type_f64:
         """Return an array of ``width`` doubles, shape (m, width). Raises ValueError where one has another width."""
         f = self.program.index[name]
         if np.any(self._lengths[f] != width):
             raise ValueError(f"{name} does not hold {width} numbers in every record")
-        return _gather(self.buffer, self._ints[f], 8 * width).view(np.float64)
+        return gather(self.buffer, self._ints[f], 8 * width).view(np.float64)
 
 
 class ColumnarReader:

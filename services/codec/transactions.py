@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from services.codec.reading import ColumnarReader, Decoded
+from services.codec.reading import ColumnarReader, Decoded, gather
 from services.codec.schemas import topics
 from services.codec.writing import Column, ColumnarWriter
-from services.core.columns import Text, TransactionColumns, type_f64, type_i64, type_u8
+from services.core.columns import Text, TransactionColumns, type_i64, type_u8
 from services.core.kernels import pack_bytes
 
 TOPIC = "card-transactions"
 _TEXTS = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id", "device_id")
-_INTEGERS = ("merchant_category_code", "amount_minor", "billing_amount_minor", "event_time_ms", "entry_mode")
 _CODES = {"currency": 3, "billing_currency": 3, "country": 2}
+_NUMBERS = (
+    *("merchant_category_code", "amount_minor", "billing_amount_minor", "event_time_ms", "entry_mode"),
+    *_CODES,
+)
 _DEGREES = ("latitude", "longitude")
+_OTHERS = ("transaction_id", "device_id", *_DEGREES)
 
 
 @cache
@@ -46,42 +50,41 @@ def decode_transactions(values: Sequence[bytes | None]) -> tuple[TransactionColu
 
 
 def _to_columns(decoded: Decoded) -> TransactionColumns:
-    codes, degrees = _codes_and_degrees(decoded.buffer, decoded.cells, *_places())
-    columns: dict[str, Any] = {
-        "transaction_id": decoded.fixed("transaction_id"),
-        **{name: decoded.text(name) for name in _TEXTS},
-        **{name: decoded.integers(name) for name in _INTEGERS},
-        **dict(zip(_CODES, codes, strict=True)),
-        **dict(zip(_DEGREES, degrees, strict=True)),
-    }
-    return TransactionColumns(**columns)
+    index, buffer, (ints, lengths, doubles) = decoded.program.index, decoded.buffer, decoded.cells
+    ids = _settle(buffer, decoded.cells, *_places())
+    # Not by the methods of each kind of field: they take as long as all else here.
+    columns: dict[str, Any] = {name: Text(buffer, ints[index[name]], lengths[index[name]]) for name in _TEXTS}
+    columns |= {name: ints[index[name]] for name in _NUMBERS}
+    columns |= {name: doubles[index[name]] for name in _DEGREES}
+    return TransactionColumns(transaction_id=ids, **columns)
 
 
 @cache
-def _places() -> tuple[type_i64, type_i64, type_i64]:
-    """Return where codes are among the cells, how wide each is, and where coordinates are."""
-    index = _reader().program.index
-    codes, widths, degrees = [index[name] for name in _CODES], list(_CODES.values()), [index[name] for name in _DEGREES]
-    return np.array(codes), np.array(widths), np.array(degrees)
+def _places() -> tuple[type_i64, type_i64]:
+    """Return where codes are among the cells, and how wide each is (2, codes), and where the other fields are that :func:`_settle` is about."""
+    program = _reader().program
+    assert program.nullable.intersection(_TEXTS) == {"device_id"}
+    codes, others = ([program.index[name] for name in names] for names in (_CODES, _OTHERS))
+    return np.array((codes, [*_CODES.values()])), np.array(others)
 
 
 @njit(cache=True, nogil=True)
-def _codes_and_degrees(
-    buffer: type_u8, cells: Any, codes: type_i64, widths: type_i64, degrees: type_i64
-) -> tuple[type_i64, type_f64]:
-    """Return codes packed by :func:`pack_bytes`, and coordinates in which NaN means that none was sent: one that was sent must not pass for that."""
+def _settle(buffer: type_u8, cells: Any, codes: type_i64, others: type_i64) -> type_u8:
+    """Turn cells into what columns hold, in place: codes packed by :func:`pack_bytes`, and a missing text as an empty one; return the ids.
+
+    A coordinate that is NaN means that none was sent: one that was sent must not pass for that.
+    """
     ints, lengths, doubles = cells
-    count = ints.shape[1]
-    packed, sent = np.empty((len(codes), count), np.int64), np.empty((len(degrees), count))
-    for k in range(len(codes)):
-        f = codes[k]
-        for i in range(count):
-            packed[k, i] = pack_bytes(buffer, ints[f, i], lengths[f, i], widths[k])
-    for k in range(len(degrees)):
-        f = degrees[k]
-        for i in range(count):
-            sent[k, i] = np.inf if np.isnan(doubles[f, i]) and lengths[f, i] >= 0 else doubles[f, i]
-    return packed, sent
+    transaction_id, device, latitude, longitude = others
+    for i in range(ints.shape[1]):
+        for k in range(codes.shape[1]):
+            f = codes[0, k]
+            ints[f, i] = pack_bytes(buffer, ints[f, i], lengths[f, i], codes[1, k])
+        for f in (latitude, longitude):
+            if np.isnan(doubles[f, i]) and lengths[f, i] >= 0:
+                doubles[f, i] = np.inf
+        lengths[device, i] = max(lengths[device, i], 0)
+    return gather(buffer, ints[transaction_id], 16)
 
 
 def code_text(packed: type_i64, width: int) -> Text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -24,10 +23,11 @@ from services.codec.program import BYTES as _BYTES
 from services.codec.program import STRING as _STRING
 from services.codec.schemas import Schema
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
+from services.core.immutable import immutable
 from services.core.packing import put_varint
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Nullable:
     """A column of integers of which some are null."""
 

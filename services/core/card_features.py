@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +38,7 @@ from services.core.features import (
     WEEKEND,
     is_windowed,
 )  # fmt: skip
+from services.core.immutable import immutable
 from services.core.kernels import hash_bytes
 from services.core.money import scales_of
 from services.core.packing import HASH_MASK
@@ -70,7 +70,7 @@ _DISTINCT_HORIZON_MS: Final = max(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Folded:
     """What folding a batch gives: the vectors, and what is to be said about them."""
 
@@ -147,12 +147,12 @@ def _moment_value(
 
 @njit(cache=True, nogil=True)
 def _fold_rows(  # type: ignore[no-untyped-def]
-    rows, entry_mode, slot, offset, scale, emit, entries, begin, count, last_offset, truncated_until_ms,  # noqa: ANN001
-    columns, aggregates, window_index, windows_ms, distinct_horizon_ms, vectors, flags,  # noqa: ANN001
+    texts, numbers, degrees, slot, offset, emit, profiles, vectors, flags,  # noqa: ANN001
 ) -> None:  # fmt: skip
-    statistics = np.empty((len(windows_ms), STATISTICS))
-    last = np.empty(3)
-    amounts = np.empty(MEDIAN_OF)
+    entries, begin, count, truncated_until_ms, last_offset = profiles
+    currency, entry_mode = numbers[-2:]
+    rows, scale = _entries_of(texts, numbers, degrees), scales_of(currency)
+    statistics, last, amounts = np.empty((len(_WINDOWS_MS), STATISTICS)), np.empty(3), np.empty(MEDIAN_OF)
     for i in range(len(rows)):
         k = slot[i]
         row = rows[i]
@@ -163,7 +163,7 @@ def _fold_rows(  # type: ignore[no-untyped-def]
             amount = np.float64(row["amount_minor"])
             newest = windows.window_statistics(
                 past, row["event_time_ms"], row["transaction_hash"], row["terminal_hash"],
-                windows_ms, distinct_horizon_ms, statistics,
+                _WINDOWS_MS, _DISTINCT_HORIZON_MS, statistics,
             )  # fmt: skip
             windows.last_seen(
                 past, newest, row["event_time_ms"], row["transaction_hash"],
@@ -171,37 +171,31 @@ def _fold_rows(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             before = past[: newest + 1]
             median = windows.median_amount(before, row["event_time_ms"], row["transaction_hash"], amounts)
-            for j in range(len(aggregates)):
-                w = window_index[j]
-                if aggregates[j] == AMOUNT_TO_MEDIAN:
-                    vectors[i, columns[j]] = _ratio(amount, median)
-                elif aggregates[j] == HIGH_AMOUNTS:
-                    vectors[i, columns[j]] = windows.amounts_above(
-                        before, row["event_time_ms"], row["transaction_hash"], windows_ms[w], HIGH_TIMES * median
+            for j in range(len(_COLUMNS)):
+                w = _WINDOW_INDEX[j]
+                if _AGGREGATES[j] == AMOUNT_TO_MEDIAN:
+                    vectors[i, _COLUMNS[j]] = _ratio(amount, median)
+                elif _AGGREGATES[j] == HIGH_AMOUNTS:
+                    vectors[i, _COLUMNS[j]] = windows.amounts_above(
+                        before, row["event_time_ms"], row["transaction_hash"], _WINDOWS_MS[w], HIGH_TIMES * median
                     )
-                elif is_windowed(aggregates[j]):
-                    vectors[i, columns[j]] = _past_value(aggregates[j], amount, scale[i], statistics[w])
+                elif is_windowed(_AGGREGATES[j]):
+                    vectors[i, _COLUMNS[j]] = _past_value(_AGGREGATES[j], amount, scale[i], statistics[w])
                 else:
-                    vectors[i, columns[j]] = _moment_value(
-                        aggregates[j], amount, scale[i], row["event_time_ms"], entry_mode[i], last
+                    vectors[i, _COLUMNS[j]] = _moment_value(
+                        _AGGREGATES[j], amount, scale[i], row["event_time_ms"], entry_mode[i], last
                     )
         if not flags[i] & (REPEAT | TOO_LATE):
             windows.insert_entry(entries, begin, count, truncated_until_ms, k, row)
             last_offset[k] = offset[i]
 
 
-def _entries_of(columns: TransactionColumns) -> np.ndarray:
-    rows, terminal = np.empty(len(columns), ENTRY), columns.terminal_id
-    numbers = columns.event_time_ms, columns.billing_amount_minor, columns.country
-    texts = columns.transaction_id, terminal.buffer, terminal.start, terminal.length
-    _fill_entries(rows, texts, numbers, columns.latitude, columns.longitude)
-    return rows
-
-
 @njit(cache=True, nogil=True)
-def _fill_entries(rows: Any, texts: Any, numbers: Any, latitude: type_f64, longitude: type_f64) -> None:
+def _entries_of(texts: Any, numbers: Any, degrees: Any) -> Any:
     transaction_id, terminals, start, length = texts
-    event_time_ms, amount_minor, country = numbers
+    event_time_ms, amount_minor, country, _, _ = numbers
+    latitude, longitude = degrees
+    rows = np.empty(len(start), ENTRY)
     for i in range(len(rows)):
         rows[i]["event_time_ms"] = event_time_ms[i]
         rows[i]["amount_minor"] = amount_minor[i]
@@ -211,6 +205,7 @@ def _fill_entries(rows: Any, texts: Any, numbers: Any, latitude: type_f64, longi
         rows[i]["longitude"] = np.float32(longitude[i])
         rows[i]["country"] = np.uint16(country[i])
         rows[i]["reserved"] = 0
+    return rows
 
 
 def fold(
@@ -229,10 +224,11 @@ def fold(
     """
     n = len(columns)
     vectors, flags = np.empty((n, len(FEATURES))), np.zeros(n, np.int64)
-    scale = scales_of(columns.billing_currency)
-    _fold_rows(
-        _entries_of(columns), columns.entry_mode, slot, offset, scale, emit, profiles.entries, profiles.begin, profiles.count,
-        profiles.last_offset, profiles.truncated_until_ms, _COLUMNS, _AGGREGATES, _WINDOW_INDEX, _WINDOWS_MS,
-        _DISTINCT_HORIZON_MS, vectors, flags,
+    terminal = columns.terminal_id
+    texts = columns.transaction_id, terminal.buffer, terminal.start, terminal.length
+    numbers = (
+        columns.event_time_ms, columns.billing_amount_minor, columns.country, columns.billing_currency, columns.entry_mode,
     )  # fmt: skip
+    degrees = columns.latitude, columns.longitude
+    _fold_rows(texts, numbers, degrees, slot, offset, emit, profiles.all_arrays, vectors, flags)
     return Folded(vectors, flags)

@@ -21,6 +21,7 @@ from services.core.packing import (
     get_counts,
     get_number,
     get_times_and_hashes,
+    open_headers,
     put_amounts,
     put_counts,
     put_header,
@@ -89,8 +90,9 @@ def _unpack_card(raw: type_u8, at: int, size: int, own: Any, scratch: Any) -> bo
 
 
 @njit(cache=True, nogil=True)
-def _unpack_cards(raw: type_u8, size: type_i64, profiles: Any, bad: type_bool) -> None:
-    entries, begin, count, _ = profiles
+def _unpack_cards(raw: type_u8, size: type_i64, slot: type_i64, profiles: Any) -> type_bool:
+    entries, begin, count, _, _ = profiles
+    bad = open_headers(raw, size, slot, CARD_LAYOUT, profiles)
     degrees = np.empty(2, np.float32)
     scratch = (degrees, degrees.view(np.uint32))
     at = 0
@@ -98,6 +100,7 @@ def _unpack_cards(raw: type_u8, size: type_i64, profiles: Any, bad: type_bool) -
         if size[k] and not bad[k]:
             bad[k] = not _unpack_card(raw, at, size[k], entries[begin[k] : begin[k] + count[k]], scratch)
         at += size[k]
+    return bad
 
 
 @njit(cache=True, nogil=True)

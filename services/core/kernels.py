@@ -113,10 +113,8 @@ def same_bytes(a: type_u8, a_start: int, b: type_u8, b_start: int, length: int) 
 
 
 @njit(cache=True, nogil=True)
-def _group_rows(
-    hashes: type_u64, partition: type_i64, buffer: type_u8, start: type_i64, length: type_i64
-) -> tuple[type_i64, type_i64]:
-    n = len(hashes)
+def _group_rows(partition: type_i64, buffer: type_u8, start: type_i64, length: type_i64) -> tuple[type_i64, type_i64]:
+    n, hashes = len(start), _hash_rows(buffer, start, length)
     size = 16
     while size < 2 * n:
         size *= 2
@@ -154,4 +152,4 @@ def group_text(text: Text, partition: type_i64) -> tuple[type_i64, type_i64]:
         ``slot`` (n,): the number of each row's pair, and ``first`` (k,): the first row of each pair. Bytes are compared,
         not only hashes, so two cards never share a slot.
     """
-    return _group_rows(hash_text(text), partition, text.buffer, text.start, text.length)
+    return _group_rows(partition, text.buffer, text.start, text.length)

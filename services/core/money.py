@@ -59,20 +59,16 @@ def is_country(code: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _scales(codes: type_i64, known: type_i64, scales: type_f64) -> type_f64:
+def scales_of(codes: type_i64) -> type_f64:
+    """Return how many minor units a major one of each packed currency code has; the codes must be known."""
     out = np.empty(len(codes))
     code, scale = np.int64(0), np.nan
     for i in range(len(codes)):
         if codes[i] != code:  # there is hardly ever more than one
             code = codes[i]
-            scale = scales[np.searchsorted(known, code)]
+            scale = _CURRENCY_SCALES[np.searchsorted(_CURRENCY_CODES, code)]
         out[i] = scale
     return out
-
-
-def scales_of(codes: type_i64) -> type_f64:
-    """Return how many minor units a major one of each packed currency code has; the codes must be known."""
-    return _scales(codes, _CURRENCY_CODES, _CURRENCY_SCALES)
 
 
 def format_amount(amount_minor: int, currency: str) -> str:

@@ -33,8 +33,7 @@ def compute_offline(
         reference: what was known of accounts and customers, the same for the whole history; without it their columns are NaN.
     """
     slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
-    additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
-    profiles = open_profiles([None] * len(first), additions, CARD)
+    profiles = open_profiles([None] * len(first), CARD, slot)
     folded = fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
     if labels is not None and len(columns):
         _fill_terminals(columns, labels, folded)
@@ -52,8 +51,7 @@ def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, f
     order = np.lexsort((np.arange(n + len(labels)) < n, at))
     terminals = Text.joined([columns.terminal_id, labels.terminal_id])
     slot, first = group_text(terminals, np.zeros(len(terminals), np.int64))
-    additions = np.bincount(slot, minlength=len(first)).astype(np.int64)
-    profiles = open_profiles([None] * len(first), additions, TERMINAL)
+    profiles = open_profiles([None] * len(first), TERMINAL, slot)
     scale = scales_of(columns.currency)
     times_ms = np.concatenate([columns.event_time_ms, labels.known_at_ms])
     _fold_all((order, slot, events, times_ms), scale, profiles.arrays, folded.vectors)

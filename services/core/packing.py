@@ -60,13 +60,13 @@ def get_counts(raw: type_u8, at: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def open_headers(raw: type_u8, size: type_i64, additions: type_i64, layout: int, profiles: Any) -> type_bool:
+def open_headers(raw: type_u8, size: type_i64, slot: type_i64, layout: int, profiles: Any) -> type_bool:
     """Read the headers of profiles that lie one behind the other, and share the room out among them.
 
     Args:
         raw: their bytes.
         size: (k,) how many each has; none where there is no profile.
-        additions: (k,) the room to leave in each.
+        slot: (n,) the profile that each record to be folded belongs to: room is left for it.
         layout: the version that they must be of.
         profiles: ``OpenProfiles.all_arrays``, filled but for the entries.
 
@@ -74,7 +74,9 @@ def open_headers(raw: type_u8, size: type_i64, additions: type_i64, layout: int,
         (k,) which of them are not of the layout, or too short for what they say; they are empty.
     """
     _, begin, count, truncated_until_ms, last_offset = profiles
-    bad = np.zeros(len(size), np.bool_)
+    bad, additions = np.zeros(len(size), np.bool_), np.zeros(len(size), np.int64)
+    for i in range(len(slot)):
+        additions[slot[i]] += 1
     at, room = 0, 0
     for k in range(len(size)):
         begin[k], count[k], truncated_until_ms[k], last_offset[k] = room, 0, NEVER_MS, -1

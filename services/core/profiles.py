@@ -21,14 +21,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from services.core.columns import type_bool, type_i64, type_u8
-from services.core.packing import ENTRY_BYTES_MIN, HEADER_BYTES, open_headers
+from services.core.immutable import immutable
+from services.core.packing import ENTRY_BYTES_MIN, HEADER_BYTES
 
 DAY_MS = 86_400_000
 HORIZON_MS = 30 * DAY_MS
@@ -36,9 +37,9 @@ LATENESS_MS = DAY_MS
 KEEP_MS = HORIZON_MS + LATENESS_MS
 MAX_ENTRIES = 256
 
-Unpack = Callable[[type_u8, type_i64, Any, type_bool], None]
-"""Takes the bytes of profiles one after the other, their sizes, ``OpenProfiles.arrays`` to fill the entries of, and where to say which are not of the
-layout: those that are so marked already are passed by."""
+Unpack = Callable[[type_u8, type_i64, type_i64, Any], type_bool]
+"""Takes the bytes of profiles one after the other, their sizes, the profile of each record to leave room for, and ``OpenProfiles.all_arrays`` to fill;
+returns which are not of the layout."""
 Pack = Callable[[Any, type_u8, type_i64], int]
 """Takes ``OpenProfiles.all_arrays``, room for the bytes, and where to say where each profile ends; returns where the last one does."""
 
@@ -64,7 +65,7 @@ class CorruptProfileError(Exception):
         self.rows = tuple(rows)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OpenProfiles:
     """The profiles of one batch, opened for folding: row k belongs to the k-th distinct card or terminal.
 
@@ -98,13 +99,17 @@ def _refuse(bad: type_bool, message: str) -> None:
         raise CorruptProfileError(message, np.flatnonzero(bad).tolist())
 
 
-def open_profiles(blobs: Sequence[bytes | None], additions: type_i64, layout: ProfileLayout) -> OpenProfiles:
+NOTHING: Final = np.empty(0, np.int64)
+"""The slots of no records."""
+
+
+def open_profiles(blobs: Sequence[bytes | None], layout: ProfileLayout, slot: type_i64 = NOTHING) -> OpenProfiles:
     """Open stored profiles for folding.
 
     Args:
         blobs: the stored bytes of each card or terminal, None for one that has no profile.
-        additions: (k,) how many records of the batch belong to each: the room to leave.
         layout: what the profiles are.
+        slot: (n,) the profile that each record of the batch belongs to: room is left for all that are to be folded.
 
     Raises:
         CorruptProfileError: a blob is not of this layout.
@@ -112,10 +117,9 @@ def open_profiles(blobs: Sequence[bytes | None], additions: type_i64, layout: Pr
     present = [blob or b"" for blob in blobs]
     size = np.fromiter(map(len, present), np.int64, len(present))
     joined = np.frombuffer(b"".join(present), np.uint8)
-    entries = np.empty(len(joined) // ENTRY_BYTES_MIN + int(np.add.reduce(additions)), layout.entry)
+    entries = np.empty(len(joined) // ENTRY_BYTES_MIN + len(slot), layout.entry)
     opened = OpenProfiles(layout, entries, *np.empty((4, len(present)), np.int64))
-    bad = open_headers(joined, size, additions, layout.version, opened.all_arrays)
-    layout.unpack(joined, size, opened.arrays, bad)
+    bad = layout.unpack(joined, size, slot, opened.all_arrays)
     _refuse(bad, f"a stored profile is not of layout {layout.version}, or does not hold what its header says")
     return opened
 

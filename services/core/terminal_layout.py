@@ -20,6 +20,7 @@ from services.core.packing import (
     get_counts,
     get_number,
     get_times_and_hashes,
+    open_headers,
     put_amounts,
     put_counts,
     put_header,
@@ -64,13 +65,15 @@ def _unpack_terminal(raw: type_u8, at: int, size: int, own: Any) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _unpack_terminals(raw: type_u8, size: type_i64, profiles: Any, bad: type_bool) -> None:
-    entries, begin, count, _ = profiles
+def _unpack_terminals(raw: type_u8, size: type_i64, slot: type_i64, profiles: Any) -> type_bool:
+    entries, begin, count, _, _ = profiles
+    bad = open_headers(raw, size, slot, TERMINAL_LAYOUT, profiles)
     at = 0
     for k in range(len(size)):
         if size[k] and not bad[k]:
             bad[k] = not _unpack_terminal(raw, at, size[k], entries[begin[k] : begin[k] + count[k]])
         at += size[k]
+    return bad
 
 
 @njit(cache=True, nogil=True)

@@ -63,8 +63,12 @@ class Walk:
 
     def add(self, vectors: type_f64, totals: np.ndarray) -> None:
         """Add to each total (n,), tree by tree, what the leaves give that a row of (n, features) comes to."""
-        walk = _add_to_few if len(vectors) < FEW else _add_to_many
-        walk((self.root, self.depth, self.nodes, self.value), vectors, totals)
+        add_leaves(self.packed, vectors, totals)
+
+    @property
+    def packed(self) -> Any:
+        """What :func:`add_leaves` takes."""
+        return self.root, self.depth, self.nodes, self.value
 
 
 def _ordered(numbers: np.ndarray) -> np.ndarray:
@@ -127,3 +131,12 @@ def _add_to_many(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
                     at[i] = nodes[node, RIGHT + np.int32(smaller)]
             for i in range(count):
                 totals[first + i] += value[at[i]]
+
+
+@njit(cache=True, nogil=True)
+def add_leaves(trees: Any, vectors: type_f64, totals: np.ndarray) -> None:
+    """See :meth:`Walk.add`."""
+    if len(vectors) < FEW:
+        _add_to_few(trees, vectors, totals)
+    else:
+        _add_to_many(trees, vectors, totals)

@@ -40,7 +40,7 @@ def profiles_of_60(cards: int) -> list[bytes]:
     # Their own last 60, at even distances within the window: what is measured is how many there are, and of what kind.
     order = np.tile(np.arange(REMEMBERED), len(rows) // REMEMBERED)
     columns.event_time_ms[:] = START_MS + WINDOW_MS + (order * (WINDOW_MS // REMEMBERED)) + slot % 9_973
-    opened = open_profiles([None] * (len(rows) // REMEMBERED), np.full(len(rows) // REMEMBERED, REMEMBERED), CARD)
+    opened = open_profiles([None] * (len(rows) // REMEMBERED), CARD, slot)
     fold(columns, slot, np.arange(len(rows)), np.zeros(len(rows), bool), opened)
     return seal_profiles(opened)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from services.codec.terminal_events import TOPIC, decode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
+from services.core.immutable import immutable
 from services.core.kernels import group_text
-from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, refuse_ahead, seal_changed
+from services.core.profiles import DAY_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.terminal_layout import TERMINAL
 from services.core.terminals import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
@@ -21,7 +21,7 @@ from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PreparedEvents(Prepared):
     """A batch of terminal events: the valid ones in columns, the others with their reason."""
 
@@ -34,7 +34,7 @@ class PreparedEvents(Prepared):
     """(n,) the Reject of every record."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TerminalOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
@@ -95,8 +95,7 @@ class ProfilerProcessor:
         )
 
     def _fold(self, prepared: PreparedEvents, profiles: Sequence[bytes | None]) -> tuple[list[bytes | None], type_i64]:
-        additions = np.bincount(prepared.slot, minlength=len(prepared.cards)).astype(np.int64)
-        opened: OpenProfiles = open_profiles(profiles, additions, TERMINAL)
+        opened = open_profiles(profiles, TERMINAL, prepared.slot)
         before, offsets = opened.last_offset.copy(), prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)
         flags = fold_terminals(entries_of(prepared.columns), prepared.slot, offsets, opened)

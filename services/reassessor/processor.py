@@ -7,7 +7,6 @@ windows end at the transaction, and it counts itself once, as a repeat does, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from services.codec.transactions import decode_transactions
 from services.core.card_features import Folded, fold
 from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64
+from services.core.immutable import immutable
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
 from services.core.validation import Reject
@@ -31,7 +31,7 @@ from services.scorer.reference import group_keys
 from services.streams import Records
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PreparedRequests(Prepared):
     """A batch of requests: the good ones with their transactions in columns, the others with their reason."""
 
@@ -45,7 +45,7 @@ class PreparedRequests(Prepared):
     """(n,) the Reject of every record."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ReassessedOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
@@ -128,8 +128,7 @@ class ReassessorProcessor(Adopting):
         if (cards.applied[slot] <= requests.source_offset).any():
             raise NotYetError("a transaction is not folded into its card's profile yet")
         try:
-            additions = np.bincount(slot, minlength=len(cards.profiles))
-            opened = open_profiles(cards.profiles, additions, CARD)
+            opened = open_profiles(cards.profiles, CARD, slot)
         except CorruptProfileError as error:
             # Whoever owns the partition halts it, and mends it.
             raise NotYetError(str(error)) from error

@@ -6,13 +6,13 @@ Records are decoded one by one: they come as often as things change at a bank, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from services.codec.reference import ACCOUNTS, DELETED, decode_change
 from services.core.columns import type_bool, type_i64
+from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
 from services.core.validation import Reject, identifier_status
@@ -24,7 +24,7 @@ from services.streams import Records
 LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, "customers": CUSTOMER_LAYOUT}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PreparedChanges(Prepared):
     """A batch of changes: of each pair the newest one, and of the refused records the reason."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
+from services.core.immutable import immutable
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
@@ -14,7 +14,7 @@ from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Output, Records
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PreparedLabels(Prepared):
     """A batch of labels: the valid ones in columns, the others with their reason."""
 

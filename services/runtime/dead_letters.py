@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from services.codec.records import encode_record
 from services.codec.schemas import topics
-from services.core.columns import Text, type_bool, type_i64
+from services.core.columns import Text, filled, type_bool, type_i64
+from services.core.immutable import immutable
 from services.core.masking import mask_bytes
 from services.core.validation import Reject
 from services.runtime import catalogue as m
@@ -29,7 +29,7 @@ DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
 def key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
     """Return record keys as a column, and which of them there are."""
     if None not in keys:
-        return Text.of(cast("Sequence[bytes]", keys)), np.ones(len(keys), bool)
+        return Text.of(cast("Sequence[bytes]", keys)), filled(len(keys), True, bool)
     return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
 
 
@@ -65,7 +65,7 @@ def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, 
     return Output(DEAD_LETTERS, keys, values)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Refused:
     """What becomes of the refused records of a batch."""
 
@@ -97,6 +97,8 @@ def refuse(
         now_ms: the stamp of the dead letters.
         refused_ids: the transaction id of each refused record that has a readable one.
     """
+    if not np.count_nonzero(status):  # the rule
+        return _NOTHING
     bad = (status != _NONE) & emit
     rows = bad.nonzero()[0]
     if not len(rows):

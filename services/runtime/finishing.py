@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
+from services.core.immutable import immutable
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding
@@ -26,7 +27,7 @@ from services.streams import Publication, StreamsError, publish_now
 log = logging.getLogger("proact.worker")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Batch(Generic[P, R]):
     """A batch that was decided."""
 

@@ -8,16 +8,16 @@ Called again with the same records and profiles, they give the same outcome but 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from services.core.columns import Text, type_bool, type_i64
+from services.core.immutable import immutable
 from services.runtime.metrics import MetricsRegistry
 from services.streams import Output, Records
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Prepared:
     """A decoded batch and the profiles that it needs: pair i is (``partitions[i]``, ``cards[i]``)."""
 
@@ -38,7 +38,7 @@ class Prepared:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LookedUp:
     """What was found of one topic's keys, in their order: as of now, written by somebody else."""
 
@@ -91,7 +91,7 @@ R = TypeVar("R", bound="Outcome")
 """What it decided."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outcome:
     """What a batch comes to: outputs to emit, and the new profile of every pair of :class:`Prepared`, in its order."""
 
@@ -109,7 +109,7 @@ class Outcome:
     """By partition, the newest event time that was folded: for services whose profiles others look up."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RefusingOutcome(Outcome):
     """The outcome of a service that refuses records."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,7 @@ from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import Text, TransactionColumns, type_bool, type_i64
 from services.core.features import CARD_COLUMNS
+from services.core.immutable import immutable
 from services.core.windows import DEGRADATIONS, MODEL_MISSED, PROFILE_MISSED, REFERENCE_MISSED, REPEAT
 from services.runtime.processor import LookedUp
 from services.scorer.explaining import Explainer
@@ -27,7 +28,7 @@ OTHERS: Final = (TERMINALS, ACCOUNTS, CUSTOMERS)
 """The topics whose profiles a decision looks at beside the card's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wanted:
     """What transactions are to be looked up of others."""
 
@@ -46,7 +47,7 @@ class Wanted:
         return cls({t: keys for t, (keys, _) in grouped.items()}, {t: slots for t, (_, slots) in grouped.items()})
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Batch:
     """Transactions to decide on, and what was seen of their cards."""
 
@@ -99,9 +100,9 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         vectors=vectors,
         verdict=verdict,
         explain=partial(explainer.explain, columns, vectors, verdict.refusals, verdict.flagged),
-        degraded=_degraded(flags),
+        degraded=_DEGRADED[flags],
         behind_ms=behind,
-        repeat=(flags & REPEAT) != 0,
+        repeat=_REPEATED[flags],
     )
 
 
@@ -119,9 +120,9 @@ def _decide_alone(judges: Judges, batch: Batch) -> Decided:
         vectors=batch.folded.vectors,
         verdict=judge(judges, rung, batch.columns, batch.folded.vectors, None),
         explain=tuple,
-        degraded=_degraded(flags),
+        degraded=_DEGRADED[flags],
         behind_ms=Nullable(np.zeros(n, np.int64), np.zeros(n, bool)),
-        repeat=(flags & REPEAT) != 0,
+        repeat=_REPEATED[flags],
     )
 
 
@@ -129,9 +130,7 @@ _DEGRADED: Final = sum(
     ((np.arange(2 * max(DEGRADATIONS.values())) & flag) != 0).astype(np.int64) << at
     for at, flag in enumerate(DEGRADATIONS.values())
 )
-"""What is told of each sum of flags."""
+"""Of each sum of flags, one bit for each of ``DEGRADATIONS``."""
 
 
-def _degraded(flags: type_i64) -> type_i64:
-    """Return, a row, one bit for each of ``DEGRADATIONS``."""
-    return _DEGRADED[flags]
+_REPEATED: Final = (np.arange(2 * max(DEGRADATIONS.values())) & REPEAT) != 0

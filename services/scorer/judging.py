@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from services.core.classes import classify
-from services.core.columns import TransactionColumns, type_f64, type_i64
+from services.core.columns import TransactionColumns, filled, type_f64, type_i64
+from services.core.immutable import immutable
 from services.core.ladder import Rung, SafeDefault, highest_rung
 from services.core.policy import Action, Voice, look_at_strange
 from services.core.rules.engine import NOBODY, Hits, RuleEngine
@@ -48,7 +49,7 @@ class Judges:
         return None if self.model is None or rung >= Rung.RULES or self.alone else self.model.anomaly
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verdict:
     """What was said of n transactions, and what is done."""
 
@@ -101,16 +102,14 @@ def judge(
 
 def _scored(judges: Judges, rung: Rung, columns: TransactionColumns, vectors: type_f64) -> Verdict:
     n, predictor, anomaly = len(columns), judges.predictor(rung), judges.anomaly(rung)
-    nothing, silent = np.zeros(n, np.int64), np.full(n, np.nan)
-    classes, rungs = classify(vectors), np.full(n, int(rung), np.int64)
+    nothing, silent = np.zeros(n, np.int64), filled(n, np.nan, np.float64)
+    classes, rungs = classify(vectors), filled(n, rung)
     if predictor is None:
         actions = judges.safe.actions(columns.billing_amount_minor, columns.billing_currency)
-        voices, rungs = np.full(n, Voice.DEFAULT, np.int64), np.full(n, Rung.SAFE_DEFAULT, np.int64)
-        return Verdict(
-            classes, rungs, (), np.full(n, NO_BOOSTER, np.int64), silent, silent, None, actions, voices, nothing
-        )
+        voices, rungs = filled(n, Voice.DEFAULT), filled(n, Rung.SAFE_DEFAULT)
+        return Verdict(classes, rungs, (), filled(n, NO_BOOSTER), silent, silent, None, actions, voices, nothing)
     scores = predictor.predict(vectors)
-    by_model, anomaly_scores, voices = predictor.actions(classes, scores), silent, np.full(n, _MODEL, np.int64)
+    by_model, anomaly_scores, voices = predictor.actions(classes, scores), silent, filled(n, _MODEL)
     actions = by_model
     if anomaly is not None:
         anomaly_scores = anomaly.score(vectors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -20,8 +19,9 @@ from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import code_text
 from services.codec.writing import Column, ColumnarWriter, Nullable
-from services.core.columns import Text, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.columns import Text, TransactionColumns, filled, type_bool, type_f64, type_i64
 from services.core.features import FEATURE_SET_HASH
+from services.core.immutable import immutable
 from services.core.ladder import Rung
 from services.core.policy import SEVERITY_OF_ACTION, decision_ids
 from services.core.rules.engine import RuleEngine
@@ -39,7 +39,7 @@ _CHAMPION: Final = int(Rung.CHAMPION)
 _IDS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Decided:
     """What was decided on d transactions, in columns."""
 
@@ -162,7 +162,7 @@ class OutputEncoder:
             "anomaly_score": verdict.anomaly_scores,
             "decided_by": verdict.voices,
             "rung": verdict.rungs,
-            "transaction_class": Nullable(verdict.classes, np.ones(len(decided), bool)),
+            "transaction_class": Nullable(verdict.classes, filled(len(decided), True, bool)),
             "scored_by": _booster_names(tuple(verdict.boosters)).take(verdict.spoke + 1),
             "model": name.encode(),
             "model_version": version.encode(),
@@ -280,7 +280,7 @@ def _requests(records: Records, decided: Decided, keys: Sequence[bytes | None], 
     requests = Requests(
         transaction_id=decided.columns.transaction_id[rows],
         card_id=decided.columns.card_id.take(rows),
-        decided_at_ms=np.full(len(rows), now_ms, np.int64),
+        decided_at_ms=filled(len(rows), now_ms),
         actions=decided.verdict.actions[rows],
         scores=decided.verdict.scores[rows],
         rungs=decided.verdict.rungs[rows],

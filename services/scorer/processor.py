@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -13,6 +12,7 @@ from services.codec.transactions import TOPIC, decode_transactions
 from services.core.card_features import Folded, fold
 from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
+from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.ladder import SafeDefault
 from services.core.money import EXPONENTS
@@ -31,7 +31,7 @@ from services.streams import Records
 _NONE: Final = int(Reject.NONE)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PreparedTransactions(Prepared):
     """A batch of transactions: the valid ones in columns, the others with their reason."""
 
@@ -48,7 +48,7 @@ class PreparedTransactions(Prepared):
     """The transaction id of each refused record that has a readable one."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ScoredOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
@@ -89,7 +89,7 @@ class ScorerProcessor(Adopting):
         return PreparedTransactions(
             records=records,
             partitions=records.partition[rows[first]].tolist(),
-            cards=columns.card_id.take(first).tolist(),
+            cards=[records.keys[row] or b"" for row in rows[first].tolist()],  # a valid record's key is its card
             lookups=wanted.keys,
             columns=columns,
             rows=rows,
@@ -154,8 +154,7 @@ class ScorerProcessor(Adopting):
     def _fold(
         self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
     ) -> tuple[Folded, list[bytes | None]]:
-        additions = np.bincount(prepared.slot, minlength=len(prepared.cards))
-        opened = open_profiles(profiles, additions, CARD)
+        opened = open_profiles(profiles, CARD, prepared.slot)
         before = opened.last_offset.copy()
         offsets = prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)

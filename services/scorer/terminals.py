@@ -46,12 +46,11 @@ def see_terminals(columns: TransactionColumns, slot: type_i64, found: LookedUp |
 
 def _open(found: LookedUp) -> tuple[OpenProfiles, type_bool]:
     """Open what was read, and say which of it could be: damage there is found and mended by whoever folds it."""
-    nothing = np.zeros(len(found.profiles), np.int64)
     readable = np.ones(len(found.profiles), bool)
     blobs = list(found.profiles)
     while True:
         try:
-            return open_profiles(blobs, nothing, TERMINAL), readable
+            return open_profiles(blobs, TERMINAL), readable
         except CorruptProfileError as error:
             for row in error.rows:
                 blobs[row], readable[row] = None, False

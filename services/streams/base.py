@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 
 from services.core.columns import type_bool, type_i64
+from services.core.immutable import immutable
 
 
 class StreamsError(Exception):
     """The log could not be reached, or refused: an outage, waited out by the worker."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Records:
     """A batch of records of one topic, in the order of each partition; every sequence has one item a record."""
 
@@ -65,7 +66,7 @@ class Records:
         return dict(zip(partition[rows].tolist(), (self.offset[rows] + 1).tolist(), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Output:
     """Records for one topic."""
 

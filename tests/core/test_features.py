@@ -84,7 +84,7 @@ def test_any_split_into_batches_gives_the_same_bits_and_the_same_profiles(seed: 
         part = columns.take(np.arange(a, b))
         slot, first = group_text(part.card_id, np.zeros(b - a, np.int64))
         cards = part.card_id.take(first).tolist()
-        profiles = open_profiles([stored.get(card) for card in cards], np.bincount(slot).astype(np.int64), CARD)
+        profiles = open_profiles([stored.get(card) for card in cards], CARD, slot)
         parts.append(fold(part, slot, np.arange(a, b), np.ones(b - a, bool), profiles).vectors)
         stored |= dict(zip(cards, seal_profiles(profiles), strict=True))
 
@@ -98,7 +98,7 @@ def test_folding_without_emitting_leaves_the_same_profiles():
     slot, first = group_text(columns.card_id, np.zeros(80, np.int64))
     sealed = []
     for emit in (True, False):
-        profiles = open_profiles([None] * len(first), np.bincount(slot).astype(np.int64), CARD)
+        profiles = open_profiles([None] * len(first), CARD, slot)
         fold(columns, slot, np.arange(80), np.full(80, emit), profiles)
         sealed.append(seal_profiles(profiles))
 

@@ -27,7 +27,7 @@ from tests.generators import random_events, to_columns
 def folded_profiles(seed: int, count: int) -> OpenProfiles:
     columns = to_columns(random_events(seed, count))
     slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
-    profiles = open_profiles([None] * len(first), np.bincount(slot).astype(np.int64), CARD)
+    profiles = open_profiles([None] * len(first), CARD, slot)
     fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
     return profiles
 
@@ -68,11 +68,11 @@ def same(one: OpenProfiles, other: OpenProfiles) -> bool:
 def test_opening_and_sealing_changes_nothing(profiles):
     blobs, layout = seal_profiles(profiles), profiles.layout
 
-    opened = open_profiles([*blobs, None], np.zeros(len(blobs) + 1, np.int64), layout)
+    opened = open_profiles([*blobs, None], layout)
 
     assert seal_profiles(opened)[:-1] == blobs
     assert opened.count[-1] == 0
-    assert same(open_profiles(blobs, np.full(len(blobs), 3), layout), profiles)
+    assert same(open_profiles(blobs, layout, np.repeat(np.arange(len(blobs)), 3)), profiles)
 
 
 def test_a_profile_is_as_long_as_what_it_remembers_and_never_longer_than_the_bound():
@@ -113,13 +113,12 @@ def test_damage_is_refused_or_harmless_and_never_touches_other_profiles(blobs: l
     refused = 0
     for seed in range(200):
         mixed = damaged(blobs, seed)
-        room = np.ones(len(mixed), np.int64)
         try:
-            opened = open_profiles(mixed, room, layout)
+            opened = open_profiles(mixed, layout, np.arange(len(mixed)))
         except CorruptProfileError as error:
             refused += len(error.rows)
             kept = [row for row in range(len(mixed)) if row not in error.rows]
-            opened = open_profiles([mixed[row] for row in kept], room[kept], layout)
+            opened = open_profiles([mixed[row] for row in kept], layout, np.arange(len(kept)))
         assert (opened.count >= 0).all()
         assert (opened.begin + opened.count <= len(opened.entries)).all()
     assert refused > 200
@@ -130,4 +129,4 @@ def test_a_damaged_profile_is_refused(damage):
     blob = sealed_profiles(3, 50)[0]
 
     with pytest.raises(CorruptProfileError):
-        open_profiles([damage(blob)], np.ones(1, np.int64), CARD)
+        open_profiles([damage(blob)], CARD, np.zeros(1, np.int64))

@@ -69,14 +69,14 @@ class Folder:
         columns = to_columns(events)
         slot, first = group_text(columns.terminal_id, np.zeros(len(columns), np.int64))
         names = columns.terminal_id.take(first).tolist()
-        opened = open_profiles([self.stored.get(n) for n in names], np.bincount(slot).astype(np.int64), TERMINAL)
+        opened = open_profiles([self.stored.get(n) for n in names], TERMINAL, slot)
         flags = fold_terminals(entries_of(columns), slot, self.offset + np.arange(len(columns)), opened)
         self.offset += len(columns)
         self.stored |= dict(zip(names, seal_profiles(opened), strict=True))
         return flags
 
     def opened(self, terminal: int) -> OpenProfiles:
-        return open_profiles([self.stored.get(b"terminal-%d" % terminal)], np.zeros(1, np.int64), TERMINAL)
+        return open_profiles([self.stored.get(b"terminal-%d" % terminal)], TERMINAL)
 
     def features(self, terminal: int, at_ms: int) -> list[float]:
         vectors = np.full((1, len(FEATURES)), np.nan)

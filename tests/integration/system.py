@@ -183,7 +183,7 @@ def _check_fold(stack: EmbeddedStack, inputs: list, vectors: dict[tuple[int, int
         cards = columns.card_id.tolist()
         for card in set(cards):
             blob = client.hget(f"{tag}:profiles", card)  # type: ignore[arg-type]
-            profile = open_profiles([blob], np.zeros(1, np.int64), CARD)  # type: ignore[list-item]
+            profile = open_profiles([blob], CARD)  # type: ignore[list-item]
             assert 0 < profile.count[0] <= cards.count(card)
             assert profile.last_offset[0] in {r[1] for r, c in zip(mine, cards, strict=True) if c == card}
     client.close()
