@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -49,23 +49,38 @@ def decode_transactions(values: Sequence[bytes | None]) -> tuple[TransactionColu
     return _to_columns(decoded), decoded.rows, decoded.status
 
 
-def _to_columns(decoded: Decoded) -> TransactionColumns:
-    index, buffer, (ints, lengths, doubles) = decoded.program.index, decoded.buffer, decoded.cells
-    ids = _settle(buffer, decoded.cells, *_places())
-    # Not by the methods of each kind of field: they take as long as all else here.
-    columns: dict[str, Any] = {name: Text(buffer, ints[index[name]], lengths[index[name]]) for name in _TEXTS}
-    columns |= {name: ints[index[name]] for name in _NUMBERS}
-    columns |= {name: doubles[index[name]] for name in _DEGREES}
-    return TransactionColumns(transaction_id=ids, **columns)
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where among the cells the fields are that become columns, by the kind of column."""
+
+    texts: Sequence[tuple[str, int]]
+    numbers: Sequence[tuple[str, int]]
+    degrees: Sequence[tuple[str, int]]
+    codes: type_i64
+    """(2, codes) where codes are, and how wide each is."""
+    others: type_i64
+    """Where ``_OTHERS`` are."""
 
 
 @cache
-def _places() -> tuple[type_i64, type_i64]:
-    """Return where codes are among the cells, and how wide each is (2, codes), and where the other fields are that :func:`_settle` is about."""
+def _places() -> _Places:
     program = _reader().program
     assert program.nullable.intersection(_TEXTS) == {"device_id"}
-    codes, others = ([program.index[name] for name in names] for names in (_CODES, _OTHERS))
-    return np.array((codes, [*_CODES.values()])), np.array(others)
+    texts, numbers, degrees, codes, others = (
+        [(name, program.index[name]) for name in names] for names in (_TEXTS, _NUMBERS, _DEGREES, _CODES, _OTHERS)
+    )
+    widths = [_CODES[name] for name, _ in codes]
+    return _Places(texts, numbers, degrees, np.array(([f for _, f in codes], widths)), np.array([f for _, f in others]))
+
+
+def _to_columns(decoded: Decoded) -> TransactionColumns:
+    places, buffer, (ints, lengths, doubles) = _places(), decoded.buffer, decoded.cells
+    ids = _settle(buffer, decoded.cells, places.codes, places.others)
+    # Not by the methods of each kind of field: they take as long as all else here.
+    columns: dict[str, Any] = {name: Text(buffer, ints[f], lengths[f]) for name, f in places.texts}
+    columns |= {name: ints[f] for name, f in places.numbers}
+    columns |= {name: doubles[f] for name, f in places.degrees}
+    return TransactionColumns(transaction_id=ids, **columns)
 
 
 @njit(cache=True, nogil=True)

@@ -116,15 +116,14 @@ def _note_identifiers(texts: Any, required: int, status: type_i64) -> None:
         at += 1  # noqa: SIM113 - numba unrolls no enumerate()
 
 
-def identifier_status(*texts: Text, optional: Text | None = None) -> type_i64:
-    """Return NONE, INVALID_IDENTIFIER or CARD_NUMBER for each row: a token is 1 to 64 bytes, no control characters.
+def _raw(*texts: Text) -> Any:
+    return tuple([(text.buffer, text.start, text.length) for text in texts])
 
-    Args:
-        texts: columns of identifiers of the same rows; the reason that comes first counts.
-        optional: another, of which any may be missing.
-    """
-    status, every = np.zeros(len(texts[0]), np.int64), texts if optional is None else (*texts, optional)
-    _note_identifiers(tuple([(text.buffer, text.start, text.length) for text in every]), len(texts), status)
+
+def identifier_status(text: Text) -> type_i64:
+    """Return NONE, INVALID_IDENTIFIER or CARD_NUMBER for each row: a token is 1 to 64 bytes, no control characters."""
+    status = np.zeros(len(text), np.int64)
+    _note_identifiers(_raw(text), 1, status)
     return status
 
 
@@ -152,23 +151,24 @@ def validate(columns: TransactionColumns, keys: Text, has_key: type_bool, timest
         has_key: (n,) False where the record has no key.
         timestamp_ms: (n,) the records' Kafka timestamps.
     """
-    status = identifier_status(
+    identifiers = _raw(
         columns.card_id, columns.customer_id, columns.account_id, columns.terminal_id, columns.merchant_id,
-        optional=columns.device_id,
+        columns.device_id,
     )  # fmt: skip
-    card = columns.card_id
-    keyed = has_key, card.buffer, card.start, card.length, keys.buffer, keys.start, keys.length
+    keyed = has_key, keys.buffer, keys.start, keys.length
     amounts = columns.amount_minor, columns.billing_amount_minor, columns.merchant_category_code
     codes = columns.currency, columns.billing_currency, columns.country
     place_and_time = columns.latitude, columns.longitude, columns.event_time_ms, timestamp_ms
-    _note_reasons(keyed, amounts, codes, place_and_time, status)
-    return status
+    return _first_reasons(identifiers, keyed, amounts, codes, place_and_time)
 
 
 @njit(cache=True, nogil=True)
-def _note_reasons(keyed: Any, amounts: Any, codes: Any, place_and_time: Any, status: type_i64) -> None:
-    """Note for each row the first reason to refuse it; of identifiers they are noted already."""
-    has_key, cards, card_start, card_length, keys, key_start, key_length = keyed
+def _first_reasons(identifiers: Any, keyed: Any, amounts: Any, codes: Any, place_and_time: Any) -> type_i64:
+    """Return for each row the first reason to refuse it; the last identifier may be missing, the first one is the card."""
+    cards, card_start, card_length = identifiers[0]
+    has_key, keys, key_start, key_length = keyed
+    status = np.zeros(len(has_key), np.int64)
+    _note_identifiers(identifiers, len(identifiers) - 1, status)
     amount_minor, billing_amount_minor, category = amounts
     currency, billing_currency, country = codes
     latitude, longitude, event_time_ms, timestamp_ms = place_and_time
@@ -191,6 +191,7 @@ def _note_reasons(keyed: Any, amounts: Any, codes: Any, place_and_time: Any, sta
             status[i] = _INVALID_POSITION
         elif not (event_time_ms[i] >= EARLIEST_MS and event_time_ms[i] - AHEAD_MS_MAX <= timestamp_ms[i]):
             status[i] = _INVALID_TIME
+    return status
 
 
 @njit(cache=True, nogil=True)
