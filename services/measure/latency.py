@@ -34,6 +34,8 @@ WARM_UP_S: Final = 5.0
 PATIENCE_S: Final = 30.0
 """How long decisions are waited for when everything has been sent."""
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99}
+SUMMED: Final = ("stages", "stages_above_20_ms")
+"""What is told of all runs together."""
 LATENCY_US_MAX: Final = 600_000_000
 _ID_BYTES: Final = 16
 
@@ -124,7 +126,9 @@ def median_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the medians of what some runs at one rate found, each percentile's by itself, and the percentiles of every run."""
     told = {name: round(float(np.median([run[name] for run in runs])), 2) for name in (*PERCENTILES, "max")}
     late_ms = max(run["sent_late_ms_max"] for run in runs)
-    return runs[0] | told | {"sent_late_ms_max": late_ms, "runs": [[run[name] for name in PERCENTILES] for run in runs]}
+    sums = {name: sum(run[name] for run in runs) for name in SUMMED}
+    every = {"sent_late_ms_max": late_ms, "runs": [[run[name] for name in PERCENTILES] for run in runs]}
+    return runs[0] | told | sums | every
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from services.runtime.catalogue import Metric
 from services.runtime.config import Settings
@@ -26,10 +27,23 @@ class ChildError(Exception):
 
 def samples(said: str, metric: Metric) -> dict[tuple[str, ...], float]:
     """Return what the text of /metrics says of a counter or gauge, by the values of its labels."""
+    return {tuple(one.labels.values()): one.value for one in _all_samples(said, metric) if one.name == metric.name}
+
+
+def histogram_counts(said: str, metric: Metric) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return what it says of a histogram, by the values of its labels: how many were up to each edge."""
+    counts: dict[tuple[str, ...], dict[str, float]] = {}
+    for one in _all_samples(said, metric):
+        if one.name == f"{metric.name}_bucket":
+            *labels, edge = (one.labels[name] for name in (*metric.label_names, "le"))
+            counts.setdefault(tuple(labels), {})[edge] = one.value
+    return counts
+
+
+def _all_samples(said: str, metric: Metric) -> list[Sample]:
     # The lines of one metric alone, since whoever looks every few milliseconds would be held up by all the others.
     own = "".join(f"{line}\n" for line in said.splitlines() if line.startswith(metric.name))
-    found = [one for family in text_string_to_metric_families(own) for one in family.samples]
-    return {tuple(one.labels.values()): one.value for one in found if one.name == metric.name}
+    return [one for family in text_string_to_metric_families(own) for one in family.samples]
 
 
 class ServiceChild:

@@ -8,7 +8,7 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from services.measure.bench_page import bench_page
 from services.measure.bench_system import traffic_of
@@ -17,6 +17,7 @@ from services.measure.gate import asked_ratios, judge
 from services.measure.in_process import measure_loop
 from services.measure.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
 from services.measure.sending import Schedule, linger_ms
+from services.measure.stalls import Stages
 from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
 from services.runtime.children import ChildError
@@ -106,13 +107,34 @@ def test_of_several_runs_the_median_of_each_percentile_is_told_and_every_run_bes
             "max": p99,
             "rate_per_s": 10,
             "sent_late_ms_max": late_ms,
+            "stages": 100,
+            "stages_above_20_ms": int(late_ms),
         }
 
     found = median_of([run(3.0, 40.0, 1.0), run(9.0, 20.0, 7.0), run(4.0, 30.0, 2.0)])
 
     assert (found["p50"], found["p99"], found["max"], found["p999"]) == (4.0, 30.0, 30.0, 5.0)
     assert (found["rate_per_s"], found["sent_late_ms_max"]) == (10, 7.0)
+    assert (found["stages"], found["stages_above_20_ms"]) == (300, 10)
     assert [one[0] for one in found["runs"]] == [3.0, 9.0, 4.0]
+
+
+def test_stages_are_stalled_that_wait_for_nobody_and_take_more_than_20_ms():
+    metrics = MetricsRegistry(m.SCORER_METRICS)
+
+    def look() -> Stages:
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        return Stages.of(generate_latest(registry).decode())
+
+    assert look() == Stages(0, 0)
+    for stage, took_s in (("prepare", 0.0003), ("decide", 0.021), ("read", 3.0), ("decide", 0.02), ("publish", 0.5)):
+        metrics.observe(m.STAGE_SECONDS, took_s, stage)
+    before = look()
+    assert before == Stages(3, 1)
+    metrics.observe(m.STAGE_SECONDS, 0.4, "prepare")
+    metrics.observe(m.STAGE_SECONDS, 0.001, "decide")
+    assert look().since(before) == {"stages": 2, "stages_above_20_ms": 1}
 
 
 def test_percentiles_are_those_of_the_values_to_three_digits():
