@@ -16,7 +16,7 @@ from services.inference.artifact import load_model
 from services.inference.released import newest_model
 from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.floors import measure_floors
-from services.measure.in_process import measure_in_process, measure_loop
+from services.measure.in_process import measure_in_fresh_process, measure_loop
 from services.measure.latency import WARM_UP_S, median_of, open_loop
 from services.measure.learned import learned_broker
 from services.measure.memory import measure_memory
@@ -86,7 +86,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     result["recovery"] = measure_recovery(core, folder, backlog.take(np.arange(plan.records // 2)))
     result["memory"] = measure_memory(core, folder)
     result["in_process"] = {
-        "core": measure_in_process(model, alone=True), "full": measure_in_process(model, alone=False),
+        "core": measure_in_fresh_process(alone=True), "full": measure_in_fresh_process(alone=False),
     }  # fmt: skip
     result["machine"] = {
         "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": measure_loop(),
@@ -102,7 +102,8 @@ def measure_latencies(
 ) -> dict[str, Any]:
     """Return the latency at each of ``RATES`` and at one more, by name, of one scorer that goes on running, and a broker that has compiled what it needs.
 
-    Rates are measured in turn, as often as the plan says; medians are told.
+    The fixed rates are measured in turn, as often as the plan says, and then the other one: what that leaves behind is still written to the disk for a
+    while. Medians are told.
 
     Args:
         settings: of the scorer.
@@ -111,12 +112,12 @@ def measure_latencies(
         plan: how much is measured.
         half: the one more: half of the throughput, in transactions a second.
     """
-    rates = {f"latency_ms_{rate:.0f}": rate for rate in RATES} | {"latency_ms_half": half}
-    turns = [*rates.items()] * plan.runs
+    fixed = {f"latency_ms_{rate:.0f}": rate for rate in RATES}
+    turns = [*fixed.items()] * plan.runs + [("latency_ms_half", half)] * plan.runs
     sent = RATES[-1] * (WARM_UP_S + CONDITIONING_S) + sum(rate * (WARM_UP_S + plan.seconds) for _, rate in turns)
     count = plan.warm_up + round(sent) + len(turns)
     traffic = traffic_of(count, plan.cards, SEED + 1)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in turns}
     with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
         scorer.wait_ready(120)
         system.send(traffic.take(np.arange(plan.warm_up)))

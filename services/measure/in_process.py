@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +15,10 @@ from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, type_f64
 from services.core.kernels import partitions_of
 from services.core.ladder import SafeDefault
-from services.inference.artifact import ReleasedModel
+from services.inference.artifact import ReleasedModel, load_model
+from services.inference.released import newest_model
 from services.measure.bench_system import traffic_of
+from services.runtime.children import ChildError
 from services.runtime.clock import SystemClock
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.pauses import collect_seldom
@@ -67,6 +72,23 @@ class InProcess:
         self._profiles |= dict(zip(prepared.cards, outcome.profiles, strict=True))
         prepare, _, *others = np.diff(times).tolist()
         return dict(zip(STAGES, (prepare, *others), strict=True))
+
+
+def measure_in_fresh_process(*, alone: bool) -> dict[str, Any]:
+    """Return what :func:`measure_in_process` says of the newest release in a process that holds what a scorer holds, and nothing else.
+
+    Raises:
+        ChildError: it ended without an answer.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(_measure_newest, alone).result()
+        except BrokenProcessPool as error:
+            raise ChildError("what was to measure within a process ended before it was done") from error
+
+
+def _measure_newest(alone: bool) -> dict[str, Any]:
+    return measure_in_process(load_model(newest_model()), alone=alone)
 
 
 def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:

@@ -100,13 +100,13 @@ async def send_together(address: str, load: Output, schedule: Schedule) -> None:
     try:
         await producer.start()
         count = len(await producer.partitions_for(load.topic))
-        partitions = partitions_of(Text.of(cast("Sequence[bytes]", load.keys)), count)  # everything sent has a key
         wake_ns = schedule.begin_ns
         while not schedule.over:
             # By the schedule, not from now on: the loop's clock wakes up to a millisecond late, which would add up.
             await asyncio.sleep((wake_ns - time.monotonic_ns()) / 1e9)
             due = schedule.take(time.monotonic_ns())
-            await batches.send(partitions[due].tolist(), load.keys[due], load.values[due])
+            keys = cast("Sequence[bytes]", load.keys[due])  # everything sent has one
+            await batches.send(partitions_of(Text.of(keys), count).tolist(), keys, load.values[due])
             wake_ns += int(LINGER_MS * 1e6)
         await asyncio.wait_for(producer.flush(), FLUSH_S)
     except (KafkaError, TimeoutError) as error:
