@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from services.core.immutable import immutable
 from services.core.profiles import DAY_MS, KEEP_MS
 from services.runtime.processor import Outcome, Prepared
 from services.streams import Output, Records
@@ -22,7 +22,7 @@ class CrashError(BaseException):
     """The process dies here: nothing catches it but the world."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class WitnessPrepared(Prepared):
     """A batch and the pair of each record; -1 for refused ones."""
 
