@@ -12,7 +12,7 @@ T = TypeVar("T")
 def immutable(cls: type[T]) -> type[T]:
     """Make a dataclass that the type checker holds to be frozen.
 
-    Nothing holds it at run time: to make a frozen one takes two to three times as long, and a batch makes dozens, which is a tenth of the time
+    Nothing holds it at run time: to make a frozen one takes two to three times as long, and a batch makes dozens, which is a fifteenth of the time
     that a single transaction takes.
     """
     return dataclass(slots=True)(cls)

@@ -99,11 +99,11 @@ def _refuse(bad: type_bool, message: str) -> None:
         raise CorruptProfileError(message, np.flatnonzero(bad).tolist())
 
 
-NOTHING: Final = np.empty(0, np.int64)
+_NO_SLOTS: Final = np.empty(0, np.int64)
 """The slots of no records."""
 
 
-def open_profiles(blobs: Sequence[bytes | None], layout: ProfileLayout, slot: type_i64 = NOTHING) -> OpenProfiles:
+def open_profiles(blobs: Sequence[bytes | None], layout: ProfileLayout, slot: type_i64 = _NO_SLOTS) -> OpenProfiles:
     """Open stored profiles for folding.
 
     Args:

@@ -21,7 +21,7 @@ from services.measure.latency import WARM_UP_S, median_of, open_loop
 from services.measure.learned import learned_broker
 from services.measure.memory import measure_memory
 from services.measure.recovery import measure_recovery
-from services.measure.stalls import Stages
+from services.measure.stalls import StageCounts
 from services.measure.throughput import measure_throughput
 from services.measure.yardstick import measure_plain_worker
 from services.runtime.config import Settings
@@ -126,8 +126,8 @@ def measure_latencies(
         with open_loop(system.stack.kafka_address, traffic.take(np.arange(plan.warm_up, count))) as loop:
             loop.run(RATES[-1], CONDITIONING_S)
             for name, rate in turns:
-                before = Stages.of(scorer.metrics())
-                found[name].append(loop.run(rate, plan.seconds) | Stages.of(scorer.metrics()).since(before))
+                before = StageCounts.of(scorer.metrics())
+                found[name].append(loop.run(rate, plan.seconds) | StageCounts.of(scorer.metrics()).since(before))
                 progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[name][-1]}")
     return {name: median_of(runs) for name, runs in found.items()}
 

@@ -19,20 +19,20 @@ _ALONE: Final = ("prepare", "decide")
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class StageCounts:
     """How many stages there were since a scorer began, and how many of them were stalled."""
 
     count: int
     stalled: int
 
     @classmethod
-    def of(cls, said: str) -> Stages:
+    def of(cls, said: str) -> StageCounts:
         """Read them off the text of /metrics."""
         counts = histogram_counts(said, m.STAGE_SECONDS)
         total = sum(counts.get((stage,), {}).get("+Inf", 0.0) for stage in _ALONE)
         quick = sum(counts.get((stage,), {}).get(str(STALL_S), 0.0) for stage in _ALONE)
         return cls(round(total), round(total - quick))
 
-    def since(self, before: Stages) -> dict[str, int]:
+    def since(self, before: StageCounts) -> dict[str, int]:
         """Return what came after ``before``."""
         return {"stages": self.count - before.count, "stages_above_20_ms": self.stalled - before.stalled}

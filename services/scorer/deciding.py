@@ -126,11 +126,11 @@ def _decide_alone(judges: Judges, batch: Batch) -> Decided:
     )
 
 
-_DEGRADED: Final = sum(
-    ((np.arange(2 * max(DEGRADATIONS.values())) & flag) != 0).astype(np.int64) << at
-    for at, flag in enumerate(DEGRADATIONS.values())
-)
+_SUMS: Final = np.arange(2 * max(DEGRADATIONS.values()))
+"""Every sum of flags."""
+_DEGRADED: Final = sum(((_SUMS & flag) != 0).astype(np.int64) << at for at, flag in enumerate(DEGRADATIONS.values()))
 """Of each sum of flags, one bit for each of ``DEGRADATIONS``."""
 
 
-_REPEATED: Final = (np.arange(2 * max(DEGRADATIONS.values())) & REPEAT) != 0
+_REPEATED: Final = (_SUMS & REPEAT) != 0
+"""Of each sum of flags, whether it holds that."""

@@ -17,7 +17,7 @@ from services.measure.gate import asked_ratios, judge
 from services.measure.in_process import measure_loop
 from services.measure.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
 from services.measure.sending import Schedule, linger_ms
-from services.measure.stalls import Stages
+from services.measure.stalls import StageCounts
 from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
 from services.runtime.children import ChildError
@@ -122,16 +122,16 @@ def test_of_several_runs_the_median_of_each_percentile_is_told_and_every_run_bes
 def test_stages_are_stalled_that_wait_for_nobody_and_take_more_than_20_ms():
     metrics = MetricsRegistry(m.SCORER_METRICS)
 
-    def look() -> Stages:
+    def look() -> StageCounts:
         registry = CollectorRegistry()
         registry.register(metrics)
-        return Stages.of(generate_latest(registry).decode())
+        return StageCounts.of(generate_latest(registry).decode())
 
-    assert look() == Stages(0, 0)
+    assert look() == StageCounts(0, 0)
     for stage, took_s in (("prepare", 0.0003), ("decide", 0.021), ("read", 3.0), ("decide", 0.02), ("publish", 0.5)):
         metrics.observe(m.STAGE_SECONDS, took_s, stage)
     before = look()
-    assert before == Stages(3, 1)
+    assert before == StageCounts(3, 1)
     metrics.observe(m.STAGE_SECONDS, 0.4, "prepare")
     metrics.observe(m.STAGE_SECONDS, 0.001, "decide")
     assert look().since(before) == {"stages": 2, "stages_above_20_ms": 1}
