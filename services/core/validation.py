@@ -41,6 +41,12 @@ class Reject(IntEnum):
     INVALID_TIME = 18
     KILLS_DECODER = 19
     """The process that decodes it dies; found after two deaths, and not decoded again."""
+    INTERNAL_ERROR = 20
+    """Deciding on it raised an exception that nobody expected: a mistake of ours, not of the record's sender."""
+    WRONG_PARTITION = 21
+    """It lies in another partition than the one that its key belongs to (murmur2, as Java's clients choose)."""
+    TRANSACTION_NOT_FOUND = 22
+    """The transaction that it points to is not in the log, or did not become readable in time."""
 
 
 # As kernels know them.
