@@ -99,16 +99,16 @@ class SkewedClock(SystemClock):
 class VictimProcessor(ScorerProcessor):
     """A scorer's processor that dies of a certain record, as a decoder with a fault in native code does."""
 
-    def prepare(self, records: Records, killers: Any) -> PreparedTransactions:
+    def prepare(self, records: Records, excluded: Any) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
-        die_of_killers(records.values, killers)
-        return super().prepare(records, killers)
+        die_of_killers(records.values, excluded)
+        return super().prepare(records, excluded)
 
 
-def die_of_killers(values: Sequence[bytes | None], killers: Any) -> None:
+def die_of_killers(values: Sequence[bytes | None], excluded: Any) -> None:
     """Abort the process if a record that is to be decoded holds the mark."""
     for i, value in enumerate(values):
-        if value is not None and KILLER in value and not np.asarray(killers)[i]:
+        if value is not None and KILLER in value and not np.asarray(excluded)[i]:
             os.abort()
 
 

@@ -47,7 +47,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _refuse_constant(_: str) -> NoReturn:
     """Refuse NaN and infinity, which Python's parser takes and JSON does not know."""
     raise UnfitError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from services.runtime.config import Settings
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
     from services.streams import LogState
+
+SHOWN_MAX: Final = 20
+"""So many offsets are shown of a partition; `--json` has them all."""
 
 
 def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
@@ -30,9 +33,16 @@ def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> 
         "epoch": held.epoch,
         "profiles": held.profiles,
         "killers": sorted(held.killers),
+        "errors": sorted(held.errors),
         "reason": None if halt is None else str(halt),
         "remedy": None if halt is None else halt.cause.remedy(topic),
     }
+
+
+def _some(offsets: list[int]) -> str:
+    """Return the newest of some offsets, for people."""
+    told = ", ".join(map(str, offsets[-SHOWN_MAX:]))
+    return told if len(offsets) <= SHOWN_MAX else f"{len(offsets):,}, the last ones {told}"
 
 
 @click.group(epilog=example("proact grid status"))
@@ -61,6 +71,8 @@ def status(settings: Settings, service: str, as_json: bool) -> int:
                 click.echo(f"partition {row['partition']} is halted: {row['reason']}\n  remedy: {row['remedy']}")
             if row["killers"]:
                 click.echo(f"partition {row['partition']}: records that kill who decodes them: {row['killers']}")
+            if row["errors"]:
+                click.echo(f"partition {row['partition']}: records that raised an exception: {_some(row['errors'])}")
     return int(any(row["reason"] for row in rows))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,8 @@ from services.runtime.config import Settings
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
+    from services.runtime.folding import Folded
+    from services.runtime.recalling import LeftOut
     from services.streams import LogState, Records
 
 
@@ -20,11 +22,11 @@ def _fold(
     stores: Stores,
     partition: int,
     extent: tuple[int, int],
-    killers: frozenset[int],
+    excluded: Mapping[int, LeftOut],
     write: Callable[[int, dict[bytes, bytes]], None],
-) -> dict[bytes, bytes]:
-    """Fold a partition's log, telling progress."""
-    from services.runtime.folding import fold_log
+) -> Folded:
+    """Fold a partition's log, without what must not be decoded, telling progress. Raises UserError."""
+    from services.runtime.folding import FoldError, fold_log
     from services.streams.ranges import read_range
 
     begin, end = extent
@@ -38,7 +40,18 @@ def _fold(
                 told = at
                 progress(f"partition {partition}: {at - begin:,} of {end - begin:,} records")
 
-    return fold_log(stores.processor, batches(), killers, write)
+    try:
+        return fold_log(stores.processor, batches(), excluded, write)
+    except FoldError as error:
+        raise UserError(f"partition {partition}: {error}") from None
+
+
+def _refused_before(stores: Stores, partition: int, extent: tuple[int, int]) -> dict[int, LeftOut]:
+    """Return which records the dead letters say were refused undecoded: a grid that was lost does not know it any more."""
+    from services.runtime.recalling import KafkaLetters, recall
+
+    letters = KafkaLetters(stores.settings.kafka_bootstrap_servers)
+    return recall(letters, stores.topic, {partition: extent}).get(partition, {})
 
 
 def _require_offset(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> None:
@@ -79,6 +92,7 @@ def rebuild(settings: Settings, service: str, partition: int | None) -> None:
     """
     from services.grid import LogIdentity
     from services.runtime.folding import GridWriter
+    from services.runtime.recalling import left_out
 
     with open_stores(settings, service) as stores:
         seen = stores.look(partition)
@@ -94,15 +108,16 @@ def rebuild(settings: Settings, service: str, partition: int | None) -> None:
             state = stores.log_states([p], stable=True)[p]
             identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
             claim = stores.grid.claim(stores.topic, p, identity, even_if_halted=True)
-            for offset in held.killers:
-                stores.grid.note_killer(stores.topic, claim, offset)
             end = state.log_start if state.committed is None else state.committed
-            profiles = _fold(
-                stores, p, (state.log_start, end), held.killers, GridWriter(stores.grid, stores.topic, claim)
-            )
+            extent = (state.log_start, end)
+            excluded = _refused_before(stores, p, extent) | left_out(held.killers, held.errors)
+            folded = _fold(stores, p, extent, excluded, GridWriter(stores.grid, stores.topic, claim))
+            for offset in folded.killers:
+                stores.grid.note_killer(stores.topic, claim, offset)
+            stores.grid.note_errors(stores.topic, claim, folded.errors)
             stores.grid.release(stores.topic, [claim])
             stores.grid.resume(stores.topic, p, 0)
-            click.echo(f"partition {p}: {len(profiles):,} profiles folded from [{state.log_start:,}, {end:,})")
+            click.echo(f"partition {p}: {len(folded.profiles):,} profiles folded from [{state.log_start:,}, {end:,})")
 
 
 @click.command(epilog=example("proact grid verify"))
@@ -115,16 +130,19 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
     Profiles that change meanwhile are asked for again: a partition is compared at an offset at which it stood still.
     """
     from services.runtime.folding import difference
+    from services.runtime.recalling import left_out
 
     wrong = 0
     with open_stores(settings, service) as stores:
         for p, state in stores.log_states(stores.numbers(partition)).items():
-            applied, held, killers = _stand_still(stores, p)
+            status, held = _stand_still(stores, p)
+            applied = status.applied
             if applied is None:
                 click.echo(f"partition {p}: empty")
                 continue
-            folded = _fold(stores, p, (state.log_start, applied), killers, lambda *_: None)
-            found = difference(folded, held)
+            excluded = left_out(status.killers, status.errors)
+            folded = _fold(stores, p, (state.log_start, applied), excluded, lambda *_: None)
+            found = difference(folded.profiles, held)
             wrong += not found.holds
             click.echo(
                 f"partition {p}: {found.compared:,} profiles at offset {applied:,}: "
@@ -138,11 +156,11 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
     return int(wrong > 0)
 
 
-def _stand_still(stores: Stores, partition: int) -> tuple[int | None, dict[bytes, bytes], frozenset[int]]:
+def _stand_still(stores: Stores, partition: int) -> tuple[PartitionStatus, dict[bytes, bytes]]:
     for _ in range(20):
         [before] = stores.grid.status(stores.topic, [partition])
         held = stores.grid.dump(stores.topic, partition)
         [after] = stores.grid.status(stores.topic, [partition])
         if before.applied == after.applied:
-            return after.applied, held, after.killers
+            return after, held
     raise UserError(f"partition {partition} never stands still: verify it when there is less traffic")

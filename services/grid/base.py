@@ -15,7 +15,7 @@ true, and is told what was written since, in the same round trip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -87,6 +87,8 @@ class Claim:
     accepted: int = 0
     """Somebody resumed the partition when its log ended here: however bad its records are up to here, and however short its past
     is, is accepted."""
+    errors: frozenset[int] = frozenset()
+    """Offsets of records that were refused because deciding on them raises an exception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Found:
     """What changed since ``Lookup.copied``; None where that is not known any more, so that the copy is of no use."""
 
 
+ERRORS_MAX: Final = 10_000
+"""How many records of a partition are noted that raise an exception: a mistake that so many meet is mended long before."""
 CHANGES_MAX: Final = 1_000
 """How many announced changes of a partition are remembered for those who keep copies."""
 
@@ -190,6 +194,7 @@ class PartitionStatus:
     profiles: int
     halted: str | None
     killers: frozenset[int]
+    errors: frozenset[int]
 
 
 class Grid(Protocol):
@@ -261,6 +266,13 @@ class Grid(Protocol):
 
     def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
         """Note a record that nobody must decode again. Raises GridUnavailableError."""
+        ...
+
+    def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
+        """Note records that raise an exception, so that whoever folds the log again leaves them out as well, whatever its code makes of them.
+
+        The newest ``ERRORS_MAX`` of a partition are kept. Raises GridUnavailableError.
+        """
         ...
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.grid.base import (
     CHANGES_MAX,
+    ERRORS_MAX,
     Applied,
     Attempt,
     Claim,
@@ -47,6 +48,7 @@ class _Meta:
     """All that was announced under this claim, of which the last ``CHANGES_MAX`` are told; None where something was not."""
     attempt: Attempt | None = None
     killers: frozenset[int] = frozenset()
+    errors: frozenset[int] = frozenset()
     halted: str | None = None
     resumed: int = 0
     accepted: int = 0
@@ -99,7 +101,9 @@ class MemoryGrid:
         meta.identity, meta.owner, meta.process = identity, f"{self._process}-{self.memory.claims}", self._process
         meta.epoch, meta.changes = meta.epoch + 1, []
         attempt = meta.attempt if died else None
-        return Claim(partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted)
+        return Claim(
+            partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted, meta.errors
+        )
 
     def read(
         self,
@@ -195,6 +199,13 @@ class MemoryGrid:
         if meta.owner == claim.owner:
             meta.killers |= {offset}
 
+    def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta, _ = self._partition(topic, claim)
+        if meta.owner == claim.owner:
+            meta.errors = frozenset(sorted(meta.errors.union(offsets))[-ERRORS_MAX:])
+
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
@@ -220,7 +231,9 @@ class MemoryGrid:
         self.check()
         metas = [(p, self.memory.metas.get((topic, p), _Meta())) for p in partitions]
         return [
-            PartitionStatus(p, m.identity, m.epoch, m.applied, len(self.memory.of(topic, p)), m.halted, m.killers)
+            PartitionStatus(
+                p, m.identity, m.epoch, m.applied, len(self.memory.of(topic, p)), m.halted, m.killers, m.errors
+            )
             for p, m in metas
         ]
 

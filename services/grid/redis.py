@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from services.grid.base import (
     CHANGES_MAX,
+    ERRORS_MAX,
     Applied,
     Attempt,
     Claim,
@@ -79,12 +80,12 @@ class RedisGrid:
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
             raise RefusedClaimError(LogIdentity(rest[0].decode(), int(rest[1]), int(rest[2])), identity)
-        epoch, applied, process, attempt, killers, accepted = rest
+        epoch, applied, process, attempt, killers, accepted, errors = rest
         died = process not in (b"", self._process.encode())
         return Claim(
             partition, owner, int(epoch), int(applied) if applied else None, died,
             _attempt(attempt) if died else None,
-            _offsets(killers), int(accepted),
+            _offsets(killers), int(accepted), _offsets(errors),
         )  # fmt: skip
 
     def read(
@@ -142,6 +143,13 @@ class RedisGrid:
             known = _offsets(self._client.hget(meta_key(topic, claim.partition), "killers") or b"")
         value = ",".join(map(str, sorted(known | {offset})))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "killers", value])])
+
+    def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
+        """See :class:`services.grid.Grid`."""
+        with outages():
+            known = _offsets(self._client.hget(meta_key(topic, claim.partition), "errors") or b"")
+        value = ",".join(map(str, sorted(known.union(offsets))[-ERRORS_MAX:]))
+        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "errors", value])])
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
         """See :class:`services.grid.Grid`."""
@@ -308,4 +316,5 @@ def _status(partition: int, meta: dict[bytes, bytes], profiles: int) -> Partitio
         profiles=profiles,
         halted=meta[b"halted"].decode(errors="replace") if b"halted" in meta else None,
         killers=_offsets(meta.get(b"killers", b"")),
+        errors=_offsets(meta.get(b"errors", b"")),
     )

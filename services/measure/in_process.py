@@ -59,7 +59,7 @@ class InProcess:
             self._keys[rows], self.values[rows],
         )  # fmt: skip
         times = [time.perf_counter()]
-        prepared = self._processor.prepare(records, np.zeros(size, bool))
+        prepared = self._processor.prepare(records, np.zeros(size, np.int64))
         times.append(time.perf_counter())
         known, found = [self._profiles.get(card) for card in prepared.cards], nothing_known(prepared)
         times.append(time.perf_counter())

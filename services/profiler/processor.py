@@ -15,7 +15,7 @@ from services.core.terminal_layout import TERMINAL
 from services.core.terminals import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
@@ -50,10 +50,10 @@ class ProfilerProcessor:
     looks_up: Sequence[str] = ()
     read_by_others, announces = True, False
 
-    def prepare(self, records: Records, killers: type_bool) -> PreparedEvents:
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedEvents:
         """See :class:`services.runtime.processor.Processor`."""
-        columns, rows, status = decode_terminal_events(without_killers(records.values, killers))
-        status[killers] = Reject.KILLS_DECODER
+        columns, rows, status = decode_terminal_events(without_excluded(records.values, excluded))
+        refuse_excluded(status, excluded)
         keys, has_key = key_column(records.keys)
         status[rows] = validate_terminal_events(columns, keys.take(rows), has_key[rows])
         valid = status[rows] == Reject.NONE

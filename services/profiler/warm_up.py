@@ -35,9 +35,9 @@ def warm_up(processor: ProfilerProcessor) -> None:
     n = len(values)
     keys: list[bytes | None] = [*[b"warm-up"] * 12, None, b"bad"]
     records = Records(TOPIC, np.zeros(n, np.int64), np.arange(n), np.full(n, _AT_MS), keys, values)
-    first = processor.prepare(records, np.zeros(n, bool))
+    first = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(first, [None] * len(first.cards), {}, np.ones(n, bool), _AT_MS)
-    again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
+    again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, np.int64))
     processor.decide(again, outcome.profiles, {}, np.ones(n, bool), _AT_MS)
     label = {
         "transaction_id": bytes(16), "card_id": "warm-up", "terminal_id": "warm-up", "event_time_ms": _AT_MS,

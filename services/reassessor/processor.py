@@ -19,10 +19,9 @@ from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.validation import Reject
 from services.core.windows import REPEAT
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, refuse, without_killers
+from services.runtime.dead_letters import count_refused, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, NotYetError, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
@@ -62,10 +61,10 @@ class ReassessorProcessor(Adopting):
     looks_up: Sequence[str] = (TRANSACTIONS, *OTHERS)
     read_by_others = announces = False
 
-    def prepare(self, records: Records, killers: type_bool) -> PreparedRequests:
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedRequests:
         """See :class:`services.runtime.processor.Processor`."""
-        requests, rows, status = decode_requests(without_killers(records.values, killers))
-        status[killers] = Reject.KILLS_DECODER
+        requests, rows, status = decode_requests(without_excluded(records.values, excluded))
+        refuse_excluded(status, excluded)
         columns, decoded, why = decode_transactions(requests.transactions)
         status[rows] = why
         requests, rows = requests.take(decoded), rows[decoded]

@@ -16,7 +16,7 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
 from services.core.validation import Reject, identifier_status
-from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
@@ -45,14 +45,14 @@ class ReferenceProcessor:
     def __init__(self, topic: str) -> None:
         self.topic, self.layout = topic, LAYOUTS[topic]
 
-    def prepare(self, records: Records, killers: type_bool) -> PreparedChanges:
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedChanges:
         """See :class:`services.runtime.processor.Processor`."""
         keys, has_key = key_column(records.keys)
         status = identifier_status(keys)
         status[~has_key] = Reject.NULL_KEY
-        status[killers] = Reject.KILLS_DECODER
+        refuse_excluded(status, excluded)
         held = [DELETED] * len(records)
-        values = without_killers(records.values, killers)
+        values = without_excluded(records.values, excluded)
         for i in np.flatnonzero(status == Reject.NONE).tolist():
             held[i], status[i] = decode_change(records.topic, records.keys[i] or b"", values[i])
         rows = np.flatnonzero(status == Reject.NONE)

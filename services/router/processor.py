@@ -8,7 +8,7 @@ from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_
 from services.core.columns import TerminalEventColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.validation import Reject, validate_terminal_events
-from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Output, Records
@@ -34,10 +34,10 @@ class RouterProcessor:
     looks_up: Sequence[str] = ()
     read_by_others = announces = False
 
-    def prepare(self, records: Records, killers: type_bool) -> PreparedLabels:
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedLabels:
         """See :class:`services.runtime.processor.Processor`."""
-        columns, rows, status = decode_labels(without_killers(records.values, killers))
-        status[killers] = Reject.KILLS_DECODER
+        columns, rows, status = decode_labels(without_excluded(records.values, excluded))
+        refuse_excluded(status, excluded)
         _, has_key = key_column(records.keys)
         # The key of a label is its transaction's id, which nothing here depends on; a label without its terminal goes nowhere.
         status[rows] = validate_terminal_events(columns, columns.terminal_id, has_key[rows])

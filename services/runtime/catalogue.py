@@ -82,7 +82,8 @@ class Metric:
 ACTION: Final = Label("action", tuple(action.name for action in Action))
 REASON: Final = Label("reason", tuple(reason.name for reason in Reject if reason is not Reject.NONE))
 WHAT: Final = Label("what", tuple(DEGRADATIONS))
-CAUSE: Final = Label("cause", ("log", "abandoned", "fenced"))
+CAUSE: Final = Label("cause", ("log", "abandoned", "fenced", "internal_error"))
+ENDING: Final = Label("ending", ("refused", "not_again", "halted"))
 STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
 REFUSAL: Final = Label("refusal", tuple(refusal.name for refusal in Refusal))
@@ -139,6 +140,13 @@ LAG = Metric("proact_lag_records", GAUGE, "records", "behind the worker's positi
 PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", (STATE,))
 HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left alone, by cause", (HALT_CAUSE,))
 KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")
+INTERNAL_ERRORS = Metric(
+    "proact_internal_errors_total",
+    COUNTER,
+    "exceptions",
+    "in preparing or deciding: a record that raises is refused, one that does not raise again goes on, and where most raise the partition is halted",
+    (ENDING,),
+)
 PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
 COPIES = Metric(
     "proact_copies_cached", GAUGE, "profiles", "of other services, kept by the worker while they are proved to be true"
@@ -167,7 +175,7 @@ READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 WORKER_METRICS: Final = (
     RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, KILLERS,
-    PROFILES_CACHED, COPIES, READY,
+    INTERNAL_ERRORS, PROFILES_CACHED, COPIES, READY,
 )  # fmt: skip
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (

@@ -33,11 +33,16 @@ def key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
     return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
 
 
-def without_killers(values: Sequence[bytes | None], killers: type_bool) -> Sequence[bytes | None]:
-    """Return values of which those that kill whoever decodes them are taken out."""
-    if not np.count_nonzero(killers):
+def without_excluded(values: Sequence[bytes | None], excluded: type_i64) -> Sequence[bytes | None]:
+    """Return values of which those that must not be decoded are taken out."""
+    if not np.count_nonzero(excluded):
         return values
-    return [None if kills else value for kills, value in zip(killers.tolist(), values, strict=True)]
+    return [None if out else value for out, value in zip(excluded.tolist(), values, strict=True)]
+
+
+def refuse_excluded(status: type_i64, excluded: type_i64) -> None:
+    """Give what must not be decoded its own reason, in place."""
+    np.copyto(status, excluded, where=excluded != _NONE)
 
 
 def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, now_ms: int) -> Output:

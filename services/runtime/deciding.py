@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from services.core.columns import type_bool
@@ -20,7 +21,7 @@ from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
-from services.runtime.processor import LookedUp, NotYetError, P, Processor, R
+from services.runtime.processor import LookedUp, NotYetError, P, Processor, R, guarded
 from services.runtime.reading import Reading
 from services.runtime.upkeep import Upkeep
 
@@ -93,6 +94,7 @@ class Deciding(Generic[P, R]):
 
         Raises:
             AbandonedError: the batch is given up.
+            ProcessingError: the processor raised what nobody expects.
         """
         without = self.without_profiles if hasty and emit.all() else None
         if self.behind and without is None:
@@ -130,7 +132,7 @@ class Deciding(Generic[P, R]):
         if profiles is not None:
             return self._decide(prepared, profiles, found, emit, now_ms)
         self.leave_behind()
-        return self._stages.time("decide", lambda: without(prepared, found or {}, now_ms))
+        return self._stages.time("decide", lambda: guarded(lambda: without(prepared, found or {}, now_ms)))
 
     def _read(
         self, read: Callable[[], tuple[T, Mapping[str, LookedUp] | None]]
@@ -149,9 +151,8 @@ class Deciding(Generic[P, R]):
         now_ms: int,
     ) -> R:
         try:
-            return self._stages.time(
-                "decide", lambda: self._processor.decide(prepared, profiles, found or {}, emit, now_ms)
-            )
+            decide = partial(self._processor.decide, prepared, profiles, found or {}, emit, now_ms)
+            return self._stages.time("decide", lambda: guarded(decide))
         except CorruptProfileError as error:
             for partition in {prepared.partitions[row] for row in error.rows}:
                 self._ownership.halt(partition, damaged(self._processor.topic, error))

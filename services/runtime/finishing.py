@@ -18,7 +18,7 @@ from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding
 from services.runtime.logs import fields
 from services.runtime.outages import AbandonedError, Outages
-from services.runtime.processor import P, R
+from services.runtime.processor import P, ProcessingError, R
 from services.runtime.reading import Reading
 from services.runtime.saving import Saving, Shore
 from services.runtime.unsaved import Part, Unsaved
@@ -85,6 +85,7 @@ class Finishing(Generic[P, R]):
 
         Raises:
             StreamsError: one of the two is in doubt.
+            ProcessingError: one of the two cannot be encoded.
             AbandonedError: the grid does not take what it was to write.
         """
         clock, records = self._shore.clock, batch.prepared.records
@@ -137,7 +138,7 @@ class Finishing(Generic[P, R]):
         """Bring to an end what is under way, whatever comes of it, and forget what was folded: it is read anew from Kafka and the grid."""
         try:
             self._join()
-        except (StreamsError, AbandonedError) as error:
+        except (StreamsError, AbandonedError, ProcessingError) as error:
             log.debug("a batch is given up", extra=fields(error=str(error)))
         self._saving.forget()
 
@@ -156,7 +157,7 @@ class Finishing(Generic[P, R]):
             self._saving.behind = self._deciding.behind
             if confirmed or self._shore.publisher.confirmed:
                 self._saving.save_all()
-        except (StreamsError, AbandonedError) as error:
+        except (StreamsError, AbandonedError, ProcessingError) as error:
             log.debug("a batch is given up", extra=fields(error=str(error)))
         self.drop()
 

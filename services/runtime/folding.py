@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from services.core.columns import type_bool
+from services.core.columns import type_i64
+from services.core.validation import Reject
 from services.grid import Applied, Claim, Grid, GridWrite
-from services.runtime.processor import Processor
+from services.runtime.isolating import Lead, LeadInBatch, NotOfRecordsError, isolate
+from services.runtime.processor import Outcome, Prepared, ProcessingError, Processor, guarded
+from services.runtime.recalling import LeftOut
 from services.streams import Records
 
 
@@ -22,30 +25,84 @@ Write = Callable[[int, dict[bytes, bytes]], None]
 """Takes the offset that a batch ends at, and the profiles that it changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a partition's log comes to."""
+
+    profiles: dict[bytes, bytes]
+    """Every profile by card."""
+    killers: frozenset[int]
+    """Offsets of records that were left out because they kill who decodes them."""
+    errors: frozenset[int]
+    """Offsets of records that were left out because they raise an exception."""
+
+
 def fold_log(
-    processor: Processor[Any, Any], batches: Iterable[Records], killers: frozenset[int], write: Write
-) -> dict[bytes, bytes]:
-    """Fold batches of one partition, in order, from nothing; return every profile by card.
+    processor: Processor[Any, Any], batches: Iterable[Records], excluded: Mapping[int, LeftOut], write: Write
+) -> Folded:
+    """Fold batches of one partition, in order, from nothing, as a worker does.
 
     Args:
         processor: the service's deciding part; it emits nothing here.
         batches: the partition's records, from where its log begins.
-        killers: offsets of records that must not be decoded.
+        excluded: by offset, what must not be decoded, and why.
         write: called after every batch.
+
+    Raises:
+        FoldError: most records raise an exception.
     """
     profiles: dict[bytes, bytes] = {}
+    killers: set[int] = set()
+    errors: set[int] = set()
+    lead = Lead()
     for records in batches:
-        prepared = processor.prepare(records, _at(records, killers))
-        known = [profiles.get(card) for card in prepared.cards]
-        outcome = processor.decide(prepared, known, {}, np.zeros(len(records), bool), 0)
+        reasons = _reasons(records, excluded)
+        killers.update(records.offset[reasons == Reject.KILLS_DECODER].tolist())
+        errors.update(records.offset[reasons == Reject.INTERNAL_ERROR].tolist())
+        prepared, outcome = _fold_batch(processor, records, reasons, (profiles, errors, lead))
         changed = {c: p for c, p in zip(prepared.cards, outcome.profiles, strict=True) if p is not None}
         profiles |= changed
         write(int(records.offset[-1]) + 1, changed)
-    return profiles
+    return Folded(profiles, frozenset(killers), frozenset(errors))
 
 
-def _at(records: Records, offsets: frozenset[int]) -> type_bool:
-    return np.isin(records.offset, list(offsets))
+def _fold_batch(
+    processor: Processor[Any, Any],
+    records: Records,
+    excluded: type_i64,
+    so_far: tuple[dict[bytes, bytes], set[int], Lead],
+) -> tuple[Prepared, Outcome]:
+    """Fold one batch onto profiles, without what raises, whose offsets are added to the errors."""
+    profiles, errors, lead = so_far
+    batch = LeadInBatch(lead, records)
+
+    def work(some: Records, kept: type_i64) -> tuple[Prepared, Outcome]:
+        def decide() -> tuple[Prepared, Outcome]:
+            prepared = processor.prepare(some, kept)
+            known = [profiles.get(card) for card in prepared.cards]
+            return prepared, processor.decide(prepared, known, {}, np.zeros(len(some), bool), 0)
+
+        return guarded(decide)
+
+    def named(row: int, error: ProcessingError) -> None:
+        errors.add(int(records.offset[row]))
+        if batch.add(row):
+            raise FoldError(f"most records raise an exception ({error}): mend the program first") from error
+
+    try:
+        return isolate(records, excluded, work, named)
+    except NotOfRecordsError as error:
+        raise FoldError(f"the fold raises an exception whatever is left out: {error}") from error
+    finally:
+        batch.finish()
+
+
+def _reasons(records: Records, excluded: Mapping[int, LeftOut]) -> type_i64:
+    reasons = np.zeros(len(records), np.int64)
+    for row in np.flatnonzero(np.isin(records.offset, list(excluded))).tolist():
+        out = excluded[int(records.offset[row])]
+        reasons[row] = out.why if out.holds(int(records.timestamp_ms[row])) else Reject.NONE
+    return reasons
 
 
 @dataclass(slots=True)

@@ -11,11 +11,15 @@ import hashlib
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from typing import Final
 
 from services.core.masking import mask_text
 
 _FIELDS_OF_OURS = "fields"
+FRAMES_MAX: Final = 30
+"""Of an exception, the innermost ones."""
 
 
 class _Formatter(logging.Formatter):
@@ -54,6 +58,28 @@ def transaction_token(transaction_id: bytes) -> str:
     digest = hashlib.blake2s(transaction_id, digest_size=8, person=b"proact").digest()
     # In base 32: hexadecimal digits could look like a card number.
     return base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Return where an exception was raised, the innermost frame last, and where what caused it was, by kind; no message, no value of a variable."""
+    told: list[str] = []
+    at: BaseException | None = error
+    while at is not None and len(told) < FRAMES_MAX:
+        frames = [
+            f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(at.__traceback__)
+        ]
+        told += [type(at).__name__, *frames[-FRAMES_MAX:]]
+        at = at.__cause__
+    return told[: 2 * FRAMES_MAX]
+
+
+def _short(path: str) -> str:
+    """Return a source file without where it is installed."""
+    for folder in ("services", "site-packages"):
+        _, found, tail = path.rpartition(f"/{folder}/")
+        if found:
+            return f"{folder}/{tail}" if folder == "services" else tail
+    return path.rpartition("/")[2]
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:

@@ -1,7 +1,8 @@
 """The contract between the worker loop, which talks, and a service's processor, which decides.
 
 For every batch the worker calls :meth:`Processor.prepare`, reads in one round trip the profiles that it names, its own and
-those of other services, and calls :meth:`Processor.decide`. Neither does IO, keeps anything from one batch for the next, or fails for what a record holds.
+those of other services, and calls :meth:`Processor.decide`. Neither does IO, keeps anything from one batch for the next, or fails for what a record holds; where it does fail
+nevertheless, the record is found and left out (:mod:`.isolating`).
 Called again with the same records and profiles, they give the same outcome but for the time stamps.
 """
 
@@ -13,8 +14,12 @@ from typing import Any, Final, Protocol, TypeVar, overload
 
 from services.core.columns import Text, type_bool, type_i64
 from services.core.immutable import immutable
+from services.core.profiles import CorruptProfileError
+from services.grid import GridUnavailableError
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Output, Records
+from services.streams import Output, Records, StreamsError
+
+T = TypeVar("T")
 
 
 @immutable
@@ -56,6 +61,43 @@ class NotYetError(Exception):
     """What a batch needs of others is not there yet: the worker stays where it is, and comes back with it in a moment."""
 
 
+class ProcessingError(Exception):
+    """A processor raised what its contract does not know, which is its cause: a mistake of ours, which one record may bring about.
+
+    Its message names the kind of exception alone: what that one says of itself may hold what the record holds.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(type(cause).__name__)
+        self.__cause__ = cause
+
+
+NOT_OF_A_RECORD: Final = (
+    ProcessingError,
+    CorruptProfileError,
+    NotYetError,
+    StreamsError,
+    GridUnavailableError,
+    MemoryError,
+)
+"""What says nothing new of the records at hand: it was said already, stored profiles are damaged, others are waited for, a store is away,
+the machine is full."""
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Return what a processor's work returns; it is pure, so that whatever it raises, nothing has happened.
+
+    Raises:
+        ProcessingError: it raised what nobody expects of it, be it an assertion.
+    """
+    try:
+        return work()
+    except NOT_OF_A_RECORD:
+        raise
+    except Exception as error:  # whatever it is, a record must not stop its partition for good
+        raise ProcessingError(error) from error
+
+
 class LateOutputs(Sequence[Output]):
     """Outputs that are encoded when they are first looked at: by whoever publishes them, beside the worker's thread where that happens there."""
 
@@ -69,6 +111,7 @@ class LateOutputs(Sequence[Output]):
         return self._some
 
     def __len__(self) -> int:
+        """Return how many there are. Raises ProcessingError, as every look at them does: they cannot be encoded."""
         return len(self._all)
 
     @overload
@@ -81,7 +124,7 @@ class LateOutputs(Sequence[Output]):
     @property
     def _all(self) -> Sequence[Output]:
         if self._encoded is None:
-            self._encoded = [*self._encode(), *self._others]
+            self._encoded = [*guarded(self._encode), *self._others]
         return self._encoded
 
 
@@ -132,12 +175,12 @@ class Processor(Protocol[P, R]):
     announces: bool
     """Whether others keep copies of its profiles, so that every change is announced to them."""
 
-    def prepare(self, records: Records, killers: type_bool) -> P:
+    def prepare(self, records: Records, excluded: type_i64) -> P:
         """Decode and validate a batch; say which profiles it needs.
 
         Args:
             records: the batch, of n records.
-            killers: (n,) True for records that must not be decoded: they kill whoever does, and become dead letters.
+            excluded: (n,) the Reject of records that must not be decoded: whoever does dies of it, or raises; NONE for the others.
         """
         ...
 

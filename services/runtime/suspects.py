@@ -10,18 +10,21 @@ on. Nothing of this costs anything while nobody dies.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 
-from services.core.columns import type_bool
-from services.grid import Attempt, Grid
+from services.core.columns import type_i64
+from services.core.validation import Reject
+from services.grid import Attempt, Grid, GridUnavailableError
 from services.runtime import catalogue as m
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import Outages
 from services.runtime.ownership import Owned
+from services.runtime.recalling import LeftOut, left_out
 from services.streams import Records
 
 log = logging.getLogger("proact.worker")
@@ -39,17 +42,24 @@ class Sandbox(Protocol):
 
 
 class Suspects:
-    """Finds killers for one worker, on its thread."""
+    """Knows which records one worker must not decode, and finds those that kill, on its thread."""
 
     def __init__(self, topic: str, grid: Grid, sandbox: Sandbox, outages: Outages, metrics: MetricsRegistry) -> None:
         self._topic, self._grid, self._sandbox, self._outages, self._metrics = topic, grid, sandbox, outages, metrics
         self._careful_until: dict[int, int] = {}
         self._attempt: dict[int, Attempt] = {}
-        self._killers: dict[int, set[int]] = {}
+        self._excluded: dict[int, dict[int, LeftOut]] = {}
+        """By partition, of the records that are still to come, by offset, those that must not be decoded, and why."""
+        self._unnoted: dict[int, set[int]] = {}
+        """What is excluded for an exception, and the grid was not there to be told."""
 
-    def begin(self, owned: Mapping[int, Owned], batch_records_max: int) -> None:
-        """Begin with what was taken over."""
-        self._killers = {p: set(o.claim.killers) for p, o in owned.items() if o.claim.killers}
+    def begin(
+        self, owned: Mapping[int, Owned], batch_records_max: int, recalled: Mapping[int, Mapping[int, LeftOut]]
+    ) -> None:
+        """Begin with what was taken over, and what dead letters say of what is folded again, by partition and offset."""
+        self._excluded = {p: known for p, o in owned.items() if (known := self._to_come(p, o, recalled.get(p, {})))}
+        self._unnoted = {p: offsets for p, offsets in self._unnoted.items() if p in owned}
+        self._note_errors(owned, patient=False)
         died = {p: o for p, o in owned.items() if o.claim.died}
         self._careful_until = {p: max(o.start, o.published) + batch_records_max for p, o in died.items()}
         self._attempt = {
@@ -61,27 +71,74 @@ class Suspects:
         """Whether batches must be small."""
         return bool(self._careful_until)
 
-    def screen(self, records: Records, owned: Mapping[int, Owned]) -> type_bool:
-        """Return which records must not be decoded; note what is about to be tried. Raises AbandonedError."""
-        if not self._careful_until and not self._killers:
-            return np.zeros(len(records), bool)
+    def _to_come(self, partition: int, owned: Owned, recalled: Mapping[int, LeftOut]) -> dict[int, LeftOut]:
+        """Return what must not be decoded from where a partition begins; what this worker found itself need not be in its claim."""
+        noted = left_out(owned.claim.killers, owned.claim.errors)
+        known = {**recalled, **self._excluded.get(partition, {}), **noted}
+        return {offset: why for offset, why in known.items() if offset >= owned.start}
+
+    def screen(self, records: Records, owned: Mapping[int, Owned]) -> type_i64:
+        """Return, of each record, the Reject if it must not be decoded, else NONE; note what is about to be tried. Raises AbandonedError."""
+        if not self._careful_until and not self._excluded:
+            return np.zeros(len(records), np.int64)
         for partition in np.unique(records.partition).tolist():
             rows = np.flatnonzero(records.partition == partition)
             if partition in self._attempt:
                 attempt = self._attempt[partition]
                 offsets = records.offset[rows]
-                tried = rows[(offsets >= attempt.begin) & (offsets < attempt.end) & ~self._known(records, rows)]
+                tried = rows[
+                    (offsets >= attempt.begin) & (offsets < attempt.end) & (self._reasons(records)[rows] == Reject.NONE)
+                ]
                 self._search(records, tried, owned[partition])
             if partition in self._careful_until:
                 attempt = Attempt(int(records.offset[rows[0]]), int(records.offset[rows[-1]]) + 1)
                 self._note(owned[partition], attempt)
-        return self._known(records, np.arange(len(records)))
+        reasons = self._reasons(records)
+        self._note_recalled(records, reasons, owned)
+        return reasons
 
-    def _known(self, records: Records, rows: np.ndarray) -> type_bool:
-        found = np.zeros(len(rows), bool)
-        for partition, offsets in self._killers.items():
-            found |= (records.partition[rows] == partition) & np.isin(records.offset[rows], list(offsets))
-        return found
+    def _note_recalled(self, records: Records, reasons: type_i64, owned: Mapping[int, Owned]) -> None:
+        """Note what dead letters said, now that it is known to be about these records. Raises AbandonedError."""
+        for row in np.flatnonzero(reasons).tolist():
+            partition, offset = int(records.partition[row]), int(records.offset[row])
+            out = self._excluded[partition][offset]
+            if out.timestamp_ms is None:
+                continue
+            self._excluded[partition][offset] = LeftOut(out.why)
+            if out.why == Reject.INTERNAL_ERROR:
+                self._unnoted.setdefault(partition, set()).add(offset)
+            else:
+                note = partial(self._grid.note_killer, self._topic, owned[partition].claim, offset)
+                self._outages.wait_out("redis", note)
+        self._note_errors(owned, patient=False)
+
+    def _reasons(self, records: Records) -> type_i64:
+        reasons = np.zeros(len(records), np.int64)
+        for partition, known in self._excluded.items():
+            here = (records.partition == partition) & np.isin(records.offset, list(known))
+            for row in np.flatnonzero(here).tolist():
+                out = known[int(records.offset[row])]
+                reasons[row] = out.why if out.holds(int(records.timestamp_ms[row])) else Reject.NONE
+        return reasons
+
+    def exclude(self, errors: Mapping[int, Collection[int]], owned: Mapping[int, Owned], *, patient: bool) -> None:
+        """Leave records out, by partition their offsets, because they raise an exception; note them, or later if nobody waits for the grid.
+
+        Raises AbandonedError.
+        """
+        for partition, offsets in errors.items():
+            self._excluded.setdefault(partition, {}).update(left_out((), offsets))
+            self._unnoted.setdefault(partition, set()).update(offsets)
+        self._note_errors(owned, patient=patient)
+
+    def _note_errors(self, owned: Mapping[int, Owned], *, patient: bool) -> None:
+        for partition, offsets in list(self._unnoted.items()):
+            note = partial(self._grid.note_errors, self._topic, owned[partition].claim, offsets)
+            try:
+                self._outages.wait_out("redis", note) if patient else note()
+            except GridUnavailableError:
+                return
+            del self._unnoted[partition]
 
     def _note(self, owned: Owned, attempt: Attempt | None) -> None:
         self._outages.wait_out("redis", lambda: self._grid.note_attempt(self._topic, owned.claim, attempt))
@@ -102,16 +159,24 @@ class Suspects:
             return
         partition, offset = owned.claim.partition, int(records.offset[rows[0]])
         self._outages.wait_out("redis", lambda: self._grid.note_killer(self._topic, owned.claim, offset))
-        self._killers.setdefault(partition, set()).add(offset)
+        self._excluded.setdefault(partition, {})[offset] = LeftOut(Reject.KILLS_DECODER)
         self._metrics.add(m.KILLERS)
         log.error("a record kills the process that decodes it", extra=fields(partition=partition, offset=offset))
 
     def survived(self, next_offsets: Mapping[int, int], owned: Mapping[int, Owned]) -> None:
         """Note that a batch went well; the care for a partition ends behind what may have been under way."""
         for partition, next_offset in next_offsets.items():
+            if partition in self._excluded:
+                self._pass_by(partition, next_offset)
             attempt = self._attempt.get(partition)
             if attempt is not None and next_offset >= attempt.end:
                 del self._attempt[partition]
             if partition in self._careful_until and next_offset >= self._careful_until[partition]:
                 del self._careful_until[partition]
                 self._note(owned[partition], None)
+
+    def _pass_by(self, partition: int, next_offset: int) -> None:
+        """Forget what lies behind: a batch costs the same however many records were left out before it."""
+        known = {offset: why for offset, why in self._excluded.pop(partition).items() if offset >= next_offset}
+        if known:
+            self._excluded[partition] = known

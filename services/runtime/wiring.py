@@ -15,6 +15,7 @@ from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import P, Processor, R
+from services.runtime.recalling import KafkaLetters
 from services.runtime.sandbox import ProcessSandbox, sandbox_command
 from services.runtime.unsaved import SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
@@ -61,7 +62,8 @@ def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     else:
         publisher = RepeatingPublisher(servers, source)
     command = sandbox_command(member.sandbox)
-    return Ports(source, publisher, grid, clock, lambda outages: ProcessSandbox(command, outages.stay))
+    sandbox = lambda outages: ProcessSandbox(command, outages.stay)  # noqa: E731
+    return Ports(source, publisher, grid, clock, sandbox, letters=KafkaLetters(servers))
 
 
 def build_worker(

@@ -19,10 +19,12 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
+from services.core.columns import type_i64
 from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
@@ -33,14 +35,16 @@ from services.runtime.fencings import Fencings
 from services.runtime.finishing import Batch, Finishing
 from services.runtime.halting import Cause
 from services.runtime.health import Health
+from services.runtime.isolating import Isolation
 from services.runtime.logs import fields
 from services.runtime.lookups import Copies
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
-from services.runtime.processor import P, Processor, R
+from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Caches, Reading
+from services.runtime.recalling import LeftOut, Letters, NoLetters, recall
 from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
@@ -79,6 +83,7 @@ class Ports:
     sandbox: Callable[[Outages], Sandbox]
     """Makes a sandbox that shows the group signs of life by the given outages."""
     upkeep: Upkeep = field(default_factory=NoUpkeep)
+    letters: Letters = field(default_factory=NoLetters)
     background: Callable[[], Background] = ThreadBackground
     """Makes what runs beside the worker's thread: one publishes, one saves."""
 
@@ -91,6 +96,7 @@ class Worker(Generic[P, R]):
     ) -> None:
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
+        self._letters = ports.letters
         self._upkeep, self._backgrounds = ports.upkeep, (ports.background(), ports.background())
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
@@ -98,6 +104,9 @@ class Worker(Generic[P, R]):
             processor, ports.source, ports.publisher, ports.grid, clock=ports.clock, outages=self._outages
         )  # fmt: skip
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
+        self._isolation: Isolation[tuple[P, R]] = Isolation(
+            self._suspects, self._ownership, self._outages, ports.clock, metrics
+        )
         ports.source.revoked = self._give_back
         unsaved = Unsaved(limits.saving)
         self._caches = Caches(NearCache(limits.near_cache_bytes), unsaved, Copies(limits.copies_bytes))
@@ -111,7 +120,7 @@ class Worker(Generic[P, R]):
             outages=self._outages, landed=self._landed,
         )  # fmt: skip
         self._reading.written = self._finishing.written
-        self._pressed = False
+        self._pressed = self._crashed = False
         self._report_at_s = 0.0
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
@@ -147,8 +156,14 @@ class Worker(Generic[P, R]):
         self._finishing.save_all(confirmed=True)
         self._ownership.release_all()
 
+    def crash(self) -> None:
+        """Give nothing back from now on: this process ends of an exception, and whoever comes next is to be as careful as after a death."""
+        self._crashed = True
+
     def _give_back(self) -> None:
         """Do the same where the group asks for it, within a call of the source: that cannot commit anything then."""
+        if self._crashed:
+            return
         self._finishing.save_all(confirmed=False)
         self._ownership.release_all()
 
@@ -185,6 +200,10 @@ class Worker(Generic[P, R]):
         except StreamsError as error:
             self._health.set("log_reachable", False)
             self._give_up("log", error)
+        except ProcessingError as error:
+            # Found beside this thread, as a batch was published: it comes again, and is encoded here.
+            self._isolation.encode_until(self._source.positions())
+            self._give_up("internal_error", error)
         except AbandonedError as error:
             self._give_up("abandoned", error)
 
@@ -201,15 +220,22 @@ class Worker(Generic[P, R]):
         self._reading.forget()
         self._deciding.begin()
         self._health.set("partitions_assigned", False)
-        if not self._ownership.take_over():
+        there = self._ownership.take_over()
+        if not there:
             self._deciding.leave_behind()
         self._outages.wait_out("kafka", self._upkeep.begin)
-        self._suspects.begin(self._ownership.owned, self._limits.batch_records_max)
+        self._suspects.begin(self._ownership.owned, self._limits.batch_records_max, self._recall() if there else {})
         self._breaker.forget(self._ownership.halted)
+        self._isolation.begin()
         # A spare, which the group gave nothing, is as ready as one can be.
         self._health.set("partitions_assigned", self._source.assignment.member and not self._ownership.halted)
         halted = {partition: str(halt) for partition, halt in self._ownership.halted.items()}
         self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted}
+
+    def _recall(self) -> dict[int, dict[int, LeftOut]]:
+        """Return what was left out of the records that are folded again, as their dead letters say. Raises AbandonedError."""
+        again = {p: (o.start, o.published) for p, o in self._ownership.owned.items() if o.start < o.published}
+        return self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
 
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)
@@ -233,14 +259,24 @@ class Worker(Generic[P, R]):
 
     def _process(self, records: Records, *, pressed: bool) -> None:
         now_ms, begun_s = self._clock.now_ms(), self._clock.monotonic_s()
-        killers = self._suspects.screen(records, self._ownership.owned)
-        prepared = self._stages.time("prepare", lambda: self._processor.prepare(records, killers))
-        emit = self._emit_mask(records)
-        outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
+        excluded = self._suspects.screen(records, self._ownership.owned)
+        decide = partial(self._decide, now_ms)
+        prepared, outcome = self._isolation.decide(records, excluded, decide, self._finishing.rest)
         self._break(prepared, outcome)
+        self._isolation.note(self._ownership.owned, patient=self._ownership.needs_grid)
         self._finishing.launch(Batch(prepared, outcome, now_ms, begun_s))
         # A batch that was not full says that there is time.
         self._pressed = pressed and not self._suspects.careful
+
+    def _decide(self, now_ms: int, records: Records, excluded: type_i64, encode: bool) -> tuple[P, R]:
+        """Prepare and decide, and encode the outcome where that is not to happen beside the next batch. Raises ProcessingError, AbandonedError."""
+        prepare = partial(self._processor.prepare, records, excluded)
+        prepared = self._stages.time("prepare", lambda: guarded(prepare))
+        emit = self._emit_mask(records)
+        outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
+        if encode:
+            guarded(lambda: list(outcome.outputs))
+        return prepared, outcome
 
     def _emit_mask(self, records: Records) -> Any:
         published = np.zeros(int(records.partition.max()) + 1, np.int64)
@@ -271,6 +307,7 @@ class Worker(Generic[P, R]):
         self._processor.measure(self._metrics, batch.prepared, outcome, published_ms)
         self._notices.tell(outcome.notices)
         self._suspects.survived(records.next_offsets(), self._ownership.owned)
+        self._isolation.survived(records.next_offsets())
 
     # -- what is shown -------------------------------------------------------------------------------------------
 
@@ -291,8 +328,13 @@ def run_in_turn(workers: Sequence[Worker[Any, Any]]) -> None:
         for worker in workers:
             ending.callback(worker.close)
             worker.open()
-        while not any(worker.stopping for worker in workers):
+        try:
+            while not any(worker.stopping for worker in workers):
+                for worker in workers:
+                    worker.turn()
+        except BaseException:
             for worker in workers:
-                worker.turn()
+                worker.crash()
+            raise
         for worker in workers:
             worker.release()

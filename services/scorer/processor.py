@@ -20,7 +20,7 @@ from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead,
 from services.core.validation import Reject, validate
 from services.inference import Model
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
@@ -69,14 +69,14 @@ class ScorerProcessor(Adopting):
         super().__init__(model, safe, alone=alone)
         self.looks_up: Sequence[str] = () if alone else OTHERS
 
-    def prepare(self, records: Records, killers: type_bool) -> PreparedTransactions:
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
-        columns, rows, status = decode_transactions(without_killers(records.values, killers))
+        columns, rows, status = decode_transactions(without_excluded(records.values, excluded))
         keys, has_key = key_column(records.keys)
         if len(rows) == len(records):  # the rule: then nothing has to be picked out
             status = found = validate(columns, keys, has_key, records.timestamp_ms)
         else:
-            status[killers] = Reject.KILLS_DECODER
+            refuse_excluded(status, excluded)
             status[rows] = found = validate(columns, keys.take(rows), has_key[rows], records.timestamp_ms[rows])
         refused_ids: dict[int, bytes] = {}
         if np.count_nonzero(found):

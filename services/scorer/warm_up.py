@@ -79,10 +79,10 @@ def warm_up(processor: ScorerProcessor) -> None:
     n = len(values)
     zeros = np.zeros(n, np.int64)
     records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
-    first = processor.prepare(records, np.zeros(n, bool))
+    first = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(first, [None] * len(first.cards), nothing_known(first), np.ones(n, bool), _AT_MS)
     list(outcome.outputs)
-    again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, bool))
+    again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, np.int64))
     some = np.arange(n) % 2 == 0
     list(processor.decide(again, outcome.profiles, nothing_known(again), some, _AT_MS).outputs)
     list(processor.decide_without_profiles(first, {}, _AT_MS).outputs)

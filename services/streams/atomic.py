@@ -121,7 +121,8 @@ class AtomicPublisher:
             # Before the end: the client would wait for the records then anyway, and the end could not be timed by itself.
             producer.flush()
             clean = self._quick(producer.commit) and clean and not producer.troubled()
-        except StreamsError:
+        except Exception:
+            # Whatever it is, outputs that cannot be encoded among it: what is open must not be gone on with.
             # Both: who fenced one fenced the other as well, which must not be found out, and counted, once more.
             self.close()
             raise

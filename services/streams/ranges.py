@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, OUTSIDER, describe, to_records
+from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, describe, to_records
 
 POLL_S: Final = 0.2
 POLLS_MAX: Final = 150
 """Polls without a record, 30 s in all, after which the log is taken for stuck."""
+_NO_SUCH: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)  # noqa: SLF001 - the client's public error codes
+
+
+def visible_extent(bootstrap_servers: str, topic: str, partition: int) -> tuple[int, int]:
+    """Return from where to where a partition holds what is committed; nothing where there is no such topic. Raises StreamsError."""
+    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    try:
+        extent = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() in _NO_SUCH:
+            return 0, 0
+        raise StreamsError(f"{topic} {partition}: {describe(error)}") from error
+    finally:
+        consumer.close()
+    if extent is None:
+        raise StreamsError(f"{topic} {partition}: nobody says where it ends")
+    return extent
 
 
 def read_range(

@@ -179,8 +179,8 @@ class LettersApart(MemoryAtomicProducer):  # 12
 class WallClock(ScorerProcessor):  # 13
     beats = 0
 
-    def prepare(self, records: Records, killers: Any) -> Any:
-        prepared = super().prepare(records, killers)
+    def prepare(self, records: Records, excluded: Any) -> Any:
+        prepared = super().prepare(records, excluded)
         WallClock.beats += 1
         columns = prepared.columns
         return replace(prepared, columns=replace(columns, event_time_ms=columns.event_time_ms + WallClock.beats))

@@ -60,7 +60,7 @@ def small_alone():
 
 def decide(processor, *, found=True, profiles=True):
     """Return the records of what is decided, by topic, and the outcome."""
-    prepared = processor.prepare(records_of(), np.zeros(40, bool))
+    prepared = processor.prepare(records_of(), np.zeros(40, np.int64))
     known = nothing_known(prepared) if found else {}
     if profiles:
         outcome = processor.decide(prepared, [None] * len(prepared.cards), known, np.ones(40, bool), NOW_MS)
@@ -177,7 +177,7 @@ def requests_and_profiles():
 
 def reassess(records, profiles, *, applied=40, processor=None, missing=()):
     processor = processor or ReassessorProcessor(released_model(), SAFE)
-    prepared = processor.prepare(records, np.zeros(len(records), bool))
+    prepared = processor.prepare(records, np.zeros(len(records), np.int64))
     found = nothing_known(prepared, applied)
     cards = prepared.lookups[TOPIC].tolist()
     found[TOPIC] = replace(found[TOPIC], profiles=[profiles.get(card) for card in cards])

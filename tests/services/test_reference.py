@@ -116,7 +116,7 @@ def work(keys: list[bytes | None], values: list[bytes | None], stored: dict[byte
     processor, n = ReferenceProcessor(ACCOUNTS), len(keys)
     zeros = np.zeros(n, np.int64)
     records = Records(ACCOUNTS, zeros, np.arange(n), zeros + AT_MS, keys, values)
-    prepared = processor.prepare(records, np.zeros(n, bool))
+    prepared = processor.prepare(records, np.zeros(n, np.int64))
     profiles = [(stored or {}).get(key) for key in prepared.cards]
     outcome = processor.decide(prepared, profiles, {}, np.ones(n, bool), AT_MS)
     written = {k: v for k, v in zip(prepared.cards, outcome.profiles, strict=True) if v is not None}

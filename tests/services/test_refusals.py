@@ -62,7 +62,7 @@ def decide(
     zeros = np.zeros(n, np.int64)
     values = encode_transactions(columns)
     records = Records(TOPIC, zeros, np.arange(n), zeros + KAFKA_TIMESTAMP_MS, columns.card_id.tolist(), values)
-    prepared = processor.prepare(records, np.zeros(n, bool))
+    prepared = processor.prepare(records, np.zeros(n, np.int64))
     held = {
         ACCOUNTS: None if account is None else account.sealed(),
         CUSTOMERS: None if customer is None else customer.sealed(),

@@ -36,7 +36,7 @@ def records_of(keys, values) -> Records:
 
 def decide(keys, values, emit=None, processor=None):
     processor = processor or ScorerProcessor(released_model(), SAFE)
-    prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), bool))
+    prepared = processor.prepare(records_of(keys, values), np.zeros(len(values), np.int64))
     emitted = np.ones(len(values), bool) if emit is None else emit
     outcome = processor.decide(prepared, [None] * len(prepared.cards), nothing_known(prepared), emitted, NOW_MS)
     return prepared, outcome, {o.topic: [decode_record(v)[1] for v in o.values] for o in outcome.outputs}
@@ -197,7 +197,7 @@ def test_a_batch_that_is_encoded_late_says_what_it_would_have_said_at_once():
     processor = ScorerProcessor(released_model(), SAFE)
     processor.adopt_rules(7, RuleEngine(RuleSet((Rule("block", "transaction.amount >= 100", Action.BLOCK),))))
     at_once = decided_with(processor, keys, values)
-    prepared = processor.prepare(records_of(keys, values), np.zeros(60, bool))
+    prepared = processor.prepare(records_of(keys, values), np.zeros(60, np.int64))
     emit = np.ones(60, bool)
     outcome = processor.decide(prepared, [None] * len(prepared.cards), nothing_known(prepared), emit, NOW_MS)
     processor.adopt_rules(8, RuleEngine(RuleSet((Rule("pass", "true", Action.APPROVE),))))
@@ -254,7 +254,7 @@ def test_metrics_count_what_was_decided():
     keys, values = good(20)
     minor_of = {t["transaction_id"]: t["billing_amount_minor"] for t in (decode_record(v)[1] for v in values)}
     records = records_of([*keys, keys[0], b"x"], [*values, values[0], b""])
-    prepared = processor.prepare(records, np.zeros(len(records), bool))
+    prepared = processor.prepare(records, np.zeros(len(records), np.int64))
     outcome = processor.decide(
         prepared, [None] * len(prepared.cards), nothing_known(prepared), np.ones(22, bool), NOW_MS
     )

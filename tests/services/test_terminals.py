@@ -40,7 +40,7 @@ def events_of(*events: Happening) -> Records:
 
 
 def work(processor: Any, records: Records, profiles: list[bytes | None] | None = None, emit: bool = True) -> Any:
-    prepared = processor.prepare(records, np.zeros(len(records), bool))
+    prepared = processor.prepare(records, np.zeros(len(records), np.int64))
     known = [None] * len(prepared.cards) if profiles is None else profiles
     return processor.decide(prepared, known, {}, np.full(len(records), emit), NOW_MS)
 
@@ -113,7 +113,7 @@ def decided_with(found: dict[str, LookedUp] | None = None, profile: bytes | None
     processor = ScorerProcessor(released_model(), SAFE)
     keys: list[bytes | None] = list(columns.card_id.tolist())
     records = records_of(TRANSACTIONS, keys, list(encode_transactions(columns)))
-    prepared = processor.prepare(records, np.zeros(6, bool))
+    prepared = processor.prepare(records, np.zeros(6, np.int64))
     wanted = prepared.lookups[TOPIC]
     if found is None:
         found = {

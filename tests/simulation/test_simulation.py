@@ -14,8 +14,21 @@ import pytest
 
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.streams.background import LateBackground, PromptBackground
-from tests.simulation.witness import BAD, KILLER
-from tests.simulation.world import FREEZE_LONG, LATE, STORE_FAULTS, TWICE, WORKER_FAULTS, Schedule, World
+from tests.simulation.witness import BAD, KILLER, RAISES
+from tests.simulation.world import (
+    AWAY,
+    CRASH_AFTER,
+    CRASH_BEFORE,
+    EMPTY_GRID,
+    FREEZE,
+    FREEZE_LONG,
+    LATE,
+    STORE_FAULTS,
+    TWICE,
+    WORKER_FAULTS,
+    Schedule,
+    World,
+)
 
 FIRST = int(os.environ.get("PROACT_SIMULATION_FIRST", "0"))
 SEEDS = int(os.environ.get("PROACT_SIMULATION_SEEDS", "2000"))
@@ -34,6 +47,20 @@ def run(schedule: Schedule, guarantee: str = "exactly_once", **types) -> World:
     world.settle()
     world.check()
     return world
+
+
+@pytest.mark.parametrize("ways", [PROMPT, LATE_AND_SELDOM], ids=["prompt", "late-and-seldom"])
+@pytest.mark.parametrize("raises", RAISES)
+def test_a_record_that_raises_is_refused_alone_whatever_else_happens(raises: bytes, ways: dict[str, Any]):
+    records = [*RECORDS[:4], (b"card-1", raises), *RECORDS[4:]]
+    for at in (*range(1, effects_of_a_clean_run() + 1), 10**6):
+        for fault in (CRASH_BEFORE, CRASH_AFTER, FREEZE, EMPTY_GRID, AWAY):
+            world = World(Schedule({at: fault}), **ways)
+            world.produce(records)
+            world.spawn("a")
+            world.spawn("b")
+            world.settle()
+            world.check()
 
 
 def effects_of_a_clean_run() -> int:
@@ -107,6 +134,9 @@ def run_seed(seed: int, **types) -> World:
         records.append((b"card-%d" % rng.integers(0, 6), value))
     if rng.random() < 0.2:
         records[int(rng.integers(0, len(records)))] = (b"card-1", KILLER)
+    if seed % 2:
+        for at in rng.integers(0, len(records), int(rng.integers(1, 4))):
+            records[int(at)] = (b"card-%d" % rng.integers(0, 6), RAISES[int(rng.integers(0, 3))])
     begin = int(rng.integers(0, len(records)))
     world.produce(records[:begin])
     world.spawn("a")

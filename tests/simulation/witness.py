@@ -11,11 +11,13 @@ import numpy as np
 
 from services.core.immutable import immutable
 from services.core.profiles import DAY_MS, KEEP_MS
-from services.runtime.processor import Outcome, Prepared
+from services.runtime.processor import LateOutputs, Outcome, Prepared
 from services.streams import Output, Records
 
 TOPIC, ANSWERS, REFUSED = "inputs", "answers", "refused"
 BAD, KILLER = b"bad", b"killer"
+RAISES = (b"raises in prepare", b"raises in decide", b"raises in encode")
+"""Records that a processor's three parts raise an exception on."""
 
 
 class CrashError(BaseException):
@@ -41,15 +43,17 @@ class WitnessProcessor:
     looks_up: Sequence[str] = ()
     read_by_others = announces = False
 
-    def prepare(self, records: Records, killers: Any) -> WitnessPrepared:
+    def prepare(self, records: Records, excluded: Any) -> WitnessPrepared:
         pairs: dict[tuple[int, bytes], int] = {}
         slots = []
         for i, (partition, key, value) in enumerate(
             zip(records.partition.tolist(), records.keys, records.values, strict=True)
         ):
-            if value == KILLER and not killers[i]:
+            if value == KILLER and not excluded[i]:
                 raise CrashError
-            bad = value == BAD or killers[i]
+            if value == RAISES[0] and not excluded[i]:
+                raise ValueError(value)
+            bad = value == BAD or excluded[i]
             slots.append(-1 if bad else pairs.setdefault((partition, key or b""), len(pairs)))
         return WitnessPrepared(records, [p for p, _ in pairs], [c for _, c in pairs], {}, slots)
 
@@ -71,12 +75,19 @@ class WitnessProcessor:
                 refused += [partition] if emit[i] else []
                 answer = (REFUSED, repr((partition, offset)))
             else:
+                assert records.values[i] != RAISES[1]
                 answer = (ANSWERS, repr((partition, offset, tuple(folded[slot]))))
                 folded[slot].append(offset)
             if emit[i]:
                 out[answer[0]].append((records.keys[i], answer[1].encode()))
+
+        def encode() -> list[Output]:
+            if any(value == RAISES[2] for value, slot in zip(records.values, prepared.slots, strict=True) if slot >= 0):
+                raise LookupError
+            return [Output(topic, [k for k, _ in rows], [v for _, v in rows]) for topic, rows in out.items()]
+
         return Outcome(
-            outputs=[Output(topic, [k for k, _ in rows], [v for _, v in rows]) for topic, rows in out.items()],
+            outputs=LateOutputs(bool(out), encode, []),
             profiles=[struct.pack(f"<{len(offsets)}q", *offsets) for offsets in folded],
             decided=len(out[ANSWERS]),
             folded_only=int((~emit).sum()),

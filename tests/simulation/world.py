@@ -8,10 +8,11 @@ to run the others inside of the frozen call, so one thread is enough and every s
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from services.core.validation import Reject
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime.clock import ManualClock
@@ -19,6 +20,7 @@ from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import PROBE_EVERY_S
+from services.runtime.recalling import LeftOut, Letter
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
@@ -26,7 +28,7 @@ from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import OPEN, MemoryLog, MemorySource, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
-from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
+from tests.simulation.witness import ANSWERS, KILLER, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
 CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
 LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", "twice"
@@ -44,6 +46,24 @@ SLOW_S = 3.0
 class _Sandbox:
     def survives(self, records: Records) -> bool:
         return KILLER not in records.values
+
+
+class _Letters:
+    """What was refused, as the witness says so; what it refuses anyway may be left out, too."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _all(self) -> list[Letter]:
+        log, partitions = self._world.log, range(self._world.partitions)
+        told = [ast.literal_eval((r.value or b"").decode()) for p in partitions for r in log.visible(REFUSED, p)]
+        return [Letter(TOPIC, p, o, LeftOut(Reject.INTERNAL_ERROR)) for p, o in sorted(told)]
+
+    def extent(self) -> tuple[int, int]:
+        return 0, len(self._all())
+
+    def read(self, extent: tuple[int, int]) -> Iterator[Letter]:
+        return iter(self._all()[slice(*extent)])
 
 
 @dataclass
@@ -112,7 +132,9 @@ class World:
                 self.clock.monotonic_s,
             )
         grid = self.grid_type(self.grid, process, wire)
-        ports = Ports(source, publisher, grid, self.clock, lambda _: _Sandbox(), background=self.background_type)
+        ports = Ports(
+            source, publisher, grid, self.clock, lambda _: _Sandbox(), letters=_Letters(self), background=self.background_type,
+        )  # fmt: skip
         health, metrics = Health(self.clock), MetricsRegistry()
         limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes, self.saving)
         self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
@@ -325,7 +347,7 @@ class World:
             folds: dict[bytes, list[int]] = {}
             for offset, record in enumerate(self.log.partition_log(TOPIC, partition)):
                 key = record.key or b""
-                if record.value in (b"bad", KILLER):
+                if record.value in (b"bad", KILLER, *RAISES):
                     wanted[partition, offset] = None
                     continue
                 wanted[partition, offset] = tuple(folds.setdefault(key, []))
