@@ -49,7 +49,7 @@ class Redrive:
         """Work until there are no more letters; ``dry`` only counts. Raises StreamsError."""
         done = Redriven()
         for records in self._batches():
-            outputs = self._select(records, done)
+            outputs = self.select(records, done)
             if not dry:
                 publish_now(self._publisher, outputs, records.next_offsets())
                 self._publisher.confirm(records.next_offsets())
@@ -78,13 +78,16 @@ class Redrive:
             elif assignment.member:
                 quiet += 1
 
-    def _select(self, records: Records, done: Redriven) -> list[Output]:
+    def select(self, records: Records, done: Redriven) -> list[Output]:
+        """Return the records of those letters of a batch that are to be sent again, and count them and the others."""
         keys: dict[str, list[bytes | None]] = defaultdict(list)
         values: dict[str, list[bytes | None]] = defaultdict(list)
         for value in records.values:
             try:
-                letter = decode_record(value or b"")[1]
+                schema, letter = decode_record(value or b"")
             except UndecodableError:
+                schema, letter = None, {}
+            if schema is None or schema.topic != TOPIC:
                 done.passed["not a dead letter"] += 1
                 continue
             reason = why_not(letter, self._reasons)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from services.core.rules.engine import RuleEngine
 from services.core.rules.syntax import RuleError
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
-from services.runtime.logs import fields
+from services.runtime.logs import fields, frames_of
 from services.runtime.metrics import MetricsRegistry
 from services.streams import StreamsError
 from services.streams.reader import KafkaReader
@@ -64,6 +64,13 @@ def read_all(reader: KafkaReader, timeout_s: float = CATCH_UP_S) -> list[bytes |
         for records in reader.read(timeout_s):
             values.extend(records.values)
     return values
+
+
+def runnable(saved: Mapping[int, dict[str, Any]], version: int) -> RuleEngine:
+    """Return the engine of a version. Raises RuleError where it cannot be run."""
+    if version not in saved:
+        raise RuleError(f"version {version} was never saved")
+    return RuleEngine(rule_set_of(saved[version]))
 
 
 Adopt = Callable[[int, RuleEngine | None], None]
@@ -131,10 +138,13 @@ class RuleSetFollower:
         if live == self._running or (self._refused is not None and self._refused[0] == live):
             return
         try:
-            engine = RuleEngine(rule_set_of(self._log.saved[live])) if live != NO_RULES else None
-        except (RuleError, KeyError) as error:
-            why = f"version {live} was never saved" if isinstance(error, KeyError) else str(error)
-            self._refuse(live, why)
+            engine = runnable(self._log.saved, live) if live != NO_RULES else None
+        except RuleError as error:
+            self._refuse(live, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - a mistake of ours that a rule set brings about must not end every worker
+            log.error("a rule set raises an exception", extra=fields(version=live, traceback=frames_of(error)))  # noqa: TRY400
+            self._refuse(live, f"it raises {type(error).__name__}")
             return
         self._adopt(live, engine)
         self._running, self._since_ms, self._refused = live, self._clock.now_ms(), None
