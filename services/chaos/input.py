@@ -69,6 +69,14 @@ def poison_records(rng: np.random.Generator, records: int) -> Raw:
     return keys, values
 
 
+def raising_records(rng: np.random.Generator, mark: bytes, records: int) -> Raw:
+    """Return good records, the middle one of which holds a mark."""
+    keys, values = _encoded(_some(rng, records))
+    middle = records // 2
+    keys[middle], values[middle] = _with_field(values[middle] or b"", "merchant_id", mark.decode())
+    return keys, values
+
+
 def _with_field(good: bytes, name: str, value: Any) -> tuple[bytes | None, bytes]:
     schema, record = decode_record(good)
     record[name] = value

@@ -7,10 +7,17 @@ import time
 import psutil
 
 from services.chaos.errors import PATIENCE_S, ChaosError
-from services.chaos.input import bomb_records, hot_and_new, odd_time_records, poison_records, records_of_other_schemas
+from services.chaos.input import (
+    bomb_records,
+    hot_and_new,
+    odd_time_records,
+    poison_records,
+    raising_records,
+    records_of_other_schemas,
+)
 from services.chaos.plan import Measured, fault, hit, taken_over
 from services.chaos.system import ChaosSystem, Victim
-from services.chaos.victim import KILLER
+from services.chaos.victim import KILLER, RAISES
 
 SOME_LEFT = 3_000
 """What may lie in the topic although everybody keeps up: a second of an even load."""
@@ -51,6 +58,25 @@ def killer(system: ChaosSystem) -> Measured:
     system.live.reasons.clear()
     died = sum(victim.deaths for victim in system.victims) - deaths
     return {"deaths": hit(died, "nobody died"), "back_s": taken_over(system)}
+
+
+@fault("F-35", "an exception in a decoder, and in an encoder")
+def exception(system: ChaosSystem) -> Measured:
+    """Nobody dies of it; the record alone becomes a dead letter, is in no fold, and its neighbours are decided."""
+    deaths = sum(victim.deaths for victim in system.victims)
+    for mark in RAISES:
+        system.live.reasons.pop("INTERNAL_ERROR", None)
+        keys, values = raising_records(system.rng, mark, 100)
+        system.load.producer.send_raw(keys, values)
+        until_s = time.monotonic() + PATIENCE_S
+        while "INTERNAL_ERROR" not in system.live.reasons:
+            if time.monotonic() > until_s:
+                raise ChaosError(f"the record with {mark.decode()} was not found within {PATIENCE_S:.0f} s")
+            time.sleep(0.1)
+    system.live.reasons.clear()
+    if sum(victim.deaths for victim in system.victims) != deaths:
+        raise ChaosError("a worker died of an exception")
+    return {"records": len(RAISES)}
 
 
 @fault("F-37", "records of other versions of the schema among the good ones")

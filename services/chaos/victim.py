@@ -30,20 +30,22 @@ from services.runtime.clock import SystemClock
 from services.runtime.config import Settings, resolve_settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import Processor
+from services.runtime.processor import LateOutputs, Processor
 from services.runtime.service import run_service
 from services.runtime.team import Runnable
 from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.runtime.wiring import Membership, build_ports, build_worker
 from services.runtime.worker import Ports
-from services.scorer.processor import PreparedTransactions, ScorerProcessor
+from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
 from services.scorer.wiring import keepers, ladder_of, membership
-from services.streams import Records
+from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.clients import ATOMIC
 
 KILLER: Final = b"kills-the-decoder"
+RAISES: Final = (b"raises-in-the-decoder", b"raises-in-the-encoder")
+"""Marks in records that are good but for the exceptions that they bring about."""
 SANDBOX: Final = "services.chaos.sandbox"
 POINTS: Final = (
     "after-poll", "before-prepare", "before-read", "after-read", "after-decide", "after-begin", "after-queue",
@@ -97,12 +99,23 @@ class SkewedClock(SystemClock):
 
 
 class VictimProcessor(ScorerProcessor):
-    """A scorer's processor that dies of a certain record, as a decoder with a fault in native code does."""
+    """A scorer's processor that dies of a certain record, as a decoder with a fault in native code does, and raises on others."""
 
     def prepare(self, records: Records, excluded: Any) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
         die_of_killers(records.values, excluded)
+        raise_on(RAISES[0], records.values, excluded)
         return super().prepare(records, excluded)
+
+    def _outcome(self, prepared: PreparedTransactions, *rest: Any) -> ScoredOutcome:
+        outcome = super()._outcome(prepared, *rest)
+        encoded = outcome.outputs
+
+        def encode() -> Sequence[Output]:
+            raise_on(RAISES[1], prepared.records.values, prepared.status)
+            return list(encoded)
+
+        return replace(outcome, outputs=LateOutputs(bool(encoded), encode, []))
 
 
 def die_of_killers(values: Sequence[bytes | None], excluded: Any) -> None:
@@ -110,6 +123,13 @@ def die_of_killers(values: Sequence[bytes | None], excluded: Any) -> None:
     for i, value in enumerate(values):
         if value is not None and KILLER in value and not np.asarray(excluded)[i]:
             os.abort()
+
+
+def raise_on(mark: bytes, values: Sequence[bytes | None], excluded: Any) -> None:
+    """Raise if a record that is to be decided on holds a mark."""
+    for i, value in enumerate(values):
+        if value is not None and mark in value and not np.asarray(excluded)[i]:
+            raise ValueError(value)
 
 
 def _hurt_ports(ports: Ports, points: Points) -> None:

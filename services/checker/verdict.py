@@ -32,6 +32,9 @@ from services.checker.terminals import Event, check_terminals, event_of
 LOOK_S: Final = 1.0
 """How long one look at all partitions may take."""
 KILLER: Final = "KILLS_DECODER"
+INTERNAL_ERROR: Final = "INTERNAL_ERROR"
+UNDECODED: Final = frozenset({KILLER, INTERNAL_ERROR})
+"""What is refused for these is in no fold, whatever it is."""
 OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED")
 """What decisions say of what they read of others: it is not to be had again."""
 BLIND: Final = "PROFILE_MISSED"
@@ -65,6 +68,7 @@ class Checker:
         *,
         repeats: bool,
         canaries: Sequence[bytes] = (),
+        excused: Sequence[bytes] = (),
         safe: tuple[float, float] = (30.0, 300.0),
     ) -> None:
         """Prepare to judge.
@@ -74,9 +78,10 @@ class Checker:
             models: the folders of the released models.
             repeats: whether records may come again.
             canaries: what must be nowhere.
+            excused: what a good record holds that is meant to raise an exception; any other good one must not be refused for one.
             safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
         """
-        self._evidence, self._repeats, self._canaries = evidence, repeats, canaries
+        self._evidence, self._repeats, self._canaries, self._excused = evidence, repeats, canaries, excused
         self._scoring = Scoring(models, safe)
         self._verdict = Verdict()
         self._events: Counter[Event] = Counter()
@@ -180,8 +185,9 @@ class Checker:
                 packed[p] = {card: one.packed() for card, one in references[p].cards.items()}
             mine = answers.pop((p, seen.offset), [])
             self._count_answers(seen, mine)
-            killed = any(answer.reason == KILLER for answer in mine)
-            record = None if killed or len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
+            undecoded = UNDECODED.intersection(answer.reason for answer in mine if answer.reason is not None)
+            self._check_raised(seen, undecoded, schemas)
+            record = None if undecoded or len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
             good = record is not None and acceptable(record, seen.key, seen.timestamp_ms)
             expected = references[p].decide(record, seen.offset) if good and record is not None else None
             for answer in mine:
@@ -197,6 +203,16 @@ class Checker:
         for p, reference in references.items():
             self._compare_profiles(p, packed.get(p, {card: one.packed() for card, one in reference.cards.items()}))
         return decided
+
+    def _check_raised(self, seen: Seen, undecoded: frozenset[str], schemas: Schemas) -> None:
+        """Blame an exception that refused a good record: who refuses everything so has answered everything, and decided nothing."""
+        value = seen.value or b""
+        if INTERNAL_ERROR not in undecoded or any(mark in value for mark in self._excused):
+            return
+        record = schemas.decode(value) if len(value) <= RECORD_BYTES_MAX else None
+        if record is not None and acceptable(record, seen.key, seen.timestamp_ms):
+            where = f"{seen.partition}/{seen.offset}"
+            self._verdict.blame("wrong-decision", f"{where} was refused ({INTERNAL_ERROR}), and is good")
 
     def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
         where, committed = f"{seen.partition}/{seen.offset}", self._evidence.committed.get(seen.partition, 0)
