@@ -23,6 +23,7 @@ from services.checker.evidence import (
     Seen,
 )
 from services.checker.findings import Verdict
+from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
 from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable
 from services.checker.reference_data import check_reference
@@ -31,10 +32,6 @@ from services.checker.terminals import Event, check_terminals, event_of
 
 LOOK_S: Final = 1.0
 """How long one look at all partitions may take."""
-KILLER: Final = "KILLS_DECODER"
-INTERNAL_ERROR: Final = "INTERNAL_ERROR"
-UNDECODED: Final = frozenset({KILLER, INTERNAL_ERROR})
-"""What is refused for these is in no fold, whatever it is."""
 OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED")
 """What decisions say of what they read of others: it is not to be had again."""
 BLIND: Final = "PROFILE_MISSED"
@@ -185,9 +182,8 @@ class Checker:
                 packed[p] = {card: one.packed() for card, one in references[p].cards.items()}
             mine = answers.pop((p, seen.offset), [])
             self._count_answers(seen, mine)
-            undecoded = UNDECODED.intersection(answer.reason for answer in mine if answer.reason is not None)
-            self._check_raised(seen, undecoded, schemas)
-            record = None if undecoded or len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
+            record = None if len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
+            record = None if left_out(seen, record, {a.reason for a in mine}, self._excused, self._verdict) else record
             good = record is not None and acceptable(record, seen.key, seen.timestamp_ms)
             expected = references[p].decide(record, seen.offset) if good and record is not None else None
             for answer in mine:
@@ -203,16 +199,6 @@ class Checker:
         for p, reference in references.items():
             self._compare_profiles(p, packed.get(p, {card: one.packed() for card, one in reference.cards.items()}))
         return decided
-
-    def _check_raised(self, seen: Seen, undecoded: frozenset[str], schemas: Schemas) -> None:
-        """Blame an exception that refused a good record: who refuses everything so has answered everything, and decided nothing."""
-        value = seen.value or b""
-        if INTERNAL_ERROR not in undecoded or any(mark in value for mark in self._excused):
-            return
-        record = schemas.decode(value) if len(value) <= RECORD_BYTES_MAX else None
-        if record is not None and acceptable(record, seen.key, seen.timestamp_ms):
-            where = f"{seen.partition}/{seen.offset}"
-            self._verdict.blame("wrong-decision", f"{where} was refused ({INTERNAL_ERROR}), and is good")
 
     def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
         where, committed = f"{seen.partition}/{seen.offset}", self._evidence.committed.get(seen.partition, 0)

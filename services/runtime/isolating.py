@@ -35,6 +35,8 @@ log = logging.getLogger("proact.worker")
 AHEAD_MAX: Final = 20
 """By how many records that raise may be ahead of those that do not, in a partition, before it is halted: records that raise one in a hundred
 never are, and a program that raises on every record halts at its twentieth."""
+ENCODED_MORE: Final = 10_000
+"""So many offsets more are encoded on the worker's thread once outputs could not be encoded: another such batch would cost a take-over."""
 TOLD_EVERY_S: Final = 10.0
 """How often one and the same traceback is logged."""
 TRACEBACKS_MAX: Final = 100
@@ -158,17 +160,20 @@ class Isolation(Generic[T]):
         self._found: dict[tuple[int, int], ProcessingError] = {}
         """By partition and offset, what was found in the batch at hand."""
         self._encode_until: dict[int, int] = {}
+        self._counted: dict[int, int] = {}
+        """By partition, up to where records were counted as they were searched."""
         self._told_s: dict[str, float] = {}
 
     def begin(self) -> None:
         """Begin anew with what was taken over."""
         for partition in self._ownership.halted:
             self._lead.forget(partition)
+        self._counted = {}
         self._encode_until = {p: o for p, o in self._encode_until.items() if p in self._ownership.owned}
 
     def encode_until(self, positions: Mapping[int, int]) -> None:
-        """Note that a batch before these offsets could not be encoded, beside this thread: until then that is tried here."""
-        self._encode_until = {**self._encode_until, **positions}
+        """Note that a batch before these offsets could not be encoded, beside this thread: until then, and for a while, that is tried here."""
+        self._encode_until |= {p: position + ENCODED_MORE for p, position in positions.items()}
 
     def decide(self, records: Records, excluded: type_i64, work: Work[T], rest: Callable[[], None]) -> T:
         """Decide on a batch, without what raises.
@@ -187,12 +192,10 @@ class Isolation(Generic[T]):
         if encode:
             rest()
         try:
-            outcome = work(records, excluded, encode)
+            return work(records, excluded, encode)
         except ProcessingError as error:
             rest()
             return self._search(records, excluded, work, error)
-        LeadInBatch(self._lead, records).finish()
-        return outcome
 
     def _search(self, records: Records, excluded: type_i64, work: Work[T], first: ProcessingError) -> T:
         batch = LeadInBatch(self._lead, records)
@@ -212,6 +215,7 @@ class Isolation(Generic[T]):
         except NotOfRecordsError as error:
             self._halt(sorted(set(records.partition.tolist())), error)
         batch.finish()
+        self._counted |= records.next_offsets()
         if not self._found:
             self._metrics.add(m.INTERNAL_ERRORS, 1, "not_again")
             self._tell("an exception did not come again: nothing is refused for it", first)
@@ -250,8 +254,15 @@ class Isolation(Generic[T]):
         self._told_s[key] = now_s
         log.error(what, extra=fields(**where, error=str(error), traceback=frames))
 
-    def survived(self, next_offsets: Mapping[int, int]) -> None:
+    def survived(self, records: Records) -> None:
         """Note that a batch was published."""
-        for partition, next_offset in next_offsets.items() if self._encode_until else ():
-            if next_offset >= self._encode_until.get(partition, next_offset + 1):
-                del self._encode_until[partition]
+        if self._lead:
+            fresh = [
+                o >= self._counted.get(p, 0)
+                for p, o in zip(records.partition.tolist(), records.offset.tolist(), strict=True)
+            ]
+            LeadInBatch(self._lead, records.take(np.array(fresh, bool))).finish()
+        if self._encode_until:
+            for partition, next_offset in records.next_offsets().items():
+                if next_offset >= self._encode_until.get(partition, next_offset + 1):
+                    del self._encode_until[partition]

@@ -149,6 +149,10 @@ class Ownership:
         """Mark a partition as halted, for every worker; it is left alone from the next take-over on."""
         self._outages.wait_out("redis", lambda: self._grid.halt(self._topic, partition, reason))
 
+    def folded_again(self) -> dict[int, tuple[int, int]]:
+        """Return, by partition, from which offset to which records are folded whose outputs exist already."""
+        return {p: (owned.start, owned.published) for p, owned in self.owned.items() if owned.start < owned.published}
+
     def resumed(self) -> bool:
         """Whether somebody resumed a halted partition since it was left alone."""
         halted = list(self.halted)

@@ -44,7 +44,7 @@ from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Caches, Reading
-from services.runtime.recalling import LeftOut, Letters, NoLetters, recall
+from services.runtime.recalling import Letters, NoLetters, recall
 from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
@@ -220,22 +220,18 @@ class Worker(Generic[P, R]):
         self._reading.forget()
         self._deciding.begin()
         self._health.set("partitions_assigned", False)
-        there = self._ownership.take_over()
-        if not there:
+        if not self._ownership.take_over():
             self._deciding.leave_behind()
         self._outages.wait_out("kafka", self._upkeep.begin)
-        self._suspects.begin(self._ownership.owned, self._limits.batch_records_max, self._recall() if there else {})
+        again = self._ownership.folded_again()
+        recalled = self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
+        self._suspects.begin(self._ownership.owned, self._limits.batch_records_max, recalled)
         self._breaker.forget(self._ownership.halted)
         self._isolation.begin()
         # A spare, which the group gave nothing, is as ready as one can be.
         self._health.set("partitions_assigned", self._source.assignment.member and not self._ownership.halted)
         halted = {partition: str(halt) for partition, halt in self._ownership.halted.items()}
         self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted}
-
-    def _recall(self) -> dict[int, dict[int, LeftOut]]:
-        """Return what was left out of the records that are folded again, as their dead letters say. Raises AbandonedError."""
-        again = {p: (o.start, o.published) for p, o in self._ownership.owned.items() if o.start < o.published}
-        return self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
 
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)
@@ -307,7 +303,7 @@ class Worker(Generic[P, R]):
         self._processor.measure(self._metrics, batch.prepared, outcome, published_ms)
         self._notices.tell(outcome.notices)
         self._suspects.survived(records.next_offsets(), self._ownership.owned)
-        self._isolation.survived(records.next_offsets())
+        self._isolation.survived(records)
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

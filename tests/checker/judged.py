@@ -67,11 +67,11 @@ def judge(evidence: Evidence, **how: Any) -> Verdict:
     return Checker(evidence, released_folders(), **{"repeats": False, **how}).judge(lambda _: None)
 
 
-def run(schedule: Schedule, make: Callable[[Schedule], World] = scorer_world) -> Verdict:
+def run(schedule: Schedule, make: Callable[[Schedule], World] = scorer_world, **how: Any) -> Verdict:
     """Run a world with two workers until it is done, or for long enough, and judge it."""
     world = make(schedule)
     world.spawn("a")
     world.spawn("b")
     with suppress(Exception):  # a mutant may break anything: what is left is judged
         world.settle(60)
-    return judge(evidence_of(world))
+    return judge(evidence_of(world), **how)

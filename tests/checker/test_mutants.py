@@ -285,6 +285,15 @@ class OneForAll(ScorerProcessor):  # 21
         super().__init__(other, safe)
 
 
+class Raises(ScorerProcessor):  # 22
+    """Raises on the records of a card, all of which are good."""
+
+    def prepare(self, records: Records, excluded: Any) -> Any:
+        if any(key == b"card-1" and not excluded[i] for i, key in enumerate(records.keys)):
+            raise KeyError
+        return super().prepare(records, excluded)
+
+
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
     return lambda: kind(released_model(), SAFE)
 
@@ -318,6 +327,7 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
     "19 nobody is asked": (lambda s: scorer_world(s, processor=processor_of(NobodyIsAsked)), schedules()),
     "20 the champion below": (lambda s: scorer_world(s, processor=processor_of(ChampionBelow)), schedules()),
     "21 one for all": (lambda s: scorer_world(s, processor=processor_of(OneForAll)), schedules()),
+    "22 good records raise": (lambda s: scorer_world(s, processor=processor_of(Raises)), schedules()),
 }  # fmt: skip
 
 
@@ -334,6 +344,14 @@ def test_every_mutant_is_caught(name: str):
 
 def test_decisions_on_a_lower_rung_are_right_if_they_say_so():
     assert caught(lambda s: scorer_world(s, processor=processor_of(NobodyAnswers)), schedules()) is None
+
+
+def test_an_exception_that_was_meant_is_right_and_in_no_fold():
+    def meant(schedule: Schedule) -> World:
+        return scorer_world(schedule, processor=processor_of(Raises))
+
+    for schedule in (*schedules(), *schedules(CRASH_AFTER, EMPTY_GRID)):
+        assert run(schedule, meant, excused=(b"card-1",)).holds
 
 
 def test_mutant_11_a_reset_to_the_latest_offset_is_caught():

@@ -21,6 +21,7 @@ from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp
+from services.runtime.recalling import Letters, NoLetters
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
@@ -111,6 +112,8 @@ class MemorySystem:
         guarantee: str = "exactly_once",
         breaker_share: float = 0.5,
         without_profiles: str = "wait",
+        processor: ScorerProcessor | None = None,
+        letters: Letters | None = None,
     ) -> tuple[Worker[PreparedTransactions, ScoredOutcome], MemorySource]:
         """Start a worker that gets every partition."""
         self.births += 1
@@ -125,10 +128,12 @@ class MemorySystem:
                 self.clock.monotonic_s,
             )
         self.log.rebalance({member: tuple(range(self.partitions))})
-        processor = ScorerProcessor(released_model(), SAFE)
+        processor = processor or ScorerProcessor(released_model(), SAFE)
         worker = Worker(
             processor,
-            Ports(source, publisher, grid, self.clock, lambda _: NoSandbox(), background=self.background),
+            Ports(
+                source, publisher, grid, self.clock, lambda _: NoSandbox(), letters=letters or NoLetters(), background=self.background,
+            ),
             Health(self.clock), MetricsRegistry(),
             WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share),
         )  # fmt: skip

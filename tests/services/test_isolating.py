@@ -1,0 +1,386 @@
+"""Records that raise an exception are found, refused alone, and left out of every fold; what is no record's fault refuses nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.codec.transactions import TOPIC
+from services.core.columns import Text
+from services.core.validation import Reject
+from services.grid import GridUnavailableError
+from services.grid.memory import MemoryGrid
+from services.runtime import catalogue as m
+from services.runtime.dead_letters import DEAD_LETTERS
+from services.runtime.folding import FoldError, fold_log
+from services.runtime.isolating import AHEAD_MAX, Lead, isolate
+from services.runtime.logs import _Formatter, frames_of
+from services.runtime.outages import PROBE_EVERY_S
+from services.runtime.processor import LateOutputs, ProcessingError, guarded
+from services.runtime.recalling import LeftOut, Letter, letters_of, recall
+from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
+from services.streams import Records
+from tests.generators import random_events, to_columns
+from tests.services.system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
+
+MARK = b"card-raises"
+WHERE = ("prepare", "decide", "encode")
+CARD_OF_NOBODY = b"5105105105105100"
+
+
+class Faulty(ScorerProcessor):
+    """A scorer with a mistake that a card brings about; ``mended`` when it was rolled out without it."""
+
+    where: str = "prepare"
+    error: Callable[[], BaseException] = staticmethod(lambda: KeyError("secret " + CARD_OF_NOBODY.decode()))
+    mended = False
+    every = False
+
+    def raise_in(self, where: str, records: Records, excluded: Any) -> None:
+        if self.mended or where != self.where:
+            return
+        for i, key in enumerate(records.keys):
+            if (self.every or (key or b"").startswith(MARK)) and not np.asarray(excluded)[i]:
+                raise self.error()
+
+    def prepare(self, records: Records, excluded: Any) -> PreparedTransactions:
+        self.raise_in("prepare", records, excluded)
+        return super().prepare(records, excluded)
+
+    def decide(self, prepared: Any, profiles: Any, found: Any, emit: Any, now_ms: int) -> ScoredOutcome:
+        self.raise_in("decide", prepared.records, prepared.status)
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+
+        def encode() -> list[Any]:
+            self.raise_in("encode", prepared.records, prepared.status)
+            return list(outcome.outputs)
+
+        return replace(outcome, outputs=LateOutputs(bool(outcome.outputs), encode, []))
+
+
+class Lettered:
+    """The dead letters of a system in memory."""
+
+    def __init__(self, system: MemorySystem) -> None:
+        self._system = system
+
+    def _all(self) -> list[Letter]:
+        visible = [r for p in range(self._system.partitions) for r in self._system.log.visible(DEAD_LETTERS, p)]
+        n = len(visible)
+        zeros = np.zeros(n, np.int64)
+        values = [record.value for record in visible]
+        return list(letters_of(Records(DEAD_LETTERS, zeros, zeros, zeros, [None] * n, values)))
+
+    def extent(self) -> tuple[int, int]:
+        return 0, len(self._all())
+
+    def read(self, extent: tuple[int, int]) -> Any:
+        return iter(self._all()[slice(*extent)])
+
+
+def columns_with(*marked: int) -> Any:
+    """Return transactions, those at some places of cards that bring the mistake about."""
+    columns = to_columns(random_events(1, EVENTS, cards=6))
+    cards = columns.card_id.tolist()
+    for at in marked:
+        cards[at] = MARK + b"-%d" % at
+    return replace(columns, card_id=Text.of(cards))
+
+
+def faulty_worker(system: MemorySystem, **settings: Any) -> Any:
+    worker, _ = system.worker(processor=faulty(**settings), letters=Lettered(system))
+    return worker
+
+
+def faulty(**settings: Any) -> Faulty:
+    processor = Faulty(released_model(), SAFE)
+    for name, value in settings.items():
+        setattr(processor, name, value)
+    return processor
+
+
+def refused(system: MemorySystem) -> dict[tuple[int, int], str]:
+    letters = system.records(DEAD_LETTERS)
+    assert len({(one["source_partition"], one["source_offset"]) for one in letters}) == len(letters), "refused twice"
+    return {(one["source_partition"], one["source_offset"]): one["reason"] for one in letters}
+
+
+def positions_of(system: MemorySystem) -> set[tuple[int, int]]:
+    return {
+        (p, offset)
+        for p in range(system.partitions)
+        for offset, record in enumerate(system.log.partition_log(TOPIC, p))
+        if (record.key or b"").startswith(MARK)
+    }
+
+
+def without_the_marked() -> MemorySystem:
+    """A run in which those records are rubbish, so that they are in no fold."""
+    system = MemorySystem()
+    system.produce(columns_with(7, 30, 31, 80))
+    for p in range(system.partitions):
+        log = system.log.partition_log(TOPIC, p)
+        log[:] = [replace(r, value=b"rubbish") if (r.key or b"").startswith(MARK) else r for r in log]
+    worker, _ = system.worker()
+    system.drain(worker)
+    return system
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("error", [KeyError, AssertionError, RecursionError, UnicodeError], ids=lambda e: e.__name__)
+def test_what_raises_is_refused_alone_and_its_neighbours_are_decided_as_if_it_were_not_there(where, error, guarantee):
+    system = MemorySystem()
+    system.produce(columns_with(7, 30, 31, 80))
+    worker, _ = system.worker(processor=faulty(where=where, error=error), guarantee=guarantee)
+    system.drain(worker)
+
+    expected = without_the_marked()
+    assert refused(system) == dict.fromkeys(positions_of(system), "INTERNAL_ERROR")
+    assert len(refused(system)) == 4
+    assert system.decisions().keys() == expected.decisions().keys()
+    assert all(len(one) == 1 for one in system.decisions().values())
+    assert system.grid.profiles == expected.grid.profiles
+    assert worker._metrics.value(m.INTERNAL_ERRORS, "refused") == 4
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_lost_grid_is_folded_without_what_was_refused_even_if_the_mistake_is_mended(where: str):
+    system = MemorySystem()
+    system.produce(columns_with(7, 30, 31, 80))
+    system.drain(faulty_worker(system, where=where))
+    before = dict(system.grid.profiles)
+    system.grid.metas.clear()
+    system.grid.profiles.clear()
+
+    system.drain(faulty_worker(system, mended=True))
+
+    assert system.grid.profiles == before
+    assert len(refused(system)) == 4
+    noted = {p: meta.errors for (_, p), meta in system.grid.metas.items()}
+    assert {(p, offset) for p, offsets in noted.items() for offset in offsets} == positions_of(system)
+
+
+def test_letters_of_another_topic_of_that_name_leave_nothing_out():
+    expected, system = reference(), MemorySystem()
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+    worker, _ = system.worker()
+    system.drain(worker)
+    system.grid.metas.clear()
+    system.grid.profiles.clear()
+    stale = [Letter(TOPIC, 0, 1, LeftOut(Reject.INTERNAL_ERROR, 5))]
+
+    class Stale(Lettered):
+        def _all(self) -> list[Letter]:
+            return stale
+
+    successor, _ = system.worker(letters=Stale(system))
+    system.drain(successor)
+
+    assert system.grid.profiles == expected.grid.profiles
+
+
+def test_an_exception_that_does_not_come_again_refuses_nothing():
+    expected, system, raised = reference(), MemorySystem(), []
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+
+    class Once(Faulty):
+        def raise_in(self, where: str, records: Records, excluded: Any) -> None:  # noqa: ARG002
+            if not raised and where == "decide" and records.offset[0] > 3:
+                raised.append(where)
+                raise OSError
+
+    worker, _ = system.worker(processor=Once(released_model(), SAFE))
+    system.drain(worker)
+
+    assert raised
+    assert refused(system) == {}
+    assert system.grid.profiles == expected.grid.profiles
+    assert worker._metrics.value(m.INTERNAL_ERRORS, "not_again") == 1
+    assert worker._metrics.value(m.INTERNAL_ERRORS, "refused") == 0
+
+
+@pytest.mark.parametrize("batch", [1, 16, 500])
+@pytest.mark.parametrize("where", WHERE)
+def test_what_comes_for_every_record_halts_the_partition_before_it_becomes_dead_letters(where: str, batch: int):
+    system = MemorySystem(batch_records_max=batch)
+    system.produce(columns_with())
+    worker = faulty_worker(system, where=where, every=True)
+    for _ in range(300):
+        worker.turn()
+
+    assert sorted(worker._ownership.halted) == [0, 1]
+    assert "internal errors: KeyError" in str(worker._ownership.halted[0])
+    assert all(sum(p == at for p, _ in refused(system)) < AHEAD_MAX for at in (0, 1))
+    assert system.decisions() == {}
+
+    for p in (0, 1):
+        MemoryGrid(system.grid, "people").resume(TOPIC, p, 0)
+    mended = faulty_worker(system, mended=True)
+    system.clock.sleep(PROBE_EVERY_S)
+    system.drain(mended)
+    assert len(system.decisions()) + len(refused(system)) == EVENTS
+
+
+def test_an_exception_while_the_grid_is_away_is_refused_at_once_and_noted_when_it_is_back():
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    processor = faulty(where="decide")
+    processor.decide_without_profiles = lambda prepared, found, now_ms: (  # type: ignore[method-assign]
+        processor.raise_in("decide", prepared.records, prepared.status)
+        or ScorerProcessor.decide_without_profiles(processor, prepared, found, now_ms)
+    )
+    worker, _ = system.worker(processor=processor, without_profiles="ladder")
+    worker.turn()
+    system.grid.available = False
+    for _ in range(60):
+        worker.turn()
+    assert refused(system) == dict.fromkeys(positions_of(system), "INTERNAL_ERROR")
+
+    system.grid.available = True
+    system.clock.sleep(PROBE_EVERY_S)
+    system.drain(worker)
+
+    noted = {(p, offset) for (_, p), meta in system.grid.metas.items() for offset in meta.errors}
+    assert noted == positions_of(system)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_what_says_nothing_of_a_record_ends_the_worker_which_then_counts_as_dead(error):
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    worker = faulty_worker(system, error=error)
+
+    with pytest.raises(error):
+        worker.run()
+
+    assert refused(system) == {}
+    assert any(meta.process for meta in system.grid.metas.values()), "it was given back as if all were well"
+
+
+def test_an_outage_is_no_record_s_fault():
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    calls = []
+
+    def error() -> Exception:
+        calls.append(1)
+        return GridUnavailableError("away")
+
+    worker = faulty_worker(system, error=error)
+    with pytest.raises(GridUnavailableError):
+        system.drain(worker)
+    assert refused(system) == {}
+
+
+def test_a_traceback_is_logged_without_what_the_record_holds(caplog):
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    with caplog.at_level(logging.ERROR, "proact.worker"):
+        system.drain(faulty_worker(system))
+
+    [line] = [one for one in caplog.records if "raises an exception" in one.getMessage()]
+    told = json.loads(_Formatter(as_json=True).format(line))
+    assert told["error"] == "KeyError"
+    assert any("test_isolating.py" in frame and "raise_in" in frame for frame in told["traceback"])
+    assert "secret" not in json.dumps(told)
+    assert CARD_OF_NOBODY.decode() not in json.dumps(told)
+
+
+# -- the search itself -------------------------------------------------------------------------------------------------
+
+
+def some(n: int) -> Records:
+    zeros = np.zeros(n, np.int64)
+    return Records("t", zeros, np.arange(n), zeros, [None] * n, [b"%d" % i for i in range(n)])
+
+
+@pytest.mark.parametrize(
+    "bad", [[0], [99], [0, 99], [5, 6, 7], list(range(40, 60)), list(range(0, 100, 2)), [99, 0, 50, 51]]
+)
+def test_the_search_names_every_record_that_raises_and_no_other(bad: list[int]):
+    tries, named = [], []
+
+    def work(records: Records, excluded: Any) -> int:
+        tries.append(len(records))
+        if any(i in bad and not excluded[i] for i in range(len(records))):
+            raise ProcessingError(ValueError())
+        return len(records)
+
+    assert isolate(some(100), np.zeros(100, np.int64), work, lambda row, _: named.append(row)) == 100
+    assert named == sorted(bad)
+    assert len(tries) <= 2 + 16 * len(bad)
+
+
+def test_a_record_that_raises_after_another_one_is_the_one_that_is_named():
+    named = []
+
+    def work(records: Records, excluded: Any) -> None:
+        if len(records) > 8 and not excluded[8] and not excluded[3]:
+            raise ProcessingError(ValueError())
+
+    isolate(some(20), np.zeros(20, np.int64), work, lambda row, _: named.append(row))
+    assert named == [8]
+
+
+def test_the_lead_of_what_raises_is_counted_against_the_others():
+    lead = Lead()
+    assert not any(lead.add(0, 1, 2) for _ in range(10_000)), "one in three never halts"
+    assert [lead.add(1, 1, 0) for _ in range(AHEAD_MAX)] == [False] * (AHEAD_MAX - 1) + [True]
+
+
+def test_the_same_is_left_out_of_a_fold_and_a_broken_program_folds_nothing():
+    columns = columns_with(7, 30)
+    system = MemorySystem(partitions=1)
+    system.produce(columns)
+    log = system.log.partition_log(TOPIC, 0)
+    n = len(log)
+    zeros = np.zeros(n, np.int64)
+    records = Records(
+        TOPIC, zeros, np.arange(n), zeros + KAFKA_TIMESTAMP_MS, [r.key for r in log], [r.value for r in log]
+    )
+
+    folded = fold_log(faulty(where="decide"), [records], {}, lambda *_: None)
+    again = fold_log(
+        faulty(mended=True), [records], dict.fromkeys(folded.errors, LeftOut(Reject.INTERNAL_ERROR)), lambda *_: None
+    )
+
+    assert folded.errors == {7, 30}
+    assert again == folded
+    assert not any(card.startswith(MARK) for card in folded.profiles)
+    with pytest.raises(FoldError, match="most records raise"):
+        fold_log(faulty(every=True), [records], {}, lambda *_: None)
+
+
+def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_was_seen():
+    read = []
+
+    class Many:
+        def extent(self) -> tuple[int, int]:
+            return 10, 100_000
+
+        def read(self, extent: tuple[int, int]) -> Any:
+            read.append(extent)
+            return (Letter("t", 0, i, LeftOut(Reject.INTERNAL_ERROR, i)) for i in range(*extent))
+
+    found = recall(Many(), "t", {0: (99_990, 99_995)})
+
+    assert sorted(found[0]) == list(range(99_990, 99_995))
+    assert len(read) == 1
+    assert recall(Many(), "another", {0: (0, 5)}) == {}
+    assert recall(Many(), "t", {}) == {}
+
+
+def test_a_guard_says_what_was_raised_by_its_kind_alone():
+    def work() -> None:
+        raise ValueError("secret")
+
+    with pytest.raises(ProcessingError, match=r"^ValueError$") as caught:
+        guarded(work)
+    assert "secret" not in " ".join(frames_of(caught.value))
