@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from services.codec.records import decode_record, encode_record
+from services.codec.reference import KEY_FIELDS, decode_change
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
@@ -40,7 +41,10 @@ def to_record(example: dict) -> dict:
 
 
 def verdict(topic: str, record: dict) -> Reject:
-    """What becomes of a record: transactions go through the scorer's own checks, others through their schema."""
+    """What becomes of a record: transactions go through the scorer's own checks, changes through the reference service's, others through their schema."""
+    if topic in KEY_FIELDS:
+        change = json.dumps({"op": "u", "after": record}).encode()
+        return decode_change(topic, str(record[KEY_FIELDS[topic]]).encode(errors="replace"), change)[1]
     try:
         value = encode_record(topics()[topic].latest, to_record(record))
         decode_record(value)

@@ -21,6 +21,7 @@ from services.grid import (
     RefusedClaimError,
     UnsafeGridError,
 )
+from services.grid.base import ERRORS_MAX
 from services.grid.near_cache import NearCache
 from services.grid.redis import READ_CARDS_MAX, RedisGrid
 from tests.contracts.stores import CARDS, HERE, PROFILES, Store, claim_of, read, written
@@ -156,10 +157,16 @@ def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store:
     first.note_attempt(topic, claim, Attempt(3, 9))
     first.note_killer(topic, claim, 5)
     first.note_killer(topic, claim, 4)
+    first.note_errors(topic, claim, [7, 6])
+    first.note_errors(topic, claim, {8})
+    first.note_errors(topic, claim, ())
 
     successor = claim_of(second, topic)
 
     assert (successor.died, successor.attempt, successor.killers) == (True, Attempt(3, 9), frozenset({4, 5}))
+    assert successor.errors == second.status(topic, [0])[0].errors == frozenset({6, 7, 8})
+    second.note_errors(topic, successor, range(9, 9 + ERRORS_MAX))
+    assert second.status(topic, [0])[0].errors == frozenset(range(9, 9 + ERRORS_MAX))
     second.note_attempt(topic, successor, None)
     second.release(topic, [successor])
     last = claim_of(third, topic)
@@ -173,10 +180,11 @@ def test_only_the_owner_releases_and_notes(store: Store, topic: str):
     first.release(topic, [old])
     first.note_attempt(topic, old, Attempt(1, 2))
     first.note_killer(topic, old, 1)
+    first.note_errors(topic, old, {2})
 
     claim = claim_of(third, topic)
 
-    assert (claim.died, claim.attempt, claim.killers) == (True, None, frozenset())
+    assert (claim.died, claim.attempt, claim.killers, claim.errors) == (True, None, frozenset(), frozenset())
 
 
 def test_a_halted_partition_is_nobodys_until_it_is_resumed(grid: Grid, topic: str):

@@ -59,6 +59,21 @@ def test_a_database_may_have_columns_that_are_of_no_interest():
     assert decode_change(ACCOUNTS, KEYS[ACCOUNTS], value) == decode_change(ACCOUNTS, KEYS[ACCOUNTS], forms(ACCOUNTS)[0])
 
 
+@pytest.mark.parametrize("topic", [ACCOUNTS, CUSTOMERS])
+def test_what_json_leaves_out_is_what_the_schema_says(topic: str):
+    defaults = {f["name"]: f["default"] for f in topics()[topic].latest.definition["fields"] if "default" in f}
+    assert defaults
+    for names in ([name] for name in defaults):
+        left = {name: value for name, value in RECORDS[topic].items() if name not in names}
+        whole = RECORDS[topic] | {name: defaults[name] for name in names}
+        if {"home_latitude", "home_longitude"} & set(names):
+            continue  # both or none
+        plain = encode_record(topics()[topic].latest, whole)
+        value = json.dumps(change(topic, after=left)).encode()
+        assert decode_change(topic, KEYS[topic], value) == decode_change(topic, KEYS[topic], plain)
+        assert decode_change(topic, KEYS[topic], value)[1] == Reject.NONE
+
+
 def test_what_is_encoded_is_what_is_held():
     account = Account("EUR", -5, 10, "FROZEN", AT_MS)
     customer = Customer("BE", None, None, "STUDENT", "EUR", None, 7, (1, 2), ("FR",), (TravelNotice("JP", 1, 2),))
@@ -80,6 +95,13 @@ def test_what_is_encoded_is_what_is_held():
         (ACCOUNTS, json.dumps(change(ACCOUNTS, "u", after=None)).encode(), Reject.MALFORMED),
         (ACCOUNTS, json.dumps(change(ACCOUNTS, after={**ACCOUNT, "opened_ms": "then"})).encode(), Reject.MALFORMED),
         (ACCOUNTS, b'{"payload": 7}', Reject.MALFORMED),
+        (ACCOUNTS, json.dumps(change(ACCOUNTS, after={**ACCOUNT, "account_id": "\ud800"})).encode(), Reject.INVALID_UTF8),
+        (ACCOUNTS, b'{"op": "u\xff"}', Reject.INVALID_UTF8),
+        (ACCOUNTS, b'{"op": "u", "op": "d"}', Reject.MALFORMED),
+        (ACCOUNTS, json.dumps(change(ACCOUNTS, op="t")).encode(), Reject.MALFORMED),
+        (ACCOUNTS, json.dumps(change(ACCOUNTS, op=["u"])).encode(), Reject.MALFORMED),
+        (CUSTOMERS, json.dumps(change(CUSTOMERS, after={**CUSTOMER, "home_latitude": float("nan")})).encode(), Reject.MALFORMED),
+        (CUSTOMERS, json.dumps(change(CUSTOMERS, after={**CUSTOMER, "home_latitude": 10**400})).encode(), Reject.MALFORMED),
         (ACCOUNTS, b"{}", Reject.MALFORMED),
         (ACCOUNTS, json.dumps(change(ACCOUNTS, after={**ACCOUNT, "account_id": "other"})).encode(), Reject.KEY_MISMATCH),
         (ACCOUNTS, json.dumps(change(ACCOUNTS, after={**ACCOUNT, "currency": "ABC"})).encode(), Reject.UNKNOWN_CURRENCY),
