@@ -7,15 +7,20 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 
 from services.codec.schemas import topics
-from services.streams import StreamsError
+from services.core.validation import Reject
+from services.runtime.dead_letters import encode_dead_letters
+from services.runtime.recalling import KafkaLetters, LeftOut, recall
+from services.streams import Records, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.clients import ATOMIC, PRODUCER
 from services.streams.committer import SERVE_S, SERVINGS_MAX
 from services.streams.kafka import KafkaSource, generation_of
 from services.streams.publishers import KafkaAtomicProducer
+from services.streams.ranges import visible_extent
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 from tests.contracts.logs import (
@@ -249,3 +254,25 @@ def test_those_who_apply_at_the_same_time_all_succeed(stack):
 def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
     for settings in (PRODUCER, ATOMIC):
         assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())
+
+
+def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
+    """Read from the end; a topic that is not there holds nothing."""
+    n, topic = 3, f"inputs-{uuid.uuid4().hex[:8]}"
+    zeros = np.zeros(n, np.int64)
+    records = Records(topic, zeros + 1, np.array([4, 7, 9]), np.array([40, 70, 90]), [None] * n, [b"x"] * n)
+    reasons = np.array([Reject.KILLS_DECODER, Reject.EMPTY, Reject.INTERNAL_ERROR], np.int64)
+    letters = KafkaLetters(stack.kafka_address)
+    before = letters.extent()
+    sink = KafkaSink(stack.kafka_address)
+    output = encode_dead_letters(records, np.arange(n), reasons, 1)
+    sink.send(output.topic, output.keys, output.values)
+    sink.flush(10)
+    sink.close()
+
+    assert letters.extent() == (before[0], before[1] + n)
+    assert recall(letters, topic, {1: (0, 100)}) == {
+        1: {4: LeftOut(Reject.KILLS_DECODER, 40), 9: LeftOut(Reject.INTERNAL_ERROR, 90)}
+    }
+    assert recall(letters, topic, {1: (5, 9), 2: (0, 9)}) == {}
+    assert visible_extent(stack.kafka_address, f"{topic}-missing", 0) == (0, 0)
