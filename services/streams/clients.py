@@ -7,9 +7,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
-from services.streams.base import Records
+from services.streams.base import Records, StreamsError
 
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
@@ -84,8 +84,19 @@ def describe(error: KafkaException | KafkaError) -> str:
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
 
 
-def to_records(topic: str, messages: list[Message]) -> Records:
-    """Return messages as a batch: the one loop over the client's objects that cannot be avoided, as maps, which take half as long."""
+def count_partitions(client: Consumer, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> int:
+    """Return how many partitions a topic has. Raises StreamsError, also when there is no such topic."""
+    try:
+        found = client.list_topics(topic, timeout=timeout_s).topics[topic]
+    except KafkaException as error:
+        raise StreamsError(describe(error)) from error
+    if found.error is not None:
+        raise StreamsError(f"there is no topic {topic}: create the topics with `proact topics apply`")
+    return len(found.partitions)
+
+
+def to_records(topic: str, messages: list[Message], partitions: int = 0) -> Records:
+    """Return messages of a topic with so many partitions as a batch: the one loop over the client's objects that cannot be avoided, as maps, which take half as long."""
     n = len(messages)
     return Records(
         topic,
@@ -94,4 +105,5 @@ def to_records(topic: str, messages: list[Message]) -> Records:
         np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, n),
         list(map(Message.key, messages)),
         list(map(Message.value, messages)),
+        partitions,
     )
