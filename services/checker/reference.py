@@ -93,6 +93,20 @@ def acceptable(record: dict[str, Any], key: bytes | None, timestamp_ms: int) -> 
     )
 
 
+def home_of(key: bytes, partitions: int) -> int:
+    """Return the partition that a key belongs to: murmur2 of 32 bits, as Java's clients choose it, of so many partitions."""
+    mask, factor = 2**32 - 1, 0x5BD1E995
+    h = 0x9747B28C ^ len(key)
+    whole = len(key) // 4 * 4
+    for (k,) in struct.iter_unpack("<I", key[:whole]):
+        mixed = k * factor & mask
+        h = (h * factor ^ (mixed ^ mixed >> 24) * factor) & mask
+    if key[whole:]:
+        h = (h ^ int.from_bytes(key[whole:], "little")) * factor & mask
+    h = (h ^ h >> 13) * factor & mask
+    return (h ^ h >> 15) % 2**31 % partitions
+
+
 def hash64(raw: bytes) -> int:
     """Return FNV-1a of 64 bits, finished with murmur3's mixer."""
     h = 0xCBF29CE484222325
