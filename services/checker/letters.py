@@ -10,6 +10,7 @@ from services.checker.findings import Verdict
 from services.checker.reference import Schemas, home_of
 
 ASTRAY: Final = "WRONG_PARTITION"
+"""What a dead letter says, or a decision, of a record that lies in another partition than its key belongs to."""
 Letters = dict[tuple[str, int, int], str]
 """By topic, partition and offset of the record that was refused, the reason."""
 

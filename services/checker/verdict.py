@@ -23,8 +23,9 @@ from services.checker.evidence import (
     Seen,
 )
 from services.checker.findings import Verdict
+from services.checker.letters import ASTRAY
 from services.checker.reassessments import check_reassessments
-from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, home_of
+from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, decision_id, home_of
 from services.checker.reference_data import check_reference
 from services.checker.scoring import Scoring
 from services.checker.terminals import Event, check_terminals, event_of
@@ -36,10 +37,7 @@ OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "
 """What decisions say of what they read of others: it is not to be had again."""
 BLIND: Final = "PROFILE_MISSED"
 """What a decision says that was made without the card's own profile: nothing of the card's past can be asked of it."""
-ASTRAY: Final = "WRONG_PARTITION"
-"""What a decision says whose transaction lies in another partition than its card belongs to."""
 RECORD_BYTES_MAX: Final = 8_192
-NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
 
 def seen_hash(seen: Seen) -> int:
@@ -163,10 +161,10 @@ class Checker:
                 yield alert["decision_id"], alert["action"], alert["score"]
 
     def _check_alerts(self, alerts: Counter[tuple[bytes, str, float]]) -> None:
-        for (decision_id, action, _), surplus in alerts.items():
+        for (identifier, action, _), surplus in alerts.items():
             if surplus:
                 what = "alerts without a decision" if surplus > 0 else "decisions without an alert"
-                self._verdict.blame("torn-txn", f"{abs(surplus)} {what}: {action} {decision_id.hex()}")
+                self._verdict.blame("torn-txn", f"{abs(surplus)} {what}: {action} {identifier.hex()}")
 
     # -- every transaction -------------------------------------------------------------------------------------------
 
@@ -309,13 +307,6 @@ def _event(transaction: dict[str, Any]) -> Event:
     return event_of(
         {name: transaction[name] for name in told} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
     )
-
-
-def decision_id(transaction_id: bytes) -> bytes:
-    """Return the decision's id of a transaction's: exclusive-or with a namespace, marked as a UUID of version 8."""
-    mixed = bytearray(a ^ b for a, b in zip(transaction_id, NAMESPACE, strict=True))
-    mixed[6], mixed[8] = mixed[6] & 0x0F | 0x80, mixed[8] & 0x3F | 0x80
-    return bytes(mixed)
 
 
 def same_number(a: float, b: float, *, rounded: bool) -> bool:

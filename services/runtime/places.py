@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from services.core.columns import type_bool
+from services.core.columns import type_bool, type_i64
 from services.runtime.clock import Clock
 from services.runtime.outages import Outages
 from services.runtime.processor import NotYetError, Places, Prepared
@@ -55,16 +55,18 @@ class PlaceReading:
         return self._clock.now_ms() - places.since_ms >= PLACE_WAIT_MS
 
     def _ask(self, topic: str, places: Places) -> AtPlaces:
-        """Return what is known of places, after another look at those where something may still come."""
-        before = self._found.get(topic)
-        open_rows = np.flatnonzero(np.ones(len(places.offset), bool) if before is None else before.may_come)
-        if before is not None and not len(open_rows):
-            return before
-        partition, offset = places.partition[open_rows], places.offset[open_rows]
-        found = self._outages.wait_out("kafka", lambda: self._reader.read(topic, partition, offset))
-        if before is None:
-            return found
-        before.there[open_rows], before.may_come[open_rows] = found.there, found.may_come
-        for row, key, value in zip(open_rows.tolist(), found.keys, found.values, strict=True):
-            before.keys[row], before.values[row] = key, value
-        return before
+        """Return what is known of places, after another look at those where something may still come. Raises AbandonedError."""
+        known = self._found.get(topic)
+        if known is None:
+            known = AtPlaces.nothing(len(places.offset))
+            known.unread[:] = True
+        rows = np.flatnonzero(known.unread | known.may_come)
+        while len(rows):
+            known.fill(rows, self._look(topic, places.partition[rows], places.offset[rows]))
+            rows = np.flatnonzero(known.unread)
+            if len(rows):
+                self._outages.stay(0.0)  # there may be very many, and the worker has a place in its group
+        return known
+
+    def _look(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
+        return self._outages.wait_out("kafka", lambda: self._reader.read(topic, partition, offset))

@@ -78,7 +78,20 @@ class AtPlaces:
     there: type_bool
     """Whether a record lies there; what is neither there nor may come never will be: the log is only appended to."""
     may_come: type_bool
-    """Whether the log ends before the place, or nobody has looked there yet."""
+    """Whether the log ends before the place."""
+    unread: type_bool
+    """Whether nobody has looked there yet: there were too many for one call."""
+
+    @classmethod
+    def nothing(cls, n: int) -> AtPlaces:
+        """Return n places where nothing is, to be filled in."""
+        return cls([None] * n, [None] * n, np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
+
+    def fill(self, rows: type_i64, found: AtPlaces) -> None:
+        """Take over what was found at some rows' places."""
+        for row, key, value in zip(rows.tolist(), found.keys, found.values, strict=True):
+            self.keys[row], self.values[row] = key, value
+        self.there[rows], self.may_come[rows], self.unread[rows] = found.there, found.may_come, found.unread
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,7 +132,7 @@ class PlaceReader(Protocol):
     """Reads single records of topics, wherever they lie, as a member of no group."""
 
     def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
-        """Return what lies at n places, any numbers. May leave some of very many for the next call. Raises StreamsError."""
+        """Return what lies at n places, which may be any numbers; of very many it leaves some unread. Raises StreamsError."""
         ...
 
     def close(self) -> None:

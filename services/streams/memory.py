@@ -274,8 +274,7 @@ class MemoryPlaces:
 
     def _read(self, topic: str, partitions: Sequence[int], offsets: Sequence[int]) -> AtPlaces:
         self._log.check_available()
-        n = len(offsets)
-        found = AtPlaces([None] * n, [None] * n, np.zeros(n, bool), np.zeros(n, bool))
+        found = AtPlaces.nothing(len(offsets))
         for row, (p, at) in enumerate(zip(partitions, offsets, strict=True)):
             if not 0 <= p < self._log.partitions or at < self._log.log_start.get((topic, p), 0):
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,8 +14,10 @@ from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_
 
 POLL_S: Final = 0.1
 RECORDS_MAX: Final = 5_000
-READ_S: Final = 3.0
-"""How long one call reads on: whoever calls has a place in a group to keep."""
+POLLS_MAX: Final = 30
+"""Polls without a record, 3 s in all, after which the log is taken for stuck."""
+STRETCHES_MAX: Final = 50
+"""How many are read in one call, each some milliseconds: whoever calls has a place in a group to keep."""
 GAP_RECORDS: Final = 1_000
 """Places further apart than this are looked for one by one; to read what lies between nearer ones is quicker."""
 _READER: Final = {
@@ -32,11 +33,11 @@ class KafkaPlaces:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._consumer = Consumer(COMMON | OUTSIDER | _READER | {"bootstrap.servers": bootstrap_servers})
+        self._stretches = 0
 
     def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
         """See :class:`services.streams.PlaceReader`."""
-        n, until_s = len(partition), time.monotonic() + READ_S
-        found = AtPlaces([None] * n, [None] * n, np.zeros(n, bool), np.zeros(n, bool))
+        found, self._stretches = AtPlaces.nothing(len(partition)), 0
         count = count_partitions(self._consumer, topic)
         try:
             for p in [p for p in np.unique(partition).tolist() if 0 <= p < count]:
@@ -44,22 +45,21 @@ class KafkaPlaces:
                 low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, p), REQUEST_TIMEOUT_S)
                 found.may_come[mine & (offset >= high)] = True
                 rows = np.flatnonzero(mine & (offset >= max(low, 0)) & (offset < high))
-                self._read_partition((topic, p), rows[np.argsort(offset[rows], kind="stable")], offset, found, until_s)
+                self._read_partition((topic, p), rows[np.argsort(offset[rows], kind="stable")], offset, found)
         except KafkaException as error:
             raise StreamsError(describe(error)) from error
         finally:
             self._consumer.unassign()  # else it would fetch on
         return found
 
-    def _read_partition(
-        self, place: tuple[str, int], rows: type_i64, offset: type_i64, found: AtPlaces, until_s: float
-    ) -> None:
-        """Fill in what lies at some rows' places of one partition, which ascend; those that there is no time for may come."""
+    def _read_partition(self, place: tuple[str, int], rows: type_i64, offset: type_i64, found: AtPlaces) -> None:
+        """Fill in what lies at some rows' places of one partition, which ascend; what is too much for one call stays unread."""
         if not len(rows):
             return
         for some in np.split(rows, np.flatnonzero(np.diff(offset[rows]) > GAP_RECORDS) + 1):
-            if time.monotonic() > until_s:
-                found.may_come[some] = True
+            self._stretches += 1
+            if self._stretches > STRETCHES_MAX:
+                found.unread[some] = True
                 continue
             seen = self._read_stretch(place, int(offset[some[0]]), int(offset[some[-1]]) + 1)
             for row in some.tolist():
@@ -73,14 +73,16 @@ class KafkaPlaces:
         at = TopicPartition(*place, begin)
         self._consumer.assign([at])
         seen: dict[int, Message] = {}
-        position, until_s = begin, time.monotonic() + REQUEST_TIMEOUT_S
+        position, quiet = begin, 0
         while position < end:
             first = self._consumer.poll(POLL_S)
             if first is None:
                 position = max(position, self._consumer.position([at])[0].offset)
-                if position < end and time.monotonic() > until_s:
+                quiet += 1
+                if position < end and quiet > POLLS_MAX:
                     raise StreamsError(f"{place[0]} {place[1]} gives no record between {position} and {end}")
                 continue
+            quiet = 0
             messages = [first, *self._consumer.consume(RECORDS_MAX - 1, 0)]
             position = _note(messages, seen)
         return seen

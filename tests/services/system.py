@@ -57,9 +57,8 @@ def nothing_known(prepared: Any, applied: int = 0) -> dict[str, LookedUp]:
     }
     for topic in prepared.places:
         n, requests = len(prepared.requests), prepared.requests
-        at = AtPlaces(
-            prepared.columns.card_id.tolist(), list(requests.transactions), np.ones(n, bool), np.zeros(n, bool)
-        )
+        no = np.zeros(n, bool)
+        at = AtPlaces(prepared.columns.card_id.tolist(), list(requests.transactions), ~no, no, no)
         found[topic] = replace(found[topic], places=at)
     return found
 
