@@ -25,7 +25,15 @@ COMMON: Final[dict[str, Any]] = {
     "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
-CONSUMER: Final[dict[str, Any]] = {
+FETCHES: Final[dict[str, Any]] = {
+    # How much one answer brings, and with it how much a batch that is compressed with zstd may come to; the defaults are 50 and 100 MB.
+    # Topics of ours hold nothing compressed (services/streams/admin.py); this is for those that somebody else made.
+    "fetch.max.bytes": 16_777_216,
+    "receive.message.max.bytes": 20_000_000,
+    "fetch.message.max.bytes": 1_048_588,  # of one partition: the largest batch that a topic of ours takes
+}
+"""For everybody who consumes."""
+CONSUMER: Final[dict[str, Any]] = FETCHES | {
     "enable.auto.commit": False,  # the worker commits, after its outputs
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",  # every start is at an explicit offset; skipping records is never an answer
@@ -41,7 +49,7 @@ CONSUMER: Final[dict[str, Any]] = {
     # How long no more is fetched once so much is queued; the default of 1 s is longer than a worker takes for all of it.
     "fetch.queue.backoff.ms": 20,
 }
-OUTSIDER: Final[dict[str, Any]] = {
+OUTSIDER: Final[dict[str, Any]] = FETCHES | {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
     "enable.auto.commit": False,
     "auto.offset.reset": "error",  # every start is at an explicit offset, and a gap must not be skipped
@@ -60,7 +68,7 @@ PRODUCER: Final[dict[str, Any]] = {
     "queue.buffering.max.messages": 500_000,
     "queue.buffering.max.kbytes": 524_288,
     "batch.num.messages": 10_000,
-    "batch.size": 100_000,  # a topic's max.message.bytes bounds whole batches, not records: stay below it
+    "batch.size": 100_000,  # a topic's max.message.bytes bounds whole batches, not records: stay below that of every topic of ours
 }
 
 ATOMIC: Final[dict[str, Any]] = (
