@@ -1,6 +1,6 @@
 """All faults, by their number: importing the rooms that they are in enters them into the plan."""
 
-from services.chaos import input_faults, kafka_faults, redis_faults, worker_faults
+from services.chaos import input_faults, kafka_faults, partition_faults, redis_faults, worker_faults
 from services.chaos.plan import FAULTS
 
-__all__ = ["FAULTS", "input_faults", "kafka_faults", "redis_faults", "worker_faults"]
+__all__ = ["FAULTS", "input_faults", "kafka_faults", "partition_faults", "redis_faults", "worker_faults"]

@@ -42,6 +42,7 @@ from services.scorer.wiring import keepers, ladder_of, membership
 from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.clients import ATOMIC
+from services.streams.places import KafkaPlaces
 
 KILLER: Final = b"kills-the-decoder"
 RAISES: Final = (b"raises-in-the-decoder", b"raises-in-the-encoder")
@@ -162,6 +163,8 @@ def build_victim(
     points.around(processor, "prepare")
     points.around(processor, "decide")
     ports = replace(build_ports(settings, clock, member), upkeep=upkeep)
+    if isinstance(processor, ReassessorProcessor):
+        ports = replace(ports, places=KafkaPlaces(settings.kafka_bootstrap_servers))
     _hurt_ports(ports, points)
     return build_worker(settings, processor, ports, health, metrics)
 

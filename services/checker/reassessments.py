@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from services.checker.evidence import REASSESSMENTS, REQUESTS, Evidence, Seen
 from services.checker.findings import Verdict
+from services.checker.letters import letters_of
 from services.checker.reference import Schemas
 
 Place = tuple[int, int]
 """Partition and offset of a transaction."""
+NOT_FOUND: Final = "TRANSACTION_NOT_FOUND"
 SAME: Final = ("transaction_id", "decided_at_ms", "action", "score", "rung")
 """What a request says of its decision."""
 
@@ -31,9 +33,14 @@ def check_reassessments(
         if decision["rung"] != "CHAMPION":
             wanted.setdefault(_place(decision), []).append(decision)
     transactions = {(seen.partition, seen.offset): seen.value for seen in evidence.inputs}
-    asked: Counter[Place] = Counter()
-    for where, request in _records(evidence.outputs[REQUESTS], REQUESTS, verdict):
-        place = _place(request)
+    asked, letters = Counter[Place](), letters_of(evidence)
+    refused = {(p, o) for (topic, p, o), reason in letters.items() if (topic, reason) == (REQUESTS, NOT_FOUND)}
+    for seen, request in _records(evidence.outputs[REQUESTS], REQUESTS, verdict):
+        place, where = _place(request), f"{REQUESTS} {seen.partition}/{seen.offset}"
+        if (seen.partition, seen.offset) in refused:
+            if request["transaction"] == transactions.get(place):
+                verdict.blame("wrong-decision", f"{where}: its transaction lies where it says, and is said not to")
+            continue
         asked[place] += 1
         if not any(all(one[name] == request[name] for name in SAME) for one in wanted.get(place, [])):
             verdict.blame("torn-txn", f"{where}: a request without its decision")
@@ -44,7 +51,8 @@ def check_reassessments(
     _count("requests", asked, verdict, repeats=repeats)
     answered: Counter[Place] = Counter()
     found = []
-    for where, again in _records(evidence.outputs[REASSESSMENTS], REASSESSMENTS, verdict):
+    for seen, again in _records(evidence.outputs[REASSESSMENTS], REASSESSMENTS, verdict):
+        where = f"{REASSESSMENTS} {seen.partition}/{seen.offset}"
         answered[_place(again)] += 1
         found.append(again)
         if _place(again) not in asked:
@@ -57,15 +65,14 @@ def check_reassessments(
     return found
 
 
-def _records(seen: list[Seen], topic: str, verdict: Verdict) -> list[tuple[str, dict[str, Any]]]:
+def _records(seen: list[Seen], topic: str, verdict: Verdict) -> list[tuple[Seen, dict[str, Any]]]:
     schemas, found = Schemas(topic), []
     for one in seen:
-        where = f"{topic} {one.partition}/{one.offset}"
         record = schemas.decode(one.value)
         if record is None:
-            verdict.blame("torn-txn", f"{where} is none")
+            verdict.blame("torn-txn", f"{topic} {one.partition}/{one.offset} is none")
         else:
-            found.append((where, record))
+            found.append((one, record))
     return found
 
 

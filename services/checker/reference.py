@@ -32,6 +32,7 @@ KM: Final = (19, 20)
 
 OF_CARD: Final = (*range(3, 21), 24, 25)
 """The features of the card's own past."""
+NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
 
 class Schemas:
@@ -91,6 +92,27 @@ def acceptable(record: dict[str, Any], key: bytes | None, timestamp_ms: int) -> 
         and record["event_time_ms"] >= 946_684_800_000
         and record["event_time_ms"] - DAY <= timestamp_ms
     )
+
+
+def home_of(key: bytes, partitions: int) -> int:
+    """Return the partition that a key belongs to: murmur2 of 32 bits, as Java's clients choose it, of so many partitions."""
+    mask, factor = 2**32 - 1, 0x5BD1E995
+    h = 0x9747B28C ^ len(key)
+    whole = len(key) // 4 * 4
+    for (k,) in struct.iter_unpack("<I", key[:whole]):
+        mixed = k * factor & mask
+        h = (h * factor ^ (mixed ^ mixed >> 24) * factor) & mask
+    if key[whole:]:
+        h = (h ^ int.from_bytes(key[whole:], "little")) * factor & mask
+    h = (h ^ h >> 13) * factor & mask
+    return (h ^ h >> 15) % 2**31 % partitions
+
+
+def decision_id(transaction_id: bytes) -> bytes:
+    """Return the decision's id of a transaction's: exclusive-or with a namespace, marked as a UUID of version 8."""
+    mixed = bytearray(a ^ b for a, b in zip(transaction_id, NAMESPACE, strict=True))
+    mixed[6], mixed[8] = mixed[6] & 0x0F | 0x80, mixed[8] & 0x3F | 0x80
+    return bytes(mixed)
 
 
 def hash64(raw: bytes) -> int:

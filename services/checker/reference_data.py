@@ -8,8 +8,9 @@ import struct
 from collections import defaultdict
 from typing import Any, Final
 
-from services.checker.evidence import DEAD_LETTERS, REFERENCE, Evidence, Seen
+from services.checker.evidence import REFERENCE, Evidence, Seen
 from services.checker.findings import Verdict
+from services.checker.letters import in_their_partitions, letters_of
 from services.checker.reference import Schemas
 
 ACCOUNT, CUSTOMER, NOTICE = struct.Struct("<HHIqqq"), struct.Struct("<HHHHHHIqqdd"), struct.Struct("<qqH")
@@ -19,12 +20,10 @@ SEGMENTS: Final = ("STANDARD", "STUDENT", "PREMIUM", "BUSINESS")
 
 def check_reference(evidence: Evidence, verdict: Verdict) -> None:
     """Blame what the grid holds of accounts and customers and what is not the newest record of its key."""
-    letters, refused = Schemas(DEAD_LETTERS), set()
-    for seen in evidence.outputs[DEAD_LETTERS]:
-        letter = letters.decode(seen.value) or {}
-        refused.add((letter.get("source_topic"), letter.get("source_partition"), letter.get("source_offset")))
+    letters = letters_of(evidence)
     for topic, records in evidence.reference.items():
-        mine = [seen for seen in records if (topic, seen.partition, seen.offset) not in refused]
+        home = in_their_partitions(topic, records, evidence.reference_applied[topic], letters, verdict)
+        mine = [seen for seen in home if (topic, seen.partition, seen.offset) not in letters]
         _check_topic(topic, mine, evidence, verdict)
 
 

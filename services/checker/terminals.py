@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
 from services.checker.findings import Verdict
+from services.checker.letters import in_their_partitions, letters_of
 from services.checker.reference import (
     DAY,
     HEADER,
@@ -118,7 +119,8 @@ def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdi
         repeats: whether an event may be there more than once.
     """
     schemas, events = Schemas(TERMINAL_EVENTS), []
-    for seen in evidence.outputs[TERMINAL_EVENTS]:
+    every = evidence.outputs[TERMINAL_EVENTS]
+    for seen in in_their_partitions(TERMINAL_EVENTS, every, evidence.terminal_applied, letters_of(evidence), verdict):
         record = schemas.decode(seen.value)
         where = f"{TERMINAL_EVENTS} {seen.partition}/{seen.offset}"
         if record is None or seen.key != record["terminal_id"].encode():

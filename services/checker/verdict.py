@@ -23,21 +23,21 @@ from services.checker.evidence import (
     Seen,
 )
 from services.checker.findings import Verdict
+from services.checker.letters import ASTRAY
 from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
-from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable
+from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, decision_id, home_of
 from services.checker.reference_data import check_reference
 from services.checker.scoring import Scoring
 from services.checker.terminals import Event, check_terminals, event_of
 
 LOOK_S: Final = 1.0
 """How long one look at all partitions may take."""
-OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED")
+OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED", "REFERENCE_UNKNOWN")
 """What decisions say of what they read of others: it is not to be had again."""
 BLIND: Final = "PROFILE_MISSED"
 """What a decision says that was made without the card's own profile: nothing of the card's past can be asked of it."""
 RECORD_BYTES_MAX: Final = 8_192
-NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
 
 def seen_hash(seen: Seen) -> int:
@@ -125,7 +125,7 @@ class Checker:
 
     def _answers(self) -> dict[tuple[int, int], list[_Answer]]:
         answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
-        last: dict[bytes | None, tuple[int, int]] = {}
+        last: dict[tuple[bytes | None, int], tuple[int, int]] = {}
         alerts = Counter(self._alert_keys())
         schemas = Schemas(DECISIONS)
         for seen in self._evidence.outputs[DECISIONS]:
@@ -135,9 +135,10 @@ class Checker:
                 self._verdict.blame("wrong-decision", f"{where} is not a decision")
                 continue
             position = decision["source_partition"], decision["source_offset"]
-            if not self._repeats and position <= last.get(seen.key, (-1, -1)):
-                self._verdict.blame("nonmonotonic", f"{where} answers {position} after {last[seen.key]}")
-            last[seen.key] = position
+            card = seen.key, position[0]  # one in another partition is another one to whoever folds it
+            if not self._repeats and position <= last.get(card, (-1, -1)):
+                self._verdict.blame("nonmonotonic", f"{where} answers {position} after {last[card]}")
+            last[card] = position
             answers[position].append(_Answer(decision, None, where))
             if decision["action"] != "APPROVE":
                 alerts[decision["decision_id"], decision["action"], decision["score"]] -= 1
@@ -162,10 +163,10 @@ class Checker:
                 yield alert["decision_id"], alert["action"], alert["score"]
 
     def _check_alerts(self, alerts: Counter[tuple[bytes, str, float]]) -> None:
-        for (decision_id, action, _), surplus in alerts.items():
+        for (identifier, action, _), surplus in alerts.items():
             if surplus:
                 what = "alerts without a decision" if surplus > 0 else "decisions without an alert"
-                self._verdict.blame("torn-txn", f"{abs(surplus)} {what}: {action} {decision_id.hex()}")
+                self._verdict.blame("torn-txn", f"{abs(surplus)} {what}: {action} {identifier.hex()}")
 
     # -- every transaction -------------------------------------------------------------------------------------------
 
@@ -219,10 +220,11 @@ class Checker:
             self._verdict.blame("wrong-decision", f"{where} was decided on, and is bad")
             return
         blind = BLIND in decision["degraded"]
+        astray = [ASTRAY] * (home_of(seen.key or b"", len(self._evidence.log_end)) != seen.partition)
         wrong = [
             name
             for name, said, wanted in (
-                ("degraded", _own(decision), [] if blind else expected.degraded),
+                ("degraded", _own(decision), ([] if blind else expected.degraded) + astray),
                 ("repeat", decision["repeat"], decision["repeat"] if blind else expected.repeat),
                 ("transaction_id", decision["transaction_id"], record["transaction_id"]),
                 ("decision_id", decision["decision_id"], decision_id(record["transaction_id"])),
@@ -307,13 +309,6 @@ def _event(transaction: dict[str, Any]) -> Event:
     return event_of(
         {name: transaction[name] for name in told} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
     )
-
-
-def decision_id(transaction_id: bytes) -> bytes:
-    """Return the decision's id of a transaction's: exclusive-or with a namespace, marked as a UUID of version 8."""
-    mixed = bytearray(a ^ b for a, b in zip(transaction_id, NAMESPACE, strict=True))
-    mixed[6], mixed[8] = mixed[6] & 0x0F | 0x80, mixed[8] & 0x3F | 0x80
-    return bytes(mixed)
 
 
 def same_number(a: float, b: float, *, rounded: bool) -> bool:

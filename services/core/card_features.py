@@ -77,7 +77,7 @@ class Folded:
     vectors: type_f64
     """Shape (n, len(FEATURES)), NaN where a feature has no value, and in the columns of other entities."""
     flags: type_i64
-    """Shape (n,): REPEAT, LATE, TRUNCATED and TOO_LATE of :mod:`services.core.windows`."""
+    """Shape (n,): REPEAT, LATE, TRUNCATED and TOO_LATE of :mod:`services.core.windows`; whoever sees more adds to them."""
 
 
 @njit(cache=True, nogil=True)

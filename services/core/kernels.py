@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from services.core.columns import Text, type_i64, type_u8, type_u64
+from services.core.columns import Text, type_bool, type_i64, type_u8, type_u64
 
 FNV_OFFSET = np.uint64(14695981039346656037)
 FNV_PRIME = np.uint64(1099511628211)
@@ -90,6 +90,30 @@ def partitions_of(keys: Text, partitions: int) -> type_i64:
     Source: Apache Kafka, ``Utils.murmur2`` and ``toPositive``; librdkafka's partitioner ``murmur2_random`` for keys that are there.
     """
     return _partition_rows(keys.buffer, keys.start, keys.length, partitions)
+
+
+@njit(cache=True, nogil=True)
+def _misplaced_rows(
+    buffer: type_u8, start: type_i64, length: type_i64, partition: type_i64, partitions: int
+) -> type_bool:
+    out = np.empty(len(start), np.bool_)
+    for i in range(len(start)):
+        home = np.int64(_murmur2(buffer, start[i], length[i]) & np.uint32(0x7FFFFFFF)) % partitions
+        out[i] = home != partition[i]
+    return out
+
+
+def misplaced(keys: Text, partition: type_i64, partitions: int) -> type_bool:
+    """Whether each key's record lies in another partition than the one that :func:`partitions_of` says.
+
+    Args:
+        keys: n keys.
+        partition: (n,) where their records lie.
+        partitions: how many the topic has; 0 where nobody knows, and then nothing is misplaced.
+    """
+    if not partitions:
+        return np.zeros(len(keys), bool)
+    return _misplaced_rows(keys.buffer, keys.start, keys.length, partition, partitions)
 
 
 @njit(cache=True, nogil=True)

@@ -37,6 +37,10 @@ PROFILE_MISSED, MODEL_MISSED = 128, 256
 """Flags of what a decision had to do without. PROFILE_MISSED: the card's own profile was not read. MODEL_MISSED: the released model, or
 all of it but its small booster, could not be used."""
 
+WRONG_PARTITION, REFERENCE_UNKNOWN = 512, 1024
+"""WRONG_PARTITION: the transaction lies in another partition than its card's others, so what they say of the card was not seen.
+REFERENCE_UNKNOWN: nothing is known of the account or the customer, although others of its partition were announced."""
+
 DEGRADATIONS = {
     "LATE": LATE,
     "PROFILE_TRUNCATED": TRUNCATED,
@@ -46,6 +50,8 @@ DEGRADATIONS = {
     "REFERENCE_MISSED": REFERENCE_MISSED,
     "PROFILE_MISSED": PROFILE_MISSED,
     "MODEL_MISSED": MODEL_MISSED,
+    "WRONG_PARTITION": WRONG_PARTITION,
+    "REFERENCE_UNKNOWN": REFERENCE_UNKNOWN,
 }
 """What a decision may not have seen, in the order of the Avro enum, with its flag."""
 

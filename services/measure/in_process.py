@@ -56,7 +56,7 @@ class InProcess:
         self._at += size
         records = Records(
             TOPIC, self._partitions[rows], np.arange(rows.start, rows.stop), np.full(size, self._stamp_ms),
-            self._keys[rows], self.values[rows],
+            self._keys[rows], self.values[rows], PARTITIONS,
         )  # fmt: skip
         times = [time.perf_counter()]
         prepared = self._processor.prepare(records, np.zeros(size, np.int64))

@@ -15,7 +15,14 @@ from services.core.terminal_layout import TERMINAL
 from services.core.terminals import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
+from services.runtime.dead_letters import (
+    count_refused,
+    key_column,
+    note_misplaced,
+    refuse,
+    refuse_excluded,
+    without_excluded,
+)
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
@@ -56,6 +63,7 @@ class ProfilerProcessor:
         refuse_excluded(status, excluded)
         keys, has_key = key_column(records.keys)
         status[rows] = validate_terminal_events(columns, keys.take(rows), has_key[rows])
+        note_misplaced(status, columns.terminal_id, records, rows)
         valid = status[rows] == Reject.NONE
         if not valid.all():
             columns, rows = columns.take(valid), rows[valid]

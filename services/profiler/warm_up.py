@@ -34,7 +34,7 @@ def warm_up(processor: ProfilerProcessor) -> None:
     values: list[bytes | None] = [*encode_terminal_events(_events(12)), None, b"bad"]
     n = len(values)
     keys: list[bytes | None] = [*[b"warm-up"] * 12, None, b"bad"]
-    records = Records(TOPIC, np.zeros(n, np.int64), np.arange(n), np.full(n, _AT_MS), keys, values)
+    records = Records(TOPIC, np.zeros(n, np.int64), np.arange(n), np.full(n, _AT_MS), keys, values, 1)
     first = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(first, [None] * len(first.cards), {}, np.ones(n, bool), _AT_MS)
     again = processor.prepare(replace(records, offset=records.offset + n), np.zeros(n, np.int64))

@@ -17,16 +17,17 @@ from services.core.card_features import Folded, fold
 from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
+from services.core.kernels import group_text, misplaced
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.windows import REPEAT
+from services.core.validation import Reject
+from services.core.windows import REPEAT, WRONG_PARTITION
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, NotYetError, Prepared, RefusingOutcome
+from services.runtime.processor import LookedUp, NotYetError, Places, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
-from services.scorer.reference import group_keys
 from services.streams import Records
 
 
@@ -40,8 +41,23 @@ class PreparedRequests(Prepared):
     """(v,) the record that each row of ``requests`` and ``columns`` came from."""
     slots: Mapping[str, type_i64]
     """By topic (v,) the looked-up key that each row has."""
+    card_partitions: type_i64
+    """(k,) the partition that each looked-up card's transactions lie in, by the requests: a card is another one in each."""
+    since_ms: type_i64
+    """(v,) the Kafka timestamp of each request."""
     status: type_i64
     """(n,) the Reject of every record."""
+
+    @property
+    def lookup_partitions(self) -> Mapping[str, type_i64]:
+        """See :class:`services.runtime.processor.Prepared`: a profile is where its transactions are, wherever the key belongs."""
+        return {TRANSACTIONS: self.card_partitions}
+
+    @property
+    def places(self) -> Mapping[str, Places]:
+        """See :class:`services.runtime.processor.Prepared`."""
+        asked = self.requests
+        return {TRANSACTIONS: Places(asked.source_partition, asked.source_offset, self.since_ms)} if len(asked) else {}
 
 
 @immutable
@@ -69,16 +85,18 @@ class ReassessorProcessor(Adopting):
         status[rows] = why
         requests, rows = requests.take(decoded), rows[decoded]
         wanted = Wanted.of(columns)
-        cards, card_slots = group_keys(columns.card_id)
+        card_slots, first = group_text(columns.card_id, requests.source_partition)
         return PreparedRequests(
             records=records,
             partitions=[],
             cards=[],
-            lookups={TRANSACTIONS: cards, **wanted.keys},
+            lookups={TRANSACTIONS: columns.card_id.take(first), **wanted.keys},
             requests=requests,
             columns=columns,
             rows=rows,
             slots={TRANSACTIONS: card_slots, **wanted.slots},
+            card_partitions=requests.source_partition[first],
+            since_ms=records.timestamp_ms[rows],
             status=status,
         )
 
@@ -91,7 +109,14 @@ class ReassessorProcessor(Adopting):
         now_ms: int,
     ) -> ReassessedOutcome:
         """See :class:`services.runtime.processor.Processor`. Raises NotYetError while anything is missing again."""
-        emitted = emit[prepared.rows]
+        status, emitted = prepared.status, emit[prepared.rows]
+        refused_ids: dict[int, bytes] = {}
+        if emitted.any():
+            there = self._there(prepared, found)
+            status, lost = status.copy(), np.flatnonzero(~there)
+            status[prepared.rows[lost]] = Reject.TRANSACTION_NOT_FOUND
+            refused_ids = {int(prepared.rows[i]): bytes(prepared.requests.transaction_id[i]) for i in lost.tolist()}
+            emitted &= there
         columns, requests = prepared.columns.take(emitted), prepared.requests.take(np.flatnonzero(emitted))
         outputs, now = [], np.zeros(0, np.int64)
         if len(columns):
@@ -101,7 +126,7 @@ class ReassessorProcessor(Adopting):
                 self.judges, Batch(columns, prepared.rows[emitted], folded, slots, profiles_seen=True), found
             )
             outputs, now = [self._encoder.encode_reassessments(requests, decided, now_ms)], decided.verdict.actions
-        refused = refuse(prepared.records, prepared.status, emit, now_ms)
+        refused = refuse(prepared.records, status, emit, now_ms, refused_ids)
         return ReassessedOutcome(
             outputs=[*outputs, *refused.outputs],
             profiles=profiles,
@@ -114,6 +139,20 @@ class ReassessorProcessor(Adopting):
             decided_before=requests.actions,
             decided_now=now,
         )
+
+    def _there(self, prepared: PreparedRequests, found: Mapping[str, LookedUp]) -> type_bool:
+        """Return (v,) whether the very transaction of each request lies where the request says. Raises NotYetError."""
+        at = found[TRANSACTIONS].places if TRANSACTIONS in found else None
+        if at is None:
+            raise NotYetError(f"what is known of {TRANSACTIONS} does not come in time")
+        requests, columns = prepared.requests, prepared.columns
+        same = [
+            value == transaction and key == card
+            for value, transaction, key, card in zip(
+                at.values, requests.transactions, at.keys, columns.card_id.tolist(), strict=True
+            )
+        ]
+        return at.there & np.array(same, bool) & (requests.transaction_id == columns.transaction_id).all(axis=1)
 
     def _seen(
         self, columns: TransactionColumns, requests: Requests, slot: type_i64, found: Mapping[str, LookedUp]
@@ -133,7 +172,9 @@ class ReassessorProcessor(Adopting):
             raise NotYetError(str(error)) from error
         folded = fold(columns, slot, requests.source_offset, np.ones(len(columns), bool), opened)
         # That the profile holds it says nothing: whether its sender repeated it is in the decision.
-        return Folded(folded.vectors, folded.flags & ~REPEAT)
+        flags = folded.flags & ~REPEAT
+        flags[misplaced(columns.card_id, requests.source_partition, cards.partitions)] |= WRONG_PARTITION
+        return Folded(folded.vectors, flags)
 
     def measure(
         self,

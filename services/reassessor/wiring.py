@@ -14,6 +14,7 @@ from services.runtime.worker import Worker
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import warm_up
 from services.scorer.wiring import keepers, ladder_of
+from services.streams.places import KafkaPlaces
 
 
 def membership(settings: Settings) -> Membership:
@@ -27,6 +28,6 @@ def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worke
     upkeep = keepers(settings, member.group_id, health, metrics, processor)
     warm_up(ScorerProcessor(processor.judges.model, ladder_of(settings)))  # the same kernels
     health.set("kernels_compiled", True)
-    return build_worker(
-        settings, processor, replace(build_ports(settings, clock, member), upkeep=upkeep), health, metrics
-    )
+    places = KafkaPlaces(settings.kafka_bootstrap_servers)
+    ports = replace(build_ports(settings, clock, member), upkeep=upkeep, places=places)
+    return build_worker(settings, processor, ports, health, metrics)

@@ -16,7 +16,14 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
 from services.core.validation import Reject, identifier_status
-from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
+from services.runtime.dead_letters import (
+    count_refused,
+    key_column,
+    note_misplaced,
+    refuse,
+    refuse_excluded,
+    without_excluded,
+)
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
@@ -55,6 +62,7 @@ class ReferenceProcessor:
         values = without_excluded(records.values, excluded)
         for i in np.flatnonzero(status == Reject.NONE).tolist():
             held[i], status[i] = decode_change(records.topic, records.keys[i] or b"", values[i])
+        note_misplaced(status, keys, records)
         rows = np.flatnonzero(status == Reject.NONE)
         slot, first = group_text(keys.take(rows), records.partition[rows])
         last = np.zeros(len(first), np.int64)

@@ -136,7 +136,13 @@ LATENCY = Metric(
     (), _LATENCIES,
 )  # fmt: skip
 SCORES = Metric("proact_scores", HISTOGRAM, "probability", "scores of all decisions", (), _SCORES)
-LAG = Metric("proact_lag_records", GAUGE, "records", "behind the worker's position, by partition", (PARTITION,))
+LAG = Metric(
+    "proact_lag_records",
+    GAUGE,
+    "records",
+    "not worked off, those that wait within the worker among them, by partition",
+    (PARTITION,),
+)
 PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", (STATE,))
 HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left alone, by cause", (HALT_CAUSE,))
 KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")

@@ -13,6 +13,7 @@ from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.core.columns import Text, filled, type_bool, type_i64
 from services.core.immutable import immutable
+from services.core.kernels import misplaced
 from services.core.masking import mask_bytes
 from services.core.validation import Reject
 from services.runtime import catalogue as m
@@ -26,11 +27,35 @@ DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
 """How much of a refused record is kept; its length is always told."""
 
 
+_REMEDIES: Final = {
+    int(
+        Reject.WRONG_PARTITION
+    ): "its producer must choose partitions as Java's clients do: librdkafka's setting partitioner=murmur2_random"
+}
+"""What the log says beside a reason that one setting mends."""
+
+
 def key_column(keys: Sequence[bytes | None]) -> tuple[Text, type_bool]:
     """Return record keys as a column, and which of them there are."""
     if None not in keys:
         return Text.of(cast("Sequence[bytes]", keys)), filled(len(keys), True, bool)
     return Text.of([key or b"" for key in keys]), np.array([key is not None for key in keys])
+
+
+def note_misplaced(status: type_i64, keys: Text, records: Records, rows: type_i64 | None = None) -> None:
+    """Refuse, of what is good so far, what lies in another partition than its key belongs to: nobody would look for it there.
+
+    Args:
+        status: (n,) the Reject of each record, changed in place.
+        keys: (n,) their keys; where ``rows`` is given (v,) those of these rows.
+        records: the batch.
+        rows: (v,) which of the records are looked at; all if left out.
+    """
+    if rows is None:
+        status[(status == _NONE) & misplaced(keys, records.partition, records.partitions)] = Reject.WRONG_PARTITION
+    else:
+        found = rows[misplaced(keys, records.partition[rows], records.partitions)]
+        status[found[status[found] == _NONE]] = Reject.WRONG_PARTITION
 
 
 def without_excluded(values: Sequence[bytes | None], excluded: type_i64) -> Sequence[bytes | None]:
@@ -126,5 +151,6 @@ def notices(
     for i in np.flatnonzero(bad).tolist():
         where = {"partition": int(records.partition[i]), "offset": int(records.offset[i])}
         token = {"transaction": transaction_token(refused_ids[i])} if i in refused_ids else {}
-        told.append({"reason": Reject(status[i]).name, **where, **token})
+        remedy = {"remedy": _REMEDIES[status[i]]} if status[i] in _REMEDIES else {}
+        told.append({"reason": Reject(status[i]).name, **where, **token, **remedy})
     return told

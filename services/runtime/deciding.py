@@ -17,6 +17,7 @@ from services.core.profiles import CorruptProfileError
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.halting import damaged
+from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
@@ -48,17 +49,46 @@ class Stages:
         return result
 
 
-@dataclass(frozen=True, slots=True)
+WAITS_LONG_S: Final = 5.0
+"""After how long a worker whose batch waits for others is not ready any more; a second is usual, since profiles are saved once an interval."""
+
+
+@dataclass(slots=True)
 class Patience:
-    """What a worker does while a batch waits for others."""
+    """What a worker does while a batch waits for others: it stays in its group, and says that something waits."""
 
     outages: Outages
     upkeep: Upkeep
+    health: Health
+    clock: Clock
+    report: Callable[[], None]
+    """Shows what there is to see of the worker: a loop that waits does not turn."""
+    _since_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self.over()
 
     def stay(self) -> None:
         """Stay in the group for a moment, and keep up with what is announced: it may be what is waited for. Raises AbandonedError."""
+        self.report()
         self.outages.stay(RETRY_S)
         self.upkeep.turn()
+
+    def wait(self, error: Exception) -> None:
+        """Do the same for a batch that needs what is not there yet, and say so: at once in the log, after a while by not being ready."""
+        now_s = self.clock.monotonic_s()
+        if self._since_s is None:
+            self._since_s = now_s
+            log.info("a batch waits", extra=fields(error=str(error)))
+        if now_s - self._since_s >= WAITS_LONG_S and self.health.conditions["nothing_waits"]:
+            self.health.set("nothing_waits", False)
+            log.warning("a batch waits for long", extra=fields(error=str(error)))
+        self.stay()
+
+    def over(self) -> None:
+        """Note that nothing waits any more."""
+        self._since_s = None
+        self.health.set("nothing_waits", True)
 
 
 class Deciding(Generic[P, R]):
@@ -82,6 +112,7 @@ class Deciding(Generic[P, R]):
     def begin(self) -> None:
         """Begin anew: the take-over folds whatever the grid does not hold."""
         self.behind = False
+        self._patience.over()
 
     def decide(self, prepared: P, emit: type_bool, now_ms: int, *, hasty: bool) -> R:
         """Read and decide.
@@ -102,18 +133,17 @@ class Deciding(Generic[P, R]):
             while not self._reading.answers():
                 self._patience.stay()
             raise AbandonedError(_BACK)
-        told = False
         while True:
             try:
                 if without is not None:
                     return self._decide_hastily(without, prepared, emit, now_ms)
                 profiles, found = self._read(lambda: self._reading.read(prepared, wanted=bool(emit.any())))
-                return self._decide(prepared, profiles, found, emit, now_ms)
+                outcome = self._decide(prepared, profiles, found, emit, now_ms)
             except NotYetError as error:
-                if not told:
-                    log.info("a batch waits", extra=fields(error=str(error)))
-                    told = True
-                self._patience.stay()
+                self._patience.wait(error)
+            else:
+                self._patience.over()
+                return outcome
 
     def leave_behind(self, error: Exception | None = None) -> None:
         """Note that the grid does not hold what is committed."""

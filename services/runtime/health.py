@@ -23,8 +23,8 @@ from services.runtime.metrics import MetricsRegistry
 
 LIVE_WITHIN_S = 30.0
 """A loop that has not turned for so long is stuck."""
-CONDITIONS = ("kernels_compiled", "partitions_assigned", "grid_reachable", "log_reachable")
-"""Of every worker."""
+CONDITIONS = ("kernels_compiled", "partitions_assigned", "grid_reachable", "log_reachable", "nothing_waits")
+"""Of every worker. ``nothing_waits``: no batch has waited for long for what others have not done yet."""
 
 
 @dataclass(slots=True)

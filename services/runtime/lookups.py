@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from services.core.columns import Text
+from services.core.columns import Text, type_i64
 from services.core.kernels import partitions_of
 from services.core.packing import NEVER_MS
 from services.grid import CopyMark, Found, Lookup
@@ -92,12 +92,16 @@ class _Asked:
 class _Topic:
     """What is asked of one topic, and found: its keys sorted by partition."""
 
-    def __init__(self, keys: Text, partitions: int) -> None:
-        partition_of_key = partitions_of(keys, partitions)
+    def __init__(self, keys: Text, partitions: int, where: type_i64 | None) -> None:
+        if where is None:
+            partition_of_key = partitions_of(keys, partitions)
+        else:  # those of no partition that there is come last, and are not asked for
+            partition_of_key = np.where((where >= 0) & (where < partitions), where, partitions)
         self.order = np.argsort(partition_of_key, kind="stable")
         self.keys = keys.take(self.order).tolist()
-        stops = np.cumsum(np.bincount(partition_of_key, minlength=partitions)).tolist()
+        stops = np.cumsum(np.bincount(partition_of_key, minlength=partitions)[:partitions]).tolist()
         self.rows = {p: slice(a, b) for p, (a, b) in enumerate(pairwise([0, *stops])) if a < b}
+        self.partitions = partitions
         n = len(self.keys)
         self.profiles: list[bytes | None] = [None] * n
         self.until_ms, self.applied = np.full(n, NEVER_MS, np.int64), np.full(n, NOT_APPLIED, np.int64)
@@ -109,22 +113,29 @@ class _Topic:
         profiles[self.order] = self.profiles
         until_ms, applied = np.empty_like(self.until_ms), np.empty_like(self.applied)
         until_ms[self.order], applied[self.order] = self.until_ms, self.applied
-        return LookedUp(profiles.tolist(), until_ms, applied)
+        return LookedUp(profiles.tolist(), until_ms, applied, self.partitions)
 
 
 class LookupPlan:
     """The lookups of a batch, and where their answers belong. Ask :attr:`lookups` and :meth:`take` the answers until none is left."""
 
-    def __init__(self, wanted: Mapping[str, Text], partitions: Mapping[str, int], copies: Copies) -> None:
+    def __init__(
+        self,
+        wanted: Mapping[str, Text],
+        partitions: Mapping[str, int],
+        copies: Copies,
+        where: Mapping[str, type_i64] | None = None,
+    ) -> None:
         """Sort keys into the partitions that they are in.
 
         Args:
             wanted: distinct keys by topic.
             partitions: how many partitions each topic has.
             copies: what is kept already.
+            where: by topic, (k,) the partition of each key; of topics that are left out, the one that the key belongs to.
         """
-        self._copies = copies
-        self._topics = {topic: _Topic(keys, partitions[topic]) for topic, keys in wanted.items()}
+        self._copies, told = copies, where or {}
+        self._topics = {topic: _Topic(keys, partitions[topic], told.get(topic)) for topic, keys in wanted.items()}
         self._open: list[_Asked] = []
         for name, topic in self._topics.items():
             for partition, rows in topic.rows.items():

@@ -17,9 +17,19 @@ from services.core.immutable import immutable
 from services.core.profiles import CorruptProfileError
 from services.grid import GridUnavailableError
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Output, Records, StreamsError
+from services.streams import AtPlaces, Output, Records, StreamsError
 
 T = TypeVar("T")
+
+
+@immutable
+class Places:
+    """Places of one topic's log that records of a batch point to."""
+
+    partition: type_i64
+    offset: type_i64
+    since_ms: type_i64
+    """(n,) the Kafka timestamp of the record that points there."""
 
 
 @immutable
@@ -31,6 +41,16 @@ class Prepared:
     cards: Sequence[bytes]
     lookups: Mapping[str, Text]
     """The distinct keys whose profiles are to be read of other services' topics."""
+
+    @property
+    def lookup_partitions(self) -> Mapping[str, type_i64]:
+        """By topic, (k,) the partition of each of its keys, where it is not the one that the key belongs to that counts."""
+        return {}
+
+    @property
+    def places(self) -> Mapping[str, Places]:
+        """By topic, places whose records are to be read."""
+        return {}
 
     @property
     def stretches(self) -> list[tuple[int, slice]]:
@@ -52,6 +72,10 @@ class LookedUp:
     """(k,) the newest event time in the fold of each key's partition; ``NEVER_MS`` where nobody has folded anything."""
     applied: type_i64
     """(k,) up to which offset that partition's log is folded; ``NOT_APPLIED`` where it is not."""
+    partitions: int = 0
+    """How many partitions the topic has; 0 where nobody asked."""
+    places: AtPlaces | None = None
+    """What lies at the places that the batch points to: what may still have come was waited for."""
 
 
 NOT_APPLIED: Final = -1

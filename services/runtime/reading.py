@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.grid import Grid, GridAnswer, GridMovedError, GridRead, GridUnavailableError, Lookup
 from services.grid.near_cache import NearCache
 from services.runtime.lookups import Copies, LookupPlan
 from services.runtime.outages import AbandonedError, Outages
 from services.runtime.ownership import Owned, Ownership
+from services.runtime.places import PlaceReading
 from services.runtime.processor import LookedUp, Prepared
 from services.runtime.unsaved import Unsaved
 
@@ -26,11 +27,20 @@ class Caches:
     copies: Copies
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a worker reads from beside its own topic."""
+
+    grid: Grid
+    places: PlaceReading
+
+
 class Reading:
     """Reads for one worker, on its thread."""
 
-    def __init__(self, topic: str, grid: Grid, ownership: Ownership, outages: Outages, caches: Caches) -> None:
-        self._topic, self._grid, self._ownership, self._outages, self._caches = topic, grid, ownership, outages, caches
+    def __init__(self, topic: str, stores: Stores, ownership: Ownership, outages: Outages, caches: Caches) -> None:
+        self._topic, self._grid, self._places = topic, stores.grid, stores.places
+        self._ownership, self._outages, self._caches = ownership, outages, caches
         self.written: Callable[[], None] = lambda: None
         """Waits until nothing is being written to the grid. May raise AbandonedError."""
 
@@ -58,9 +68,14 @@ class Reading:
     def read(self, prepared: Prepared, *, wanted: bool) -> tuple[Sequence[bytes | None], Mapping[str, LookedUp] | None]:
         """Return the profiles of a batch's pairs and, if they are wanted, what was found of others.
 
-        None for the latter where it did not come in time: a decision does not wait for it. Raises AbandonedError.
+        None for the latter where it did not come in time: a decision does not wait for it. Raises AbandonedError, and NotYetError while
+        something is to come that the batch points to.
         """
-        return self._read(prepared, wanted=wanted, ask=self._proved)
+        places = self._places.read(prepared) if wanted else {}
+        profiles, found = self._read(prepared, wanted=wanted, ask=self._proved)
+        if found is not None and places:
+            found = {**found, **{topic: replace(found[topic], places=at) for topic, at in places.items()}}
+        return profiles, found
 
     def _read(
         self, prepared: Prepared, *, wanted: bool, ask: Callable[[_Missing, Sequence[Lookup]], GridAnswer]
@@ -68,7 +83,12 @@ class Reading:
         profiles: list[bytes | None] = []
         for partition, pairs in prepared.stretches:
             profiles += self._caches.own.get(partition, prepared.cards[pairs])
-        plan = LookupPlan(prepared.lookups if wanted else {}, self._ownership.looked_up, self._caches.copies)
+        plan = LookupPlan(
+            prepared.lookups if wanted else {},
+            self._ownership.looked_up,
+            self._caches.copies,
+            prepared.lookup_partitions,
+        )
         missing: dict[int, list[int]] = {}
         for i in [i for i, profile in enumerate(profiles) if profile is None] if None in profiles else ():
             profiles[i] = self._caches.unsaved.get(prepared.partitions[i], prepared.cards[i])

@@ -42,6 +42,7 @@ def dump_records(records: Records) -> bytes:
         "timestamp_ms": records.timestamp_ms.tolist(),
         "keys": [_encode(key) for key in records.keys],
         "values": [_encode(value) for value in records.values],
+        "partitions": records.partitions,
     }
     return json.dumps(table).encode() + b"\n"
 
@@ -53,7 +54,7 @@ def load_records(line: bytes) -> Records:
         np.array(table[name], np.int64) for name in ("partition", "offset", "timestamp_ms")
     )
     keys, values = ([_decode(text) for text in table[name]] for name in ("keys", "values"))
-    return Records(table["topic"], partition, offset, timestamp_ms, keys, values)
+    return Records(table["topic"], partition, offset, timestamp_ms, keys, values, table["partitions"])
 
 
 class ProcessSandbox:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
 from services.runtime.finishing import Batch, Finishing
-from services.runtime.halting import Cause
 from services.runtime.health import Health
 from services.runtime.isolating import Isolation
 from services.runtime.logs import fields
@@ -42,22 +41,21 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
+from services.runtime.places import PlaceReading
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
-from services.runtime.reading import Caches, Reading
+from services.runtime.reading import Caches, Reading, Stores
 from services.runtime.recalling import Letters, NoLetters, recall
+from services.runtime.reporting import Report
 from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
-from services.streams import Publisher, Records, Source, StreamsError
+from services.streams import NoPlaceReader, PlaceReader, Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
 from services.streams.background import Background, ThreadBackground
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
-
-REPORT_EVERY_S: Final = 0.25
-"""How often what is to be seen of the worker's state is set: asking the client for it costs more than a small batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +82,7 @@ class Ports:
     """Makes a sandbox that shows the group signs of life by the given outages."""
     upkeep: Upkeep = field(default_factory=NoUpkeep)
     letters: Letters = field(default_factory=NoLetters)
+    places: PlaceReader = field(default_factory=NoPlaceReader)
     background: Callable[[], Background] = ThreadBackground
     """Makes what runs beside the worker's thread: one publishes, one saves."""
 
@@ -110,9 +109,12 @@ class Worker(Generic[P, R]):
         ports.source.revoked = self._give_back
         unsaved = Unsaved(limits.saving)
         self._caches = Caches(NearCache(limits.near_cache_bytes), unsaved, Copies(limits.copies_bytes))
-        self._reading = Reading(processor.topic, ports.grid, self._ownership, self._outages, self._caches)
+        self._places = ports.places
+        stores = Stores(ports.grid, PlaceReading(ports.places, self._outages, ports.clock))
+        self._reading = Reading(processor.topic, stores, self._ownership, self._outages, self._caches)
         self._stages = Stages(ports.clock, metrics)
-        patience = Patience(self._outages, ports.upkeep)
+        self._report = Report(ports.source, self._ownership, self._caches, ports.clock, metrics)
+        patience = Patience(self._outages, ports.upkeep, health, ports.clock, self._report.show_when_due)
         self._deciding = Deciding(processor, self._reading, self._ownership, patience, self._stages)
         shore = Shore(ports.publisher, ports.grid, ports.clock, metrics, *self._backgrounds)
         self._finishing = Finishing(
@@ -121,7 +123,6 @@ class Worker(Generic[P, R]):
         )  # fmt: skip
         self._reading.written = self._finishing.written
         self._pressed = self._crashed = False
-        self._report_at_s = 0.0
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
@@ -173,6 +174,7 @@ class Worker(Generic[P, R]):
         for background in self._backgrounds:
             background.close()
         self._publisher.close()
+        self._places.close()
         self._source.close()
 
     def turn(self) -> None:
@@ -192,8 +194,7 @@ class Worker(Generic[P, R]):
                 self._finishing.rest()
             if self._outages.probe_due():
                 self._probe(idle=not len(records))
-            if self._clock.monotonic_s() >= self._report_at_s:
-                self._report()
+            self._report.show_when_due()
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencings.note(error)
@@ -304,18 +305,6 @@ class Worker(Generic[P, R]):
         self._notices.tell(outcome.notices)
         self._suspects.survived(records.next_offsets(), self._ownership.owned)
         self._isolation.survived(records)
-
-    # -- what is shown -------------------------------------------------------------------------------------------
-
-    def _report(self) -> None:
-        self._report_at_s = self._clock.monotonic_s() + REPORT_EVERY_S
-        self._metrics.replace(m.LAG, {(str(partition),): lag for partition, lag in self._source.lag().items()})
-        halted = [halt.cause for halt in self._ownership.halted.values()]
-        self._metrics.set(m.PARTITIONS, len(self._ownership.owned), "running")
-        self._metrics.set(m.PARTITIONS, len(halted), "halted")
-        self._metrics.replace(m.HALTED, {(cause.name,): float(halted.count(cause)) for cause in Cause})
-        self._metrics.set(m.PROFILES_CACHED, len(self._caches.own))
-        self._metrics.set(m.COPIES, len(self._caches.copies))
 
 
 def run_in_turn(workers: Sequence[Worker[Any, Any]]) -> None:

@@ -86,7 +86,7 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         # A card of which nothing could be read is not a new one.
         vectors[:, CARD_COLUMNS] = np.nan
         flags |= PROFILE_MISSED
-    standing = see_standing(columns, batch.slots, found, vectors)
+    standing = see_standing(columns, batch.slots, found, batch.folded)
     if standing is None:
         flags |= REFERENCE_MISSED
     rung = judges.rung(profiles=batch.profiles_seen, others=all(topic in found for topic in OTHERS))

@@ -80,7 +80,8 @@ class OutputEncoder:
         self._rules: RuleEngine | None = None
         self._rule_set_version = NO_RULES
         # A few bits make a few lists: each encoded once.
-        self._degraded = Text.of([self._encode_degraded(bits) for bits in range(2 ** len(DEGRADATIONS))])
+        type_ = self._array_type(DECISIONS, "degraded")
+        self._degraded = Text.of([_encode_degraded(type_, bits) for bits in range(2 ** len(DEGRADATIONS))])
 
     def with_model(self, model: Model | None) -> OutputEncoder:
         """Return an encoder that names this model; this one goes on naming its own, since it may be at work on another thread."""
@@ -98,10 +99,6 @@ class OutputEncoder:
     def _array_type(topic: str, field: str) -> object:
         definition = topics()[topic].latest.definition
         return fastavro.parse_schema(next(f["type"] for f in definition["fields"] if f["name"] == field))
-
-    def _encode_degraded(self, bits: int) -> bytes:
-        named = [name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1]
-        return _encode_array(self._array_type(DECISIONS, "degraded"), named)
 
     def encode(self, records: Records, decided: Decided, now_ms: int) -> Sequence[Output]:
         """Return what was decided in a batch; topics without a record are left out."""
@@ -233,6 +230,10 @@ class OutputEncoder:
             for name, type_ in self._told_types.items():
                 told[name].append(_encode_array(type_, [_as_record(one) for one in getattr(explanation, name)]))
         return told
+
+
+def _encode_degraded(type_: object, bits: int) -> bytes:
+    return _encode_array(type_, [name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1])
 
 
 def _encode_array(type_: object, items: Sequence[Any]) -> bytes:

@@ -13,11 +13,12 @@ from services.core.card_features import Folded, fold
 from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.immutable import immutable
-from services.core.kernels import group_text
+from services.core.kernels import group_text, misplaced
 from services.core.ladder import SafeDefault
 from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
 from services.core.validation import Reject, validate
+from services.core.windows import WRONG_PARTITION
 from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
@@ -159,6 +160,9 @@ class ScorerProcessor(Adopting):
         offsets = prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
+        records = prepared.records
+        wrong = misplaced(prepared.columns.card_id, records.partition[prepared.rows], records.partitions)
+        folded.flags[wrong] |= WRONG_PARTITION
         return folded, seal_changed(opened, before)
 
     def measure(

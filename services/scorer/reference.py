@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from services.codec.reference import ACCOUNTS, CUSTOMERS
-from services.core.columns import Text, TransactionColumns, type_f64, type_i64
+from services.core.card_features import Folded
+from services.core.columns import Text, TransactionColumns, type_i64
 from services.core.kernels import group_text
 from services.core.reference import open_accounts, open_customers
 from services.core.reference_features import ReferenceRows, see_reference
 from services.core.standing import Standing
+from services.core.windows import REFERENCE_UNKNOWN
 from services.runtime.processor import LookedUp
 
 
@@ -22,20 +24,25 @@ def group_keys(keys: Text) -> tuple[Text, type_i64]:
 
 
 def see_standing(
-    columns: TransactionColumns, slots: Mapping[str, type_i64], found: Mapping[str, LookedUp], vectors: type_f64
+    columns: TransactionColumns, slots: Mapping[str, type_i64], found: Mapping[str, LookedUp], folded: Folded
 ) -> Standing | None:
     """Fill the accounts' and customers' columns of the vectors, and return what they forbid; None where that did not come in time.
+
+    Who is not known although others of the same partition were announced is marked: who was never announced looks no different from who was
+    announced in another partition, where nobody looks, or was deleted, and nothing that is forbidden would be seen.
 
     Args:
         columns: n transactions.
         slots: of each topic that is looked up (n,) the key that each transaction has.
         found: what was found, by topic.
-        vectors: (n, features), changed in place.
+        folded: its vectors and flags are changed in place.
     """
     if ACCOUNTS not in found or CUSTOMERS not in found:
         return None
-    rows = ReferenceRows(
-        open_accounts(found[ACCOUNTS].profiles), slots[ACCOUNTS],
-        open_customers(found[CUSTOMERS].profiles), slots[CUSTOMERS],
-    )  # fmt: skip
-    return see_reference(columns, rows, vectors)
+    accounts, customers = open_accounts(found[ACCOUNTS].profiles), open_customers(found[CUSTOMERS].profiles)
+    for topic, known in ((ACCOUNTS, accounts.known), (CUSTOMERS, customers.known)):
+        unknown = ~known & (found[topic].applied > 0)
+        if np.count_nonzero(unknown):
+            folded.flags[unknown[slots[topic]]] |= REFERENCE_UNKNOWN
+    rows = ReferenceRows(accounts, slots[ACCOUNTS], customers, slots[CUSTOMERS])
+    return see_reference(columns, rows, folded.vectors)

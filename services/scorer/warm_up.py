@@ -78,7 +78,7 @@ def warm_up(processor: ScorerProcessor) -> None:
     keys: list[bytes | None] = [*columns.card_id.tolist(), None, b"bad"]
     n = len(values)
     zeros = np.zeros(n, np.int64)
-    records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values)
+    records = Records(TOPIC, zeros, np.arange(n), np.full(n, _AT_MS), keys, values, partitions=1)
     first = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(first, [None] * len(first.cards), nothing_known(first), np.ones(n, bool), _AT_MS)
     list(outcome.outputs)

@@ -1,8 +1,11 @@
 """Kafka at arm's length: the contracts of source and publisher, Kafka behind them, and an in-memory twin."""
 
 from services.streams.base import Assignment as Assignment
+from services.streams.base import AtPlaces as AtPlaces
 from services.streams.base import LogState as LogState
+from services.streams.base import NoPlaceReader as NoPlaceReader
 from services.streams.base import Output as Output
+from services.streams.base import PlaceReader as PlaceReader
 from services.streams.base import Publication as Publication
 from services.streams.base import Publisher as Publisher
 from services.streams.base import Records as Records

@@ -54,6 +54,9 @@ class TopicPlan:
             kept = {"retention.ms": str(self.retention_days * DAY_MS)}
         return kept | {
             "max.message.bytes": str(self.max_message_bytes),
+            # A compressed megabyte may be a gigabyte: the broker unpacks what comes compressed, and takes what is no larger then than it
+            # may be, so that nobody who reads ever unpacks anything. Our own producers, and clients by default, do not compress.
+            "compression.type": "uncompressed",
             # Retention goes by whole segments, so they must not be longer than what a topic may outlive.
             "segment.ms": str(DAY_MS),
         }

@@ -32,6 +32,8 @@ class Records:
     timestamp_ms: type_i64
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+    partitions: int = 0
+    """How many partitions the topic has; 0 where nobody asked."""
 
     def __post_init__(self) -> None:
         assert len(self.partition) == len(self.offset) == len(self.timestamp_ms) == len(self.keys) == len(self.values)
@@ -49,6 +51,7 @@ class Records:
             self.timestamp_ms[rows],
             [self.keys[i] for i in kept],
             [self.values[i] for i in kept],
+            self.partitions,
         )
 
     def counts(self) -> dict[int, int]:
@@ -64,6 +67,34 @@ class Records:
         # Of each stretch of one partition the last record; of two stretches of one partition the later one counts.
         rows = last.nonzero()[0]
         return dict(zip(partition[rows].tolist(), (self.offset[rows] + 1).tolist(), strict=True))
+
+
+@immutable
+class AtPlaces:
+    """What lies at n places of a topic's log, as readers of committed records see it; every sequence has one item a place."""
+
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    there: type_bool
+    """Whether a record lies there; what is neither there nor may come never will be: the log is only appended to."""
+    may_come: type_bool
+    """Whether the log ends before the place."""
+    unread: type_bool
+    """Whether nobody has looked there yet: there were too many for one call."""
+
+    @classmethod
+    def nothing(cls, n: int) -> AtPlaces:
+        """Return n places where nothing is, to be filled in."""
+        return cls([None] * n, [None] * n, np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool))
+
+    def fill(self, rows: type_i64, found: AtPlaces) -> None:
+        """Take over what was found at some rows' places."""
+        for row, key, value in zip(rows.tolist(), found.keys, found.values, strict=True):
+            self.keys[row], self.values[row] = key, value
+        self.there[rows], self.may_come[rows], self.unread[rows] = found.there, found.may_come, found.unread
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @immutable
@@ -97,6 +128,29 @@ class LogState:
     """How many partitions the topic has."""
 
 
+class PlaceReader(Protocol):
+    """Reads single records of topics, wherever they lie, as a member of no group."""
+
+    def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
+        """Return what lies at n places, which may be any numbers; of very many it leaves some unread. Raises StreamsError."""
+        ...
+
+    def close(self) -> None:
+        """Release the client."""
+        ...
+
+
+class NoPlaceReader:
+    """For services that read nothing but their own topic."""
+
+    def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
+        """Fail: nobody asks."""
+        raise AssertionError(f"{topic} {partition} {offset}: it is not read by place")
+
+    def close(self) -> None:
+        """See :class:`PlaceReader`."""
+
+
 class Source(Protocol):
     """The topic that a worker reads, as a member of its group."""
 
@@ -104,7 +158,8 @@ class Source(Protocol):
         """Return what is there, at once, or wait for a first record until the time is over; it may be empty.
 
         Records are only of started partitions of the current assignment, each partition's in order, with no record
-        twice and none skipped, from the offset given to :meth:`start`. May change :attr:`assignment`.
+        twice and none skipped, from the offset given to :meth:`start`; they say how many partitions the topic had when
+        :meth:`log_states` was asked last. May change :attr:`assignment`.
         """
         ...
 
@@ -156,8 +211,12 @@ class Source(Protocol):
         """
         ...
 
-    def lag(self) -> Mapping[int, int]:
-        """Return, by started partition, how many records lie behind the position, as far as is known without asking."""
+    def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
+        """Return, by started partition, how many records are not worked off, as far as is known without asking.
+
+        Args:
+            done: by partition, the offset before which everything is; what lies between it and what was read counts, too.
+        """
         ...
 
     def close(self) -> None:

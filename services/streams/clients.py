@@ -7,9 +7,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
-from services.streams.base import Records
+from services.streams.base import Records, StreamsError
 
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
@@ -25,7 +25,15 @@ COMMON: Final[dict[str, Any]] = {
     "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
-CONSUMER: Final[dict[str, Any]] = {
+FETCHES: Final[dict[str, Any]] = {
+    # How much one answer brings, and with it how much a batch that is compressed with zstd may come to; the defaults are 50 and 100 MB.
+    # Topics of ours hold nothing compressed (services/streams/admin.py); this is for those that somebody else made.
+    "fetch.max.bytes": 16_777_216,
+    "receive.message.max.bytes": 20_000_000,
+    "fetch.message.max.bytes": 1_048_588,  # of one partition: the largest batch that a topic of ours takes
+}
+"""For everybody who consumes."""
+CONSUMER: Final[dict[str, Any]] = FETCHES | {
     "enable.auto.commit": False,  # the worker commits, after its outputs
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",  # every start is at an explicit offset; skipping records is never an answer
@@ -41,7 +49,7 @@ CONSUMER: Final[dict[str, Any]] = {
     # How long no more is fetched once so much is queued; the default of 1 s is longer than a worker takes for all of it.
     "fetch.queue.backoff.ms": 20,
 }
-OUTSIDER: Final[dict[str, Any]] = {
+OUTSIDER: Final[dict[str, Any]] = FETCHES | {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
     "enable.auto.commit": False,
     "auto.offset.reset": "error",  # every start is at an explicit offset, and a gap must not be skipped
@@ -60,7 +68,7 @@ PRODUCER: Final[dict[str, Any]] = {
     "queue.buffering.max.messages": 500_000,
     "queue.buffering.max.kbytes": 524_288,
     "batch.num.messages": 10_000,
-    "batch.size": 100_000,  # a topic's max.message.bytes bounds whole batches, not records: stay below it
+    "batch.size": 100_000,  # a topic's max.message.bytes bounds whole batches, not records: stay below that of every topic of ours
 }
 
 ATOMIC: Final[dict[str, Any]] = (
@@ -84,8 +92,19 @@ def describe(error: KafkaException | KafkaError) -> str:
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
 
 
-def to_records(topic: str, messages: list[Message]) -> Records:
-    """Return messages as a batch: the one loop over the client's objects that cannot be avoided, as maps, which take half as long."""
+def count_partitions(client: Consumer, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> int:
+    """Return how many partitions a topic has. Raises StreamsError, also when there is no such topic."""
+    try:
+        found = client.list_topics(topic, timeout=timeout_s).topics[topic]
+    except KafkaException as error:
+        raise StreamsError(describe(error)) from error
+    if found.error is not None:
+        raise StreamsError(f"there is no topic {topic}: create the topics with `proact topics apply`")
+    return len(found.partitions)
+
+
+def to_records(topic: str, messages: list[Message], partitions: int = 0) -> Records:
+    """Return messages of a topic with so many partitions as a batch: the one loop over the client's objects that cannot be avoided, as maps, which take half as long."""
     n = len(messages)
     return Records(
         topic,
@@ -94,4 +113,5 @@ def to_records(topic: str, messages: list[Message]) -> Records:
         np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, n),
         list(map(Message.key, messages)),
         list(map(Message.value, messages)),
+        partitions,
     )

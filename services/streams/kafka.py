@@ -13,7 +13,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from services.streams.base import Assignment, LogState, Records, StreamsError
-from services.streams.clients import COMMON, CONSUMER, PROBE_TIMEOUT_S, REQUEST_TIMEOUT_S, describe, to_records
+from services.streams.clients import (
+    COMMON,
+    CONSUMER,
+    PROBE_TIMEOUT_S,
+    REQUEST_TIMEOUT_S,
+    count_partitions,
+    describe,
+    to_records,
+)
 from services.streams.committer import SERVE_S, Committer
 
 HEARTBEAT_MS: Final = 100
@@ -59,6 +67,8 @@ class KafkaSource:
         self._positions: dict[int, int] = {}
         self._held: list[Message] = []
         self._paused = False
+        self._partitions = 0
+        """How many partitions the topic had when it was asked last."""
         self.revoked: Callable[[], None] = lambda: None
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
@@ -107,7 +117,7 @@ class KafkaSource:
         # Errors are the exception, and looked for without a loop.
         good = list(map(Message.error, messages)).count(None) == len(messages)
         kept = messages if good else [m for m in messages if m.error() is None or self._tolerate(m.error())]
-        records = to_records(self.topic, kept)
+        records = to_records(self.topic, kept, self._partitions)
         n, partition, offset = len(kept), records.partition, records.offset
         # A call that rebalanced may still hand out records of partitions that are gone, or from before a start().
         position = np.array(
@@ -154,7 +164,8 @@ class KafkaSource:
     def _described(self) -> tuple[str, int]:
         asked = confluent_kafka.TopicCollection([self.topic])
         found = self._admin.describe_topics(asked, request_timeout=REQUEST_TIMEOUT_S)[self.topic].result()
-        return str(found.topic_id), len(found.partitions)
+        self._partitions = len(found.partitions)
+        return str(found.topic_id), self._partitions
 
     def offset_at(self, partition: int, at_ms: int) -> int:
         """See :class:`services.streams.Source`."""
@@ -212,13 +223,7 @@ class KafkaSource:
 
     def partition_count(self, topic: str) -> int:
         """See :class:`services.streams.Source`."""
-        try:
-            found = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
-        if found.error is not None:
-            raise StreamsError(f"there is no topic {topic}: create the topics with `proact topics apply`")
-        return len(found.partitions)
+        return count_partitions(self._consumer, topic)
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
@@ -234,10 +239,13 @@ class KafkaSource:
         asked = self._consumer.position([TopicPartition(self.topic, p) for p in self._positions])
         return {tp.partition: max(tp.offset, self._positions[tp.partition]) for tp in asked}
 
-    def lag(self) -> Mapping[int, int]:
+    def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
         lags = {}
-        for partition, position in self._positions.items():
+        # While records are held the client's own position is ahead of what was handed out.
+        read = {**self._positions, **self.positions()}
+        for partition, at in read.items():
+            position = min(at, done.get(partition, at))
             try:
                 _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
             except KafkaException:

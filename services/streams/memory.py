@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from services.core.columns import Text
+from services.core.columns import Text, type_i64
 from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
-from services.streams.base import Assignment, LogState, Records, StreamsError
+from services.streams.base import Assignment, AtPlaces, LogState, Records, StreamsError
 
 Wire = Callable[[str, Callable[[], Any]], Any]
 """Carries a request (by name) to its server and the answer back."""
@@ -202,7 +202,7 @@ class MemorySource:
         columns = np.array([(p, o, r.timestamp_ms) for p, o, r in found], np.int64).reshape(-1, 3)
         return Records(
             self.topic, columns[:, 0], columns[:, 1], columns[:, 2],
-            [r.key for _, _, r in found], [r.value for _, _, r in found],
+            [r.key for _, _, r in found], [r.value for _, _, r in found], self._log.partitions,
         )  # fmt: skip
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
@@ -254,12 +254,41 @@ class MemorySource:
         """See :class:`services.streams.Source`."""
         return dict(self._positions)
 
-    def lag(self) -> Mapping[int, int]:
+    def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
-        return {p: self._log.end(self.topic, p) - at for p, at in self._positions.items()}
+        return {p: self._log.end(self.topic, p) - min(at, done.get(p, at)) for p, at in self._positions.items()}
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
+
+
+class MemoryPlaces:
+    """See :class:`services.streams.PlaceReader`."""
+
+    def __init__(self, log: MemoryLog, wire: Wire = direct) -> None:
+        self._log, self._wire = log, wire
+
+    def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
+        """See :class:`services.streams.PlaceReader`."""
+        return self._wire("read_places", lambda: self._read(topic, partition.tolist(), offset.tolist()))
+
+    def _read(self, topic: str, partitions: Sequence[int], offsets: Sequence[int]) -> AtPlaces:
+        self._log.check_available()
+        found = AtPlaces.nothing(len(offsets))
+        for row, (p, at) in enumerate(zip(partitions, offsets, strict=True)):
+            if not 0 <= p < self._log.partitions or at < self._log.log_start.get((topic, p), 0):
+                continue
+            stored = self._log.partition_log(topic, p)
+            # Nothing is seen behind the first commit that is open.
+            end = next((i for i, r in enumerate(stored) if r.commit and r.commit.state == OPEN), len(stored))
+            found.may_come[row] = at >= end
+            if at < end and (stored[at].commit is None or stored[at].commit.state == COMMITTED):  # type: ignore[union-attr]
+                found.keys[row], found.values[row] = stored[at].key, stored[at].value
+                found.there[row] = True
+        return found
+
+    def close(self) -> None:
+        """See :class:`services.streams.PlaceReader`."""
 
 
 def partition_of(key: bytes | None, partitions: int) -> int:

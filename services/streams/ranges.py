@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, describe, to_records
+from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_partitions, describe, to_records
 
 POLL_S: Final = 0.2
 POLLS_MAX: Final = 150
@@ -44,6 +44,7 @@ def read_range(
     """
     begin, end = extent
     consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    partitions = count_partitions(consumer, topic)
     consumer.assign([TopicPartition(topic, partition, begin)])
     position, quiet = begin, 0
     try:
@@ -60,7 +61,7 @@ def read_range(
             for message in messages:
                 if message.error() is not None:
                     raise StreamsError(f"{topic} {partition} at {position}: {describe(message.error())}")
-            records = to_records(topic, messages)
+            records = to_records(topic, messages, partitions)
             position = int(records.offset[-1]) + 1
             records = records.take(records.offset < end)
             if len(records):

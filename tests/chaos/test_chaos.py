@@ -9,7 +9,7 @@ from services.chaos.halting import HALTING
 from services.chaos.run import ALL, QUICK, Attack
 from services.runtime.config import resolve_settings
 
-PLAN = [*range(1, 17), 18, *range(20, 35), 37, *range(42, 47), 51]
+PLAN = [*range(1, 17), 18, *range(20, 35), 37, 38, *range(42, 47), 51]
 """The numbers of the fault plan that are made."""
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import fastavro
@@ -13,20 +14,35 @@ import numpy as np
 import pytest
 import yaml
 
+from services.checker.reference import home_of
+from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record, encode_record
-from services.codec.reference import KEY_FIELDS, decode_change
+from services.codec.reference import ACCOUNTS, CUSTOMERS, KEY_FIELDS, decode_change
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
+from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
+from services.profiler.processor import ProfilerProcessor
+from services.reassessor.processor import ReassessorProcessor
+from services.reference.processor import ReferenceProcessor
 from services.runtime.config import SETTINGS, resolve_settings
+from services.streams import Records
+from services.streams.memory import MemoryLog, MemoryPlaces
 from services.topology import edges, topic_plans
+from tests.services.system import SAFE, nothing_known
 
 SCHEMAS = data_folder("schemas")
 EXAMPLES = sorted(SCHEMAS.glob("*/examples/*.json"))
 REJECTED = sorted(SCHEMAS.glob("*/examples/rejected/*.json"))
+SERVICES = {
+    ACCOUNTS: ReferenceProcessor(ACCOUNTS),
+    CUSTOMERS: ReferenceProcessor(CUSTOMERS),
+    TERMINALS: ProfilerProcessor(),
+    REQUESTS: ReassessorProcessor(None, SAFE),
+}
 NOW_MS = 1_767_225_600_000 + 3_600_000
 
 
@@ -36,20 +52,51 @@ def to_record(example: dict) -> dict:
         is_uuid = isinstance(value, str) and name in ("transaction_id", "decision_id")
         ready[name] = uuid.UUID(value).bytes if is_uuid else value
         if name in ("key", "value", "transaction") and isinstance(value, str):
-            ready[name] = value.encode()
+            ready[name] = value.encode("latin-1")
     return ready
 
 
-def verdict(topic: str, record: dict) -> Reject:
-    """What becomes of a record: transactions go through the scorer's own checks, changes through the reference service's, others through their schema."""
-    if topic in KEY_FIELDS:
-        change = json.dumps({"op": "u", "after": record}).encode()
-        return decode_change(topic, str(record[KEY_FIELDS[topic]]).encode(errors="replace"), change)[1]
+def partition_said(topic: str, record: dict, example: dict) -> tuple[int, int]:
+    """Where an example lies, and of how many partitions: where its key belongs if it does not say."""
+    partitions, key = example.get("partitions", 6), record[topics()[topic].key].encode()
+    return example.get("partition", home_of(key, partitions)), partitions
+
+
+def verdict_of_service(topic: str, value: bytes, record: dict, example: dict) -> Reject:
+    """What a service makes of one record; what a request points to is looked for in an empty log, and has been waited for."""
+    partition, partitions = partition_said(topic, record, example)
+    key, one, at = record[topics()[topic].key].encode(), np.ones(1, bool), np.full(1, NOW_MS)
+    records = Records(topic, np.full(1, partition), np.zeros(1, np.int64), at, [key], [value], partitions)
+    processor = SERVICES[topic]
+    prepared = processor.prepare(records, np.zeros(1, np.int64))
+    found = nothing_known(prepared)
+    for pointed, places in prepared.places.items():
+        lies = MemoryPlaces(MemoryLog(partitions)).read(pointed, places.partition, places.offset)
+        found[pointed] = replace(found[pointed], places=lies)
+    rejected = processor.decide(prepared, [None] * len(prepared.cards), found, one, NOW_MS).rejected
+    return Reject(int(rejected[0])) if len(rejected) else Reject.NONE
+
+
+def verdict_of_json(topic: str, record: dict) -> Reject:
+    """What the reference service makes of a change that Avro cannot say, as JSON."""
+    if topic not in KEY_FIELDS:
+        return Reject.MALFORMED
+    change = json.dumps({"op": "u", "after": record}).encode()
+    return decode_change(topic, str(record[KEY_FIELDS[topic]]).encode(errors="replace"), change)[1]
+
+
+def verdict(topic: str, record: dict, example: dict | None = None) -> Reject:
+    """What becomes of a record: transactions go through the scorer's own checks, others through their schema and their service."""
+    if topic == REQUESTS and example is not None:
+        purchase = json.loads((SCHEMAS / TOPIC / "examples" / "contactless-purchase.json").read_text())
+        record = record | {"transaction": encode_record(topics()[TOPIC].latest, to_record(purchase)).decode("latin-1")}
     try:
         value = encode_record(topics()[topic].latest, to_record(record))
         decode_record(value)
     except (ValueError, TypeError, KeyError):
-        return Reject.MALFORMED
+        return verdict_of_json(topic, record)
+    if topic in SERVICES and (topic != REQUESTS or example is not None):
+        return verdict_of_service(topic, value, record, example or {})
     if topic != TOPIC:
         return Reject.NONE
     columns, rows, status = decode_transactions([value])
@@ -68,7 +115,7 @@ def test_every_example_is_accepted(path: Path):
 def test_every_rejected_example_is_refused_for_its_reason(path: Path):
     example = json.loads(path.read_text())
 
-    assert verdict(path.parts[-4], example["record"]) == Reject[example["reason"]]
+    assert verdict(path.parts[-4], example["record"], example) == Reject[example["reason"]]
 
 
 def fitted(value, schema):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from services.streams import Output, Publisher, Records, Source
+from services.streams import Output, PlaceReader, Publisher, Records, Source
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.atomic import AtomicPublisher
 from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory import MemoryLog, MemoryPlaces, MemorySource, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
+from services.streams.places import KafkaPlaces
 from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
@@ -32,6 +33,8 @@ class Log:
     send: Callable[[int], None]
     answers: Callable[[], list[bytes | None]]
     """What a reader of committed records sees of the topic ``{topic}-out``."""
+    places: Callable[[], PlaceReader]
+    """Makes a reader of single records."""
     memory: MemoryLog | None = None
 
 
@@ -55,7 +58,7 @@ def memory_log(topic: str) -> Log:
     def answers() -> list[bytes | None]:
         return [r.value for p in range(PARTITIONS) for r in memory.visible(f"{topic}-out", p)]
 
-    return Log(topic, source, publisher, send, answers, memory)
+    return Log(topic, source, publisher, send, answers, lambda: MemoryPlaces(memory), memory)
 
 
 def kafka_log(topic: str, address: str) -> Log:
@@ -83,7 +86,7 @@ def kafka_log(topic: str, address: str) -> Log:
         reader.close()
         return found
 
-    return Log(topic, source, publisher, send, answers)
+    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(address))
 
 
 def until_assigned(source: Source, count: int = PARTITIONS) -> None:

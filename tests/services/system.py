@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ from services.runtime.recalling import Letters, NoLetters
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams import Publisher
+from services.streams import AtPlaces, Publisher
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import MemoryLog, MemorySource, direct, partition_of
@@ -49,13 +49,19 @@ def released_model() -> ReleasedModel:
 
 
 def nothing_known(prepared: Any, applied: int = 0) -> dict[str, LookedUp]:
-    """Return what is found of others where they answer in time and know nothing."""
-    return {
+    """Return what is found of others where they answer in time and know nothing; what a batch points to lies where it says."""
+    found = {
         topic: LookedUp(
             [None] * len(keys), np.full(len(keys), KAFKA_TIMESTAMP_MS), np.full(len(keys), applied, np.int64)
         )
         for topic, keys in prepared.lookups.items()
     }
+    for topic in prepared.places:
+        n, requests = len(prepared.requests), prepared.requests
+        no = np.zeros(n, bool)
+        at = AtPlaces(prepared.columns.card_id.tolist(), list(requests.transactions), ~no, no, no)
+        found[topic] = replace(found[topic], places=at)
+    return found
 
 
 class CrashError(BaseException):

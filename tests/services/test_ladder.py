@@ -178,9 +178,9 @@ def requests_and_profiles():
 def reassess(records, profiles, *, applied=40, processor=None, missing=()):
     processor = processor or ReassessorProcessor(released_model(), SAFE)
     prepared = processor.prepare(records, np.zeros(len(records), np.int64))
-    found = nothing_known(prepared, applied)
-    cards = prepared.lookups[TOPIC].tolist()
-    found[TOPIC] = replace(found[TOPIC], profiles=[profiles.get(card) for card in cards])
+    found, cards = nothing_known(prepared), prepared.lookups[TOPIC].tolist()
+    folded = np.full(len(cards), applied)
+    found[TOPIC] = replace(found[TOPIC], profiles=[profiles.get(card) for card in cards], applied=folded)
     found = {topic: one for topic, one in found.items() if topic not in missing}
     outcome = processor.decide(prepared, [], found, np.ones(len(records), bool), NOW_MS + 1_000)
     return {o.topic: [decode_record(v)[1] for v in o.values] for o in outcome.outputs}, outcome, prepared

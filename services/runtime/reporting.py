@@ -1,0 +1,44 @@
+"""What is to be seen of a worker's state, beside what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.runtime import catalogue as m
+from services.runtime.clock import Clock
+from services.runtime.halting import Cause
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.ownership import Ownership
+from services.runtime.reading import Caches
+from services.streams import Source
+
+REPORT_EVERY_S: Final = 0.25
+"""How often it is set: asking the client for it costs more than a small batch."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Shows the state of one worker, on its thread."""
+
+    source: Source
+    ownership: Ownership
+    caches: Caches
+    clock: Clock
+    metrics: MetricsRegistry
+    _at_s: float = 0.0
+
+    def show_when_due(self) -> None:
+        """Set the metrics, if that is due."""
+        if self.clock.monotonic_s() < self._at_s:
+            return
+        self._at_s = self.clock.monotonic_s() + REPORT_EVERY_S
+        # What was read and is not published waits, too: a batch may wait for others for as long as it takes.
+        lags = self.source.lag({p: owned.published for p, owned in self.ownership.owned.items()})
+        self.metrics.replace(m.LAG, {(str(partition),): lag for partition, lag in lags.items()})
+        halted = [halt.cause for halt in self.ownership.halted.values()]
+        self.metrics.set(m.PARTITIONS, len(self.ownership.owned), "running")
+        self.metrics.set(m.PARTITIONS, len(halted), "halted")
+        self.metrics.replace(m.HALTED, {(cause.name,): float(halted.count(cause)) for cause in Cause})
+        self.metrics.set(m.PROFILES_CACHED, len(self.caches.own))
+        self.metrics.set(m.COPIES, len(self.caches.copies))
