@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import struct
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -135,7 +136,9 @@ def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
     schemas = Schemas("fraud-labels")
     for seen in labels:
         record = schemas.decode(seen.value)
-        if record is None or seen.key is None or not token_ok(record["terminal_id"]):
+        if record is None or not token_ok(record["terminal_id"]):
+            continue
+        if seen.key != str(uuid.UUID(bytes=record["transaction_id"])).encode():
             continue
         if min(record["event_time_ms"], record["known_at_ms"]) >= EARLIEST:
             yield event_of(record | {"kind": "LABEL", "amount_minor": 0})

@@ -19,10 +19,10 @@ from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.validation import Reject
+from services.core.validation import Reject, equal_text
 from services.core.windows import REPEAT
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, refuse, without_killers
+from services.runtime.dead_letters import count_refused, key_column, refuse, without_killers
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, NotYetError, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
@@ -69,6 +69,10 @@ class ReassessorProcessor(Adopting):
         columns, decoded, why = decode_transactions(requests.transactions)
         status[rows] = why
         requests, rows = requests.take(decoded), rows[decoded]
+        status[rows] = _key_status(records.keys, rows, requests, columns)
+        valid = np.flatnonzero(status[rows] == Reject.NONE)
+        if len(valid) < len(rows):
+            requests, columns, rows = requests.take(valid), columns.take(valid), rows[valid]
         wanted = Wanted.of(columns)
         cards, card_slots = group_keys(columns.card_id)
         return PreparedRequests(
@@ -148,3 +152,12 @@ class ReassessorProcessor(Adopting):
         pairs = outcome.decided_before * len(Action) + outcome.decided_now
         for pair, count in enumerate(np.bincount(pairs, minlength=len(Action) ** 2).tolist()):
             metrics.add(m.REASSESSED, count, Action(pair // len(Action)).name, Action(pair % len(Action)).name)
+
+
+def _key_status(
+    keys: Sequence[bytes | None], rows: type_i64, requests: Requests, columns: TransactionColumns
+) -> type_i64:
+    """Return NONE for each request whose key is the card of its transaction, and which says so itself; else why it is refused."""
+    column, has_key = key_column(keys)
+    same = equal_text(columns.card_id, column.take(rows)) & equal_text(requests.card_id, column.take(rows))
+    return np.where(has_key[rows], np.where(same, Reject.NONE, Reject.KEY_MISMATCH), Reject.NULL_KEY)
