@@ -5,9 +5,9 @@ The names are Jepsen's where it has one for the thing:
 ===================  ==================================================================================================
 lost-write           a transaction below the committed offset that has no answer
 unseen               a transaction that was never taken up, though the run is at rest
-duplicate            a transaction with more than one answer
+duplicate            a transaction with more than one answer, a decision that is no repeat with more than one terminal event
 G1a                  an answer to what is not committed, or one that a reader saw and that is not there any more
-torn-txn             an alert without its decision, or a decision without its alert or terminal event
+torn-txn             an alert, terminal event or request without its decision, or a decision without one that it must have
 nonmonotonic         answers of one card that are not in the order of its transactions
 divergent-state      a profile of a card or terminal that is not the fold of the log up to the applied offset
 zombie-apply         the grid's epoch went back, or its offset did under one epoch: somebody wrote who had no right to
