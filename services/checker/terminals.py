@@ -171,6 +171,6 @@ def _compare_profiles(evidence: Evidence, events: list[tuple[Seen, Event]], verd
         if until is None:
             continue
         if until < ends.get(p, 0):
-            verdict.blame("stuck", f"terminals' partition {p}: applied {until}, end {ends[p]}")
+            verdict.wait("stuck", TERMINAL_EVENTS, f"terminals' partition {p}: applied {until}, end {ends[p]}")
         wanted = {terminal: one.packed() for terminal, one in folded[p].items()}
         verdict.compare(f"terminals' partition {p}: the profile of a terminal", wanted, evidence.terminal_profiles[p])

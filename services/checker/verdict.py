@@ -201,7 +201,10 @@ class Checker:
     def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
         where, committed = f"{seen.partition}/{seen.offset}", self._evidence.committed.get(seen.partition, 0)
         if not mine:
-            self._verdict.blame("lost-write" if seen.offset < committed else "unseen", where)
+            if seen.offset < committed:
+                self._verdict.blame("lost-write", where)
+            else:
+                self._verdict.wait("unseen", INPUTS, where)
         elif seen.offset >= committed and not self._repeats:
             self._verdict.blame("G1a", f"{mine[0].where} answers {where}, but only {committed} is committed")
         if len(mine) > 1 and not self._repeats:
@@ -254,7 +257,9 @@ class Checker:
             if (applied or 0) > (committed or 0):
                 self._verdict.blame("state-ahead", f"partition {p}: applied {applied}, committed {committed}")
             if end > self._evidence.log_start[p] and min(committed or 0, applied or 0) < end:
-                self._verdict.blame("stuck", f"partition {p}: applied {applied}, committed {committed}, end {end}")
+                self._verdict.wait(
+                    "stuck", INPUTS, f"partition {p}: applied {applied}, committed {committed}, end {end}"
+                )
 
     def _check_live(self) -> None:
         for topic, live in self._evidence.live.items():

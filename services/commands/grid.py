@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from services.commands.grid_folds import rebuild, verify
-from services.commands.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, halt_seen, open_stores
+from services.commands.grid_stores import CONNECTION, PARTITION, REFERENCE, SERVICE, Stores, halt_seen, open_stores
 from services.commands.options import example, with_settings
 from services.runtime.config import Settings
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from services.streams import LogState
 
 
-def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
-    halt = halt_seen(state, held)
+def _row(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
+    halt, waiting = halt_seen(state, held), stores.waiting(partition, state, held)
     behind = (state.committed or state.log_start) - (held.applied or 0)
+    states = {"halted": halt, "empty": held.applied is None, "behind": behind, "waiting": waiting, "current": True}
     return {
         "partition": partition,
-        "state": "halted" if halt else "empty" if held.applied is None else "behind" if behind else "current",
+        "state": next(name for name, holds in states.items() if holds),
+        "waiting": waiting,
         "applied": held.applied,
         "committed": state.committed,
         "log_start": state.log_start,
@@ -31,7 +33,7 @@ def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> 
         "profiles": held.profiles,
         "killers": sorted(held.killers),
         "reason": None if halt is None else str(halt),
-        "remedy": None if halt is None else halt.cause.remedy(topic),
+        "remedy": None if halt is None else halt.cause.remedy(stores.topic),
     }
 
 
@@ -45,14 +47,19 @@ def grid() -> None:
 @SERVICE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def status(settings: Settings, service: str, as_json: bool) -> int:
-    """Show how far each partition is, and why it is halted if it is; the exit code is 1 if one is."""
+    """Show how far each partition is, how many records wait, who is there, and why it is halted if it is; the exit code is 1 if one is.
+
+    A partition is "halted", or "empty" (the grid holds nothing of it), or "behind" (the grid lacks what is committed), or "waiting" (records are
+    not committed), or "current".
+    """
     with open_stores(settings, service) as stores:
-        rows = [_row(stores.topic, p, state, held) for p, (state, held) in stores.look(None).items()]
+        rows = [_row(stores, p, state, held) for p, (state, held) in stores.look(None).items()]
+        members = stores.admin.members(stores.group_id)
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row))
+            click.echo(json.dumps(row | {"members": members}))
     else:
-        names = ("partition", "state", "applied", "committed", "log_start", "log_end", "epoch", "profiles")
+        names = ("partition", "state", "waiting", "applied", "committed", "log_start", "log_end", "epoch", "profiles")
         click.echo("".join(f"{name:>11}" for name in names))
         for row in rows:
             click.echo("".join(f"{'-' if row[name] is None else row[name]!s:>11}" for name in names))
@@ -61,7 +68,20 @@ def status(settings: Settings, service: str, as_json: bool) -> int:
                 click.echo(f"partition {row['partition']} is halted: {row['reason']}\n  remedy: {row['remedy']}")
             if row["killers"]:
                 click.echo(f"partition {row['partition']}: records that kill who decodes them: {row['killers']}")
+        click.echo(_who_works(stores, sum(row["waiting"] for row in rows), members))
     return int(any(row["reason"] for row in rows))
+
+
+def _who_works(stores: Stores, waiting: int, members: int) -> str:
+    """Say whether somebody is there for what waits."""
+    if members:
+        return f"{waiting:,} records wait for {members} running of group {stores.group_id}"
+    if not waiting:
+        return f"no record waits; nobody of group {stores.group_id} is running"
+    command = "reference" if stores.service in REFERENCE else stores.service
+    return (
+        f"{waiting:,} records wait, and nobody of group {stores.group_id} is running: start it with `proact {command}`"
+    )
 
 
 @grid.command(epilog=example("proact grid resume --partition 3"))
