@@ -86,5 +86,5 @@ def _halts(settings: Settings) -> dict[tuple[str, int], str]:
             for p, (state, held) in stores.look(None).items():
                 halt = halt_seen(state, held)
                 if halt is not None:
-                    found[topic, p] = f"{halt}; {halt.cause.remedy(topic)}"
+                    found[topic, p] = f"{halt}; {halt.remedy(topic, p)}"
     return found

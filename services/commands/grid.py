@@ -11,6 +11,7 @@ from services.commands.grid_folds import rebuild, verify
 from services.commands.grid_stores import CONNECTION, PARTITION, REFERENCE, SERVICE, Stores, halt_seen, open_stores
 from services.commands.options import example, with_settings
 from services.runtime.config import Settings
+from services.runtime.halting import GAP_ACCEPTED
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
@@ -33,7 +34,7 @@ def _row(stores: Stores, partition: int, state: LogState, held: PartitionStatus)
         "profiles": held.profiles,
         "killers": sorted(held.killers),
         "reason": None if halt is None else str(halt),
-        "remedy": None if halt is None else halt.cause.remedy(stores.topic),
+        "remedy": None if halt is None else halt.remedy(stores.topic, partition),
     }
 
 
@@ -114,7 +115,7 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
             stores.grid.resume(stores.topic, p, state.log_end)
         for p, (state, held) in stores.look(partition).items():
             halt = halt_seen(state, held)
-            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy(stores.topic)}"
+            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.remedy(stores.topic, p)}"
             click.echo(f"partition {p}: {said}")
 
 
@@ -130,7 +131,7 @@ def _accept_gap(stores: Stores, partition: int, state: LogState, applied: int | 
     if committed != state.committed:
         _set_committed(stores, partition, committed)
     if applied is not None and not state.log_start <= applied <= committed:
-        stores.grid.halt(stores.topic, partition, "a gap in its log is accepted", drop=True)
+        stores.grid.halt(stores.topic, partition, GAP_ACCEPTED, drop=True)
         click.echo(f"partition {partition}: profiles at offset {applied:,} dropped")
 
 

@@ -10,9 +10,11 @@ import click
 from services.commands.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, open_stores
 from services.commands.options import UserError, example, progress, with_settings
 from services.runtime.config import Settings
+from services.runtime.halting import REBUILDING, REBUILDING_SHORT
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
+    from services.runtime.halting import Halt
     from services.streams import LogState, Records
 
 
@@ -41,68 +43,95 @@ def _fold(
     return fold_log(stores.processor, batches(), killers, write)
 
 
+def _stays(stores: Stores, partition: int, halt: Halt) -> UserError:
+    """Return why a partition is not rebuilt, with the command that helps."""
+    return UserError(f"partition {partition} stays as it is. {halt}; {halt.remedy(stores.topic, partition)}")
+
+
 def _require_offset(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> None:
-    """Raise UserError when nothing says how far the partition was decided: workers would decide all of it again."""
+    """Raise UserError when what is committed cannot be the end of the fold: it is not known, or the log does not reach from there to there."""
+    from services.runtime.halting import halt_of
+
     recreated = held.identity is not None and held.identity.topic_id != state.topic_id
-    if state.committed is None and held.applied is not None and not recreated:
-        raise UserError(
-            f"partition {partition} stays as it is: the group has no committed offset. Stop the {stores.service}s and "
-            f"say `proact grid resume --accept-applied` first, if the group was idle at the grid's offset {held.applied}"
-        )
+    # What the grid holds is thrown away; of a log that was made anew it says nothing.
+    halt = halt_of(state, held.applied if state.committed is None and not recreated else None)
+    if halt is not None:
+        raise _stays(stores, partition, halt)
 
 
-def _require_history(stores: Stores, partition: int, state: LogState) -> None:
-    """Raise UserError when the log is too short to fold the profiles from it alone."""
+def _missing_history(stores: Stores, partition: int, state: LogState) -> Halt | None:
+    """Say whether the log is too short to fold the profiles from it alone."""
     import time
 
     from services.runtime.halting import history_missing
     from services.streams.kafka import KafkaSource
 
+    if not stores.processor.history_ms:
+        return None
     source = KafkaSource(stores.settings.kafka_bootstrap_servers, "proact-reader", stores.topic)
     try:
-        halt = history_missing(source, partition, state, stores.processor.history_ms, time.time_ns() // 1_000_000)
+        return history_missing(source, partition, state, stores.processor.history_ms, time.time_ns() // 1_000_000)
     finally:
         source.close()
-    if halt is not None:
-        raise UserError(f"partition {partition} stays as it is. {halt.detail}; {halt.cause.remedy(stores.topic)}")
 
 
 @click.command(epilog=example("proact grid rebuild --partition 3"))
 @with_settings(*CONNECTION, "model_path")
 @SERVICE
 @PARTITION
-def rebuild(settings: Settings, service: str, partition: int | None) -> None:
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Where the log does not reach back far enough: fold what it holds; what came before is lost to the profiles.",
+)
+def rebuild(settings: Settings, service: str, partition: int | None, accept_loss: bool) -> None:
     """Throw a partition's profiles away and fold them anew from the log, while the workers leave it alone.
 
-    Only where the log is whole or reaches back past the horizon of the profiles; else nothing is touched. It may be said
-    again if it was interrupted.
+    Only where the log is whole or reaches back past the horizon of the profiles, or the loss is accepted; else nothing is touched. It may be
+    said again if it was interrupted.
     """
+    with open_stores(settings, service) as stores:
+        seen = stores.look(partition)
+        lost: dict[int, Halt] = {}
+        for p, (state, held) in seen.items():
+            _require_offset(stores, p, state, held)
+            halt = _missing_history(stores, p, state)
+            if halt is not None and not accept_loss:
+                raise _stays(stores, p, halt)
+            if halt is not None:
+                lost[p] = halt
+        for p in seen:
+            if p in lost:
+                click.echo(f"partition {p}: what came before is lost to its profiles: {lost[p].detail}")
+            _rebuild(stores, p, short=p in lost)
+
+
+def _rebuild(stores: Stores, partition: int, *, short: bool) -> None:
+    """Rebuild one partition, from a log that is whole or ``short``."""
     from services.grid import LogIdentity
     from services.runtime.folding import GridWriter
 
-    with open_stores(settings, service) as stores:
-        seen = stores.look(partition)
-        for p, (state, held) in seen.items():
-            _require_offset(stores, p, state, held)
-            _require_history(stores, p, state)
-        for p in seen:
-            [held] = stores.grid.status(stores.topic, [p])
-            stores.grid.halt(
-                stores.topic, p, "it is rebuilt from the log; if that was interrupted: proact grid rebuild", drop=True
-            )
-            # Asked again: nobody decides on it any more, but a batch was perhaps under way.
-            state = stores.log_states([p], stable=True)[p]
-            identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
-            claim = stores.grid.claim(stores.topic, p, identity, even_if_halted=True)
-            for offset in held.killers:
-                stores.grid.note_killer(stores.topic, claim, offset)
-            end = state.log_start if state.committed is None else state.committed
-            profiles = _fold(
-                stores, p, (state.log_start, end), held.killers, GridWriter(stores.grid, stores.topic, claim)
-            )
-            stores.grid.release(stores.topic, [claim])
-            stores.grid.resume(stores.topic, p, 0)
-            click.echo(f"partition {p}: {len(profiles):,} profiles folded from [{state.log_start:,}, {end:,})")
+    topic, grid = stores.topic, stores.grid
+    [held] = grid.status(topic, [partition])
+    grid.halt(topic, partition, REBUILDING_SHORT if short else REBUILDING, drop=True)
+    # Asked again: nobody decides on it any more, but a batch was perhaps under way.
+    state = stores.log_states([partition], stable=True)[partition]
+    claim = grid.claim(
+        topic,
+        partition,
+        LogIdentity(state.topic_id, state.partitions, stores.processor.layout),
+        even_if_halted=True,
+    )
+    for offset in held.killers:
+        grid.note_killer(topic, claim, offset)
+    begin, writer = state.log_start, GridWriter(grid, topic, claim)
+    end = begin if state.committed is None else state.committed
+    profiles = _fold(stores, partition, (begin, end), held.killers, writer)
+    if state.committed is not None:
+        writer(end, {})  # behind the last record, too, and where there was none
+    grid.release(topic, [claim])
+    grid.resume(topic, partition, state.log_end if short else 0)
+    click.echo(f"partition {partition}: {len(profiles):,} profiles folded from [{begin:,}, {end:,})")
 
 
 @click.command(epilog=example("proact grid verify"))

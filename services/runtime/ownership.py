@@ -121,7 +121,7 @@ class Ownership:
             self._leave_alone(partition, refused)
             return
         halt = halt_of(state, claim.applied)
-        if halt is None and self._history_ms and claim.applied is None and claim.accepted <= state.log_start:
+        if halt is None and self._history_ms and claim.applied is None and claim.accepted < state.log_start:
             now_ms = self._clock.now_ms()
             halt = self._outages.wait_out(
                 "kafka", lambda: history_missing(self._source, partition, state, self._history_ms, now_ms)
@@ -141,7 +141,10 @@ class Ownership:
         log.error(
             "partition halted: nothing of it is decided until its state is put right",
             extra=fields(
-                partition=partition, cause=halt.cause.name, reason=halt.detail, remedy=halt.cause.remedy(self._topic)
+                partition=partition,
+                cause=halt.cause.name,
+                reason=halt.detail,
+                remedy=halt.remedy(self._topic, partition),
             ),
         )
 

@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import redis
 
 from services.codec.reassessments import REQUESTS
@@ -18,6 +21,7 @@ from services.grid.keys import meta_key
 from services.replay.reference import send_reference
 from services.runtime.children import ServiceChild
 from services.simulator.reference import simulate_reference
+from services.simulator.traffic import Traffic
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
@@ -35,7 +39,6 @@ GROUPS = {
     TOPIC: "proact-scorer", "terminal-events": "proact-profiler", "fraud-labels": "proact-router",
     ACCOUNTS: "proact-reference-accounts", "customers": "proact-reference-customers", REQUESTS: "proact-reassessor",
 }  # fmt: skip
-OTHERS = ("profiler", "router", "reference")
 
 
 class Operator:
@@ -71,93 +74,130 @@ class Operator:
         wait_until(lambda: self.admin.members(GROUPS[topic]) == 0, 30, f"nobody works {topic} off")
 
 
-def drained(stack: Any, *but: str) -> None:
-    for topic, group in GROUPS.items():
-        if topic not in but:
-            wait_drained(stack, group=group, topic=topic)
-            if topic not in ("fraud-labels", REQUESTS):
-                wait_saved(stack, group, topic)
+def drained(stack: Any, topics: Iterable[str]) -> None:
+    for topic in topics:
+        wait_drained(stack, group=GROUPS[topic], topic=topic)
+        if topic not in ("fraud-labels", REQUESTS):
+            wait_saved(stack, GROUPS[topic], topic)
 
 
-def test_who_is_missing_is_named_and_what_moves_is_told(own_stack, tmp_path, proact):
-    stack, traffic = own_stack(), traffic_of(9_000, cards=600)
-    operator, parts = Operator(proact, stack), [traffic.take(np.arange(at, at + 500)) for at in range(0, 3_000, 500)]
-    sink = KafkaSink(stack.kafka_address)
-    known = simulate_reference(traffic.columns, traffic.scenario == 0, 4)
+def decide_without_model(operator: Operator, folder: Path, part: Traffic) -> None:
+    """Decide by a scorer that has no model: a request to assess again comes of each transaction."""
+    with services(operator.stack, folder, ["scorer"], model_path=str(folder / "none")):
+        produce(operator.stack, part)
+        drained(operator.stack, [TOPIC])
 
-    def announce() -> None:
-        send_reference(sink, known, START_MS)
-        assert sink.flush(10)
 
-    # A scorer alone: what nobody ever ran for is told, and is no fault.
-    with services(stack, tmp_path / "alone", ["scorer"]) as [scorer]:
-        scorer.wait_ready(90)
-        produce(stack, parts[0])
-        wait_drained(stack)
-        wait_saved(stack)
+def test_services_that_never_ran_are_named_and_are_no_fault(own_stack, tmp_path, proact):
+    operator = Operator(proact, own_stack())
+    decide_without_model(operator, tmp_path, traffic_of(500))
+
     code, found = operator.check()
+
     assert (code, found["verdict"]) == (0, "ok"), found
-    assert found["never_ran"][REQUESTS] > 0, "nobody knew the terminals"
+    assert found["never_ran"] == {REQUESTS: 500, "terminal-events": found["terminal_events"]}
 
-    names = ("scorer", "reassessor", *OTHERS)
-    children = {name: ServiceChild(f"services.{name}", settings_for(stack), tmp_path / f"{name}.log") for name in names}
-    try:
-        # A reassessor that waits for others is there, and works nothing off.
-        for name in ("scorer", "reassessor"):
-            children[name].start()
-            children[name].wait_ready(90)
-        code, found = operator.check()
-        assert (code, found["verdict"]) == (3, "not_at_rest"), found
-        assert [(one["service"], one["state"]) for one in found["not_at_rest"]] == [("reassessor", "idle")]
 
-        for name in OTHERS:
-            children[name].start()
-            children[name].wait_ready(90)
-        announce()
-        produce(stack, parts[1], labelled=True)
-        drained(stack)
-        code, found = operator.check()
-        assert (code, found["verdict"]) == (0, "ok"), found
-        for service in ("scorer", "profiler", "router", "accounts", "customers", "reassessor"):
-            assert operator.states(service) == ({"current"}, 0, {1}), service
+def test_a_run_under_traffic_is_not_at_rest_and_says_what_moves(own_stack, tmp_path, proact):
+    stack, traffic = own_stack(), traffic_of(9_000, cards=600)
+    operator, stop = Operator(proact, stack), threading.Event()
 
-        # Under a producer.
-        rest = traffic.take(np.arange(3_000, 9_000))
-        sender = threading.Thread(target=produce, args=(stack, rest, 150), kwargs={"labelled": True})
+    def send() -> None:
+        for at in range(0, 9_000, 25):
+            if not stop.is_set():
+                produce(stack, traffic.take(np.arange(at, at + 25)), 100)
+
+    with services(stack, tmp_path, ["scorer"]) as [scorer]:
+        scorer.wait_ready(90)
+        sender = threading.Thread(target=send)
         sender.start()
+        wait_until(
+            lambda: (operator.admin.group_lag(TOPIC, "proact-scorer") or 0) < sum_of_ends(operator),
+            60,
+            "it is decided on",
+        )
         code, found = operator.check()
         assert sender.is_alive()
-        assert (code, found["verdict"]) == (3, "not_at_rest"), found
-        assert "moving" in {one["state"] for one in found["not_at_rest"] if one["topic"] == TOPIC}
+        stop.set()
         sender.join()
+        assert (code, found["verdict"]) == (3, "not_at_rest"), found
+        [one] = [one for one in found["not_at_rest"] if one["topic"] == TOPIC]
+        assert one["state"] == "moving"
+        assert one["arrived"] > 0
+        drained(stack, [TOPIC])
+        code, found = operator.check()
 
-        # With one of them stopped.
-        stopped = {"profiler": "terminal-events", "router": "fraud-labels", "reference": ACCOUNTS, "scorer": TOPIC}
-        for (name, topic), part in zip(stopped.items(), parts[2:], strict=True):
-            children[name].stop()
-            operator.gone(topic)
-            announce()
+    assert (code, found["verdict"]) == (0, "ok"), found
+
+
+def sum_of_ends(operator: Operator) -> int:
+    return sum(end for _, end in operator.admin.extents(TOPIC).values())
+
+
+STOPPED = {
+    "scorer": TOPIC, "profiler": "terminal-events", "router": "fraud-labels", "reference": ACCOUNTS, "reassessor": REQUESTS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_service_that_was_stopped_is_named_with_what_waits_for_it(own_stack, tmp_path, proact, name: str):
+    stack, traffic, topic = own_stack(), traffic_of(2_000, cards=150), STOPPED[name]
+    operator, known = Operator(proact, stack), simulate_reference(traffic.columns, traffic.scenario == 0, 4)
+
+    def happen(rows: range, children: dict[str, ServiceChild]) -> None:
+        """Let something come that this service works off."""
+        part = traffic.take(np.arange(rows.start, rows.stop))
+        if name == "reference":
+            sink = KafkaSink(stack.kafka_address)
+            send_reference(sink, known, START_MS)
+            assert sink.flush(30)
+            sink.close()
+        if name == "reassessor":
+            decide_without_model(operator, tmp_path / str(rows.start), part)
+        elif "scorer" in children:
             produce(stack, part, labelled=True)
-            drained(stack, topic, *(("customers",) if name == "reference" else ()))
-            code, found = operator.check()
-            assert (code, found["verdict"]) == (3, "not_at_rest"), found
-            missing = {one["topic"]: one for one in found["not_at_rest"]}
-            assert {one["service"] for one in missing.values()} == {name}
-            assert f"start it with `proact {name}`" in missing[topic]["says"]
-            service = topic if name == "reference" else name
-            states, waiting, members = operator.states(service)
-            assert "waiting" in states or "behind" in states
-            assert (waiting, members) == (missing[topic]["waiting"], {0})
-            assert f"start it with `proact {name}`" in operator.said(service)
-            children[name].start()
-            children[name].wait_ready(90)
-            drained(stack)
+
+    children = {
+        one: ServiceChild(f"services.{one}", settings_for(stack), tmp_path / f"{one}.log")
+        for one in ({name} if name == "reassessor" else {"scorer", name})
+    }
+    worked = [topic, "customers"] if name == "reference" else [topic]
+    try:
+        for child in children.values():
+            child.start()
+        for child in children.values():
+            child.wait_ready(120)
+        happen(range(1_000), children)
+        drained(stack, [*worked, *([TOPIC] if "scorer" in children else [])])
         code, found = operator.check()
         assert (code, found["verdict"]) == (0, "ok"), found
+        children[name].stop()
+        for one in worked:
+            operator.gone(one)
+        happen(range(1_000, 2_000), children)
+        if name != "scorer" and "scorer" in children:
+            drained(stack, [TOPIC])
+        code, found = operator.check()
+        assert (code, found["verdict"]) == (3, "not_at_rest"), found
+        missing = {one["topic"]: one for one in found["not_at_rest"]}
+        assert {(one["service"], one["state"]) for one in missing.values()} == {(name, "missing")}
+        assert f"start it with `proact {name}`" in missing[topic]["says"]
+        service = topic if name == "reference" else name
+        states, waiting, members = operator.states(service)
+        assert "waiting" in states or "behind" in states
+        assert waiting == missing[topic]["waiting"] > 0
+        assert members == {0}
+        assert f"start it with `proact {name}`" in operator.said(service)
+        children[name].start()
+        children[name].wait_ready(120)
+        drained(stack, worked)
+        assert operator.check()[0] == 0
+        states, waiting, members = operator.states(service)
+        assert states <= {"current", "empty"}
+        assert (waiting, members) == (0, {1})
     finally:
         for child in children.values():
             child.stop()
-        sink.close()
 
 
 def test_a_partition_that_is_halted_is_broken_with_its_reason_and_remedy(own_stack, tmp_path, proact):

@@ -12,7 +12,7 @@ from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
 from services.runtime import catalogue as m
 from services.runtime.breaker import REFUSED_MIN
-from services.runtime.halting import SERVICE_OF, Cause
+from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, SERVICE_OF, Cause, Halt, damaged
 from services.runtime.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
@@ -176,8 +176,21 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_what_helps_names_the_service_whose_partitions_they_are(cause):
+def test_what_helps_is_one_command_for_the_service_and_the_partition_that_it_is_about(cause):
     assert cause.remedy("card-transactions") == cause.value
     for topic, service in SERVICE_OF.items():
-        commands = re.findall(r"proact grid \w+( --service [a-z]+)?", cause.remedy(topic))
-        assert set(commands) <= {"" if service == "scorer" else f" --service {service}"}
+        named = "" if service == "scorer" else f" --service {service}"
+        [command] = re.findall(r"proact grid \w+(?: --[a-z-]+(?: \w+)?)*", Halt(cause, "why").remedy(topic, 3))
+        assert re.fullmatch(
+            rf"proact grid (rebuild|resume){named} --partition 3( --accept-(applied|gap|loss))?", command
+        )
+
+
+@pytest.mark.parametrize("reason", [REBUILDING, REBUILDING_SHORT, GAP_ACCEPTED, damaged("accounts", ValueError("x"))])
+def test_what_helps_is_what_the_mark_itself_says(reason):
+    """The general advice for a mark, to resume, would lead back to a damaged profile."""
+    [command] = re.findall(r"proact grid (\w+)", reason)
+    [helps] = re.findall(
+        r"proact grid (\w+) --service accounts --partition 1", Halt(Cause.MARKED, reason).remedy("accounts", 1)
+    )
+    assert helps == command
