@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +24,7 @@ def _fold(
     stores: Stores,
     partition: int,
     extent: tuple[int, int],
-    killers: frozenset[int],
+    held: PartitionStatus,
     write: Callable[[int, dict[bytes, bytes]], None],
 ) -> dict[bytes, bytes]:
     """Fold a partition's log, telling progress."""
@@ -40,7 +42,7 @@ def _fold(
                 told = at
                 progress(f"partition {partition}: {at - begin:,} of {end - begin:,} records")
 
-    return fold_log(stores.processor, batches(), killers, write)
+    return fold_log(stores.processor, batches(), held.killers, write, held.begins_ms)
 
 
 def _stays(stores: Stores, partition: int, halt: Halt) -> UserError:
@@ -59,18 +61,20 @@ def _require_offset(stores: Stores, partition: int, state: LogState, held: Parti
         raise _stays(stores, partition, halt)
 
 
-def _missing_history(stores: Stores, partition: int, state: LogState) -> Halt | None:
-    """Say whether the log is too short to fold the profiles from it alone."""
+def _missing_history(stores: Stores, partition: int, state: LogState) -> tuple[Halt, int] | None:
+    """Say whether the log is too short to fold the profiles from it alone, and before what time it says nothing."""
     import time
 
-    from services.runtime.halting import history_missing
+    from services.runtime.halting import beginning_of, history_missing
     from services.streams.kafka import KafkaSource
 
     if not stores.processor.history_ms:
         return None
     source = KafkaSource(stores.settings.kafka_bootstrap_servers, "proact-reader", stores.topic)
+    now_ms = time.time_ns() // 1_000_000
     try:
-        return history_missing(source, partition, state, stores.processor.history_ms, time.time_ns() // 1_000_000)
+        halt = history_missing(source, partition, state, stores.processor.history_ms, now_ms)
+        return None if halt is None else (halt, beginning_of(source, partition, state, now_ms))
     finally:
         source.close()
 
@@ -92,28 +96,28 @@ def rebuild(settings: Settings, service: str, partition: int | None, accept_loss
     """
     with open_stores(settings, service) as stores:
         seen = stores.look(partition)
-        lost: dict[int, Halt] = {}
+        begins_ms: dict[int, int] = {}
         for p, (state, held) in seen.items():
             _require_offset(stores, p, state, held)
-            halt = _missing_history(stores, p, state)
-            if halt is not None and not accept_loss:
-                raise _stays(stores, p, halt)
-            if halt is not None:
-                lost[p] = halt
+            missing = _missing_history(stores, p, state)
+            if missing is not None and not accept_loss:
+                raise _stays(stores, p, missing[0])
+            if missing is not None:
+                begins_ms[p] = missing[1]
+                lost = f"what came before {datetime.fromtimestamp(missing[1] / 1000, UTC):%Y-%m-%d %H:%M} UTC is lost to its profiles"
+                click.echo(f"partition {p}: {lost}: {missing[0].detail}")
         for p in seen:
-            if p in lost:
-                click.echo(f"partition {p}: what came before is lost to its profiles: {lost[p].detail}")
-            _rebuild(stores, p, short=p in lost)
+            _rebuild(stores, p, begins_ms.get(p))
 
 
-def _rebuild(stores: Stores, partition: int, *, short: bool) -> None:
-    """Rebuild one partition, from a log that is whole or ``short``."""
+def _rebuild(stores: Stores, partition: int, begins_ms: int | None) -> None:
+    """Rebuild one partition, from a log that is whole, or says nothing before some time."""
     from services.grid import LogIdentity
     from services.runtime.folding import GridWriter
 
     topic, grid = stores.topic, stores.grid
     [held] = grid.status(topic, [partition])
-    grid.halt(topic, partition, REBUILDING_SHORT if short else REBUILDING, drop=True)
+    grid.halt(topic, partition, REBUILDING if begins_ms is None else REBUILDING_SHORT, drop=True)
     # Asked again: nobody decides on it any more, but a batch was perhaps under way.
     state = stores.log_states([partition], stable=True)[partition]
     claim = grid.claim(
@@ -124,13 +128,15 @@ def _rebuild(stores: Stores, partition: int, *, short: bool) -> None:
     )
     for offset in held.killers:
         grid.note_killer(topic, claim, offset)
+    if begins_ms is not None:
+        grid.note_beginning(topic, claim, begins_ms)
     begin, writer = state.log_start, GridWriter(grid, topic, claim)
     end = begin if state.committed is None else state.committed
-    profiles = _fold(stores, partition, (begin, end), held.killers, writer)
+    profiles = _fold(stores, partition, (begin, end), replace(held, begins_ms=begins_ms), writer)
     if state.committed is not None:
         writer(end, {})  # behind the last record, too, and where there was none
     grid.release(topic, [claim])
-    grid.resume(topic, partition, state.log_end if short else 0)
+    grid.resume(topic, partition, 0 if begins_ms is None else state.log_end)
     click.echo(f"partition {partition}: {len(profiles):,} profiles folded from [{begin:,}, {end:,})")
 
 
@@ -148,11 +154,12 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
     wrong = 0
     with open_stores(settings, service) as stores:
         for p, state in stores.log_states(stores.numbers(partition)).items():
-            applied, held, killers = _stand_still(stores, p)
+            status, held = _stand_still(stores, p)
+            applied = status.applied
             if applied is None:
                 click.echo(f"partition {p}: empty")
                 continue
-            folded = _fold(stores, p, (state.log_start, applied), killers, lambda *_: None)
+            folded = _fold(stores, p, (state.log_start, applied), status, lambda *_: None)
             found = difference(folded, held)
             wrong += not found.holds
             click.echo(
@@ -167,11 +174,11 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
     return int(wrong > 0)
 
 
-def _stand_still(stores: Stores, partition: int) -> tuple[int | None, dict[bytes, bytes], frozenset[int]]:
+def _stand_still(stores: Stores, partition: int) -> tuple[PartitionStatus, dict[bytes, bytes]]:
     for _ in range(20):
         [before] = stores.grid.status(stores.topic, [partition])
         held = stores.grid.dump(stores.topic, partition)
         [after] = stores.grid.status(stores.topic, [partition])
         if before.applied == after.applied:
-            return after.applied, held, after.killers
+            return after, held
     raise UserError(f"partition {partition} never stands still: verify it when there is less traffic")

@@ -87,6 +87,8 @@ class Claim:
     accepted: int = 0
     """Somebody resumed the partition when its log ended here: however bad its records are up to here, and however short its past
     is, is accepted."""
+    begins_ms: int | None = None
+    """The log did not reach back far enough when the fold began: of what was before this time nothing is known. None: all that counts is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class PartitionStatus:
     profiles: int
     halted: str | None
     killers: frozenset[int]
+    begins_ms: int | None = None
+    """As :attr:`Claim.begins_ms`."""
 
 
 class Grid(Protocol):
@@ -261,6 +265,10 @@ class Grid(Protocol):
 
     def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
         """Note a record that nobody must decode again. Raises GridUnavailableError."""
+        ...
+
+    def note_beginning(self, topic: str, claim: Claim, begins_ms: int) -> None:
+        """Note before what time nothing is known, until the profiles are dropped. Raises GridUnavailableError."""
         ...
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:

@@ -140,6 +140,10 @@ class ReassessorProcessor(Adopting):
         # That the profile holds it says nothing: whether its sender repeated it is in the decision.
         return Folded(folded.vectors, folded.flags & ~REPEAT)
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
+
     def measure(
         self,
         metrics: MetricsRegistry,

@@ -73,6 +73,10 @@ class RouterProcessor:
             rejected=refused.reasons,
         )
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
+
     def measure(
         self,
         metrics: MetricsRegistry,

@@ -23,7 +23,11 @@ Write = Callable[[int, dict[bytes, bytes]], None]
 
 
 def fold_log(
-    processor: Processor[Any, Any], batches: Iterable[Records], killers: frozenset[int], write: Write
+    processor: Processor[Any, Any],
+    batches: Iterable[Records],
+    killers: frozenset[int],
+    write: Write,
+    begins_ms: int | None = None,
 ) -> dict[bytes, bytes]:
     """Fold batches of one partition, in order, from nothing; return every profile by card.
 
@@ -32,11 +36,13 @@ def fold_log(
         batches: the partition's records, from where its log begins.
         killers: offsets of records that must not be decoded.
         write: called after every batch.
+        begins_ms: before what time nothing is known, where the log is short.
     """
     profiles: dict[bytes, bytes] = {}
+    seed = None if begins_ms is None else processor.seed(begins_ms)
     for records in batches:
         prepared = processor.prepare(records, _at(records, killers))
-        known = [profiles.get(card) for card in prepared.cards]
+        known = [profiles.get(card, seed) for card in prepared.cards]
         outcome = processor.decide(prepared, known, {}, np.zeros(len(records), bool), 0)
         changed = {c: p for c, p in zip(prepared.cards, outcome.profiles, strict=True) if p is not None}
         profiles |= changed

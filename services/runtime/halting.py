@@ -149,6 +149,13 @@ def history_missing(source: Source, partition: int, state: LogState, horizon_ms:
     )
 
 
+def beginning_of(source: Source, partition: int, state: LogState, now_ms: int) -> int:
+    """Return before what time a log that does not reach back far enough says nothing, to the minute. Raises StreamsError."""
+    if state.log_start >= state.log_end:
+        return now_ms
+    return _timestamp_of(source, partition, state.log_start, now_ms) + MINUTE_MS
+
+
 def _timestamp_of(source: Source, partition: int, offset: int, now_ms: int) -> int:
     """Return, to the minute, when the record at an offset was written: by asking for offsets of times, since it is rare."""
     low, high = 0, now_ms // MINUTE_MS + 1

@@ -16,7 +16,7 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.ladder import SafeDefault
 from services.core.money import EXPONENTS
-from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
+from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
 from services.inference import Model
 from services.runtime import catalogue as m
@@ -160,6 +160,12 @@ class ScorerProcessor(Adopting):
         refuse_ahead(opened, prepared.slot, offsets)
         folded = fold(prepared.columns, prepared.slot, offsets, emit[prepared.rows], opened)
         return folded, seal_changed(opened, before)
+
+    def seed(self, begins_ms: int) -> bytes | None:
+        """See :class:`services.runtime.processor.Processor`: decisions on the card say PROFILE_TRUNCATED until its windows begin later."""
+        opened = open_profiles([None], CARD)
+        opened.truncated_until_ms[0] = begins_ms
+        return seal_profiles(opened)[0]
 
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int

@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from services.cli import proact
+from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key, profiles_key
 from services.grid.redis import RedisGrid
@@ -33,7 +34,7 @@ from services.runtime.worker import Worker
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
 from tests.conftest import new_stack
-from tests.integration.system import produce, settings_for, traffic_of
+from tests.integration.system import produce, read_all, settings_for, traffic_of
 from tests.services.test_keys import PROCESSORS
 from tests.test_tidy import SOURCES, name_of
 
@@ -52,6 +53,7 @@ class System:
 
     stack: Any
     settings: Settings = field(init=False)
+    began_ms: int = 0
     service: str = "scorer"
     topic: str = TOPIC
 
@@ -62,6 +64,7 @@ class System:
         self.settings = settings_for(self.stack, poll_timeout_ms=20, **{own: f"group-{uuid.uuid4().hex[:8]}"})
         redis.Redis.from_url(self.stack.redis_url).flushall()
         self.recreate()
+        self.began_ms = time.time_ns() // 1_000_000
 
     @property
     def group_id(self) -> str:
@@ -358,8 +361,19 @@ def test_whoever_does_what_a_halt_says_ends_where_the_partition_runs(system: Sys
         if not halted:
             break
     assert not halted, f"still halted after {walked}: {halted}"
+    before = system.ends()
     system.send(9)
     assert system.work(system.settled) == {}, "it goes on"
+    short = {p for p, _, command in walked if command.endswith("--accept-loss")}
+    if short and case.topic == TOPIC:
+        marked_so = [
+            "PROFILE_TRUNCATED" in one["degraded"]
+            for one in (decode_record(value or b"")[1] for *_, value in read_all(system.stack, "card-decisions"))
+            if one["source_partition"] in short and one["source_offset"] >= before[one["source_partition"]]
+            if one["decided_at_ms"] >= system.began_ms
+        ]
+        assert marked_so, "it decides"
+        assert all(marked_so), "and says that it does not know all of the past that counts"
     rebuilt = {partition for partition, _, command in walked if "rebuild" in command}
     for (_, p), (start, _) in system.admin.extents(system.topic).items():
         # Older profiles know more than a log that is short; those that were folded from it do not.

@@ -126,6 +126,42 @@ def test_a_halted_partition_is_left_alone_until_it_is_resumed_and_the_others_go_
     assert_same_end(reference(), system)
 
 
+def test_whoever_decides_on_profiles_that_began_with_a_short_log_says_so():
+    system = reference()
+    people = MemoryGrid(system.grid, "people")
+    forget_and_trim(system)
+    before = {p: system.log.end(TOPIC, p) for p in range(2)}
+    worker, _ = system.worker()
+    worker.turn()
+    assert "HISTORY_MISSING" in str(worker._ownership.halted[0])
+
+    people.resume(TOPIC, 0, system.log.end(TOPIC, 0))
+    system.clock.sleep(PROBE_EVERY_S)
+    system.drain(worker)
+    system.produce(to_columns(random_events(2, EVENTS, cards=6, late_share=0)))
+    system.drain(worker)
+    successor, _ = system.worker()
+    system.produce(to_columns(random_events(3, EVENTS, cards=6, late_share=0)))
+    system.drain(successor)
+
+    said = {
+        position: "PROFILE_TRUNCATED" in decisions[0]["degraded"] for position, decisions in system.decisions().items()
+    }
+    assert all(said[p, offset] == (p == 0) for p, offset in said if offset >= before[p])
+    assert any(p == 0 and offset > before[0] + 20 for p, offset in said), "there are some"
+    [status] = people.status(TOPIC, [0])
+    assert status.begins_ms == KAFKA_TIMESTAMP_MS // 60_000 * 60_000 + 60_000, (
+        "of the first record that is left, to the minute"
+    )
+
+    system.grid.metas.clear()
+    system.grid.profiles.clear()
+    system.log.log_start.clear()
+    third, _ = system.worker()
+    system.drain(third)
+    assert people.status(TOPIC, [0])[0].begins_ms is None, "of a log that is whole nothing is missing"
+
+
 def test_a_burst_of_bad_records_opens_the_breaker_of_its_partition_before_it_becomes_dead_letters():
     system = MemorySystem(batch_records_max=2 * REFUSED_MIN)
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
