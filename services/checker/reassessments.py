@@ -61,7 +61,7 @@ def check_reassessments(
             verdict.blame("wrong-decision", f"{where}: assessed again on a lower rung, too")
     _count("reassessments", answered, verdict, repeats=repeats)
     if answered and (left := asked.keys() - answered.keys()):
-        verdict.blame("unseen", f"{len(left)} requests without a reassessment, the first of {min(left)}")
+        verdict.wait("unseen", REQUESTS, f"{len(left)} requests without a reassessment, the first of {min(left)}")
     return found
 
 

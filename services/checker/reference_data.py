@@ -36,7 +36,7 @@ def _check_topic(topic: str, records: list[Seen], evidence: Evidence, verdict: V
             continue
         where = f"{topic} {seen.partition}/{seen.offset}"
         if seen.offset >= until:
-            verdict.blame("stuck", f"{where} is not in the grid, which stands at {until}")
+            verdict.wait("stuck", topic, f"{where} is not in the grid, which stands at {until}")
             continue
         packed = _packed(topic, schemas, seen.value)
         if packed is None or seen.key is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import struct
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -109,8 +110,8 @@ class Terminal:
             self.rows[at] = [begin, 0, *added]
 
 
-def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdict, *, repeats: bool) -> None:
-    """Blame what is missing or too much on the terminals' log, and profiles that are not its fold.
+def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdict, *, repeats: bool) -> int:
+    """Blame what is missing or too much on the terminals' log, and profiles that are not its fold; return how many labels are there.
 
     Args:
         evidence: the run.
@@ -127,17 +128,20 @@ def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdi
             verdict.blame("torn-txn", f"{where} is not a terminal event")
             continue
         events.append((seen, event_of(record)))
-    if evidence.routed:
-        expected = expected + Counter(_labels(evidence.labels))
+    # Labels that are not routed yet may be missing; one that nobody sent must never be there.
+    expected = expected + Counter(_labels(evidence.labels))
     _compare_events(Counter(event for _, event in events), expected, verdict, repeats=repeats, routed=evidence.routed)
     _compare_profiles(evidence, events, verdict)
+    return sum(event[0] == "LABEL" for _, event in events)
 
 
 def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
     schemas = Schemas("fraud-labels")
     for seen in labels:
         record = schemas.decode(seen.value)
-        if record is None or seen.key is None or not token_ok(record["terminal_id"]):
+        if record is None or not token_ok(record["terminal_id"]):
+            continue
+        if seen.key != str(uuid.UUID(bytes=record["transaction_id"])).encode():
             continue
         if min(record["event_time_ms"], record["known_at_ms"]) >= EARLIEST:
             yield event_of(record | {"kind": "LABEL", "amount_minor": 0})
@@ -146,15 +150,16 @@ def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
 def _compare_events(
     found: Counter[Event], expected: Counter[Event], verdict: Verdict, *, repeats: bool, routed: bool
 ) -> None:
+    """Blame every event that is not there exactly as often as it must be: once a decision that is no repeat, once a label."""
     for event in found.keys() | expected.keys():
-        if event[0] == "LABEL" and not routed:
-            continue
-        surplus = found[event] - expected[event]
-        if surplus < 0:
-            what = "lost-write" if event[0] == "LABEL" else "torn-txn"
-            verdict.blame(what, f"{TERMINAL_EVENTS}: {event[0]} of {event[1].hex()} is missing")
-        if surplus > 0 and not (repeats and expected[event]):
-            verdict.blame("duplicate", f"{TERMINAL_EVENTS}: {event[0]} of {event[1].hex()}: {surplus} too many")
+        label, surplus = event[0] == "LABEL", found[event] - expected[event]
+        where = f"{TERMINAL_EVENTS}: {event[0]} of {event[1].hex()}"
+        if surplus < 0 and (routed or not label):
+            verdict.blame("lost-write" if label else "torn-txn", f"{where} is missing")
+        elif surplus > 0 and not expected[event]:
+            verdict.blame("G1a" if label else "torn-txn", f"{where}: nothing that it could come of")
+        elif surplus > 0 and not repeats:
+            verdict.blame("duplicate", f"{where}: {surplus} too many")
 
 
 def _compare_profiles(evidence: Evidence, events: list[tuple[Seen, Event]], verdict: Verdict) -> None:
@@ -168,6 +173,6 @@ def _compare_profiles(evidence: Evidence, events: list[tuple[Seen, Event]], verd
         if until is None:
             continue
         if until < ends.get(p, 0):
-            verdict.blame("stuck", f"terminals' partition {p}: applied {until}, end {ends[p]}")
+            verdict.wait("stuck", TERMINAL_EVENTS, f"terminals' partition {p}: applied {until}, end {ends[p]}")
         wanted = {terminal: one.packed() for terminal, one in folded[p].items()}
         verdict.compare(f"terminals' partition {p}: the profile of a terminal", wanted, evidence.terminal_profiles[p])

@@ -19,7 +19,6 @@ from services.checker.evidence import (
     REQUESTS,
     TERMINAL_EVENTS,
     Evidence,
-    Sample,
     Seen,
 )
 from services.checker.findings import Verdict
@@ -28,11 +27,10 @@ from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
 from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, decision_id, home_of
 from services.checker.reference_data import check_reference
+from services.checker.samples import check_samples
 from services.checker.scoring import Scoring
 from services.checker.terminals import Event, check_terminals, event_of
 
-LOOK_S: Final = 1.0
-"""How long one look at all partitions may take."""
 OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED", "REFERENCE_UNKNOWN")
 """What decisions say of what they read of others: it is not to be had again."""
 BLIND: Final = "PROFILE_MISSED"
@@ -95,10 +93,10 @@ class Checker:
         again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
         progress(f"scoring {len(decided) + len(again):,} decisions again")
         self._scoring.check([*decided, *((one, None) for one in again)], verdict)
-        check_terminals(evidence, self._events, verdict, repeats=self._repeats)
+        labels = check_terminals(evidence, self._events, verdict, repeats=self._repeats)
         check_reference(evidence, verdict)
         self._check_offsets()
-        self._check_samples()
+        check_samples(evidence, verdict)
         self._check_live()
         self._check_leaks()
         for where in evidence.late_applies:
@@ -108,12 +106,14 @@ class Checker:
         verdict.counts = {
             "transactions": len(evidence.inputs),
             "decided": len(decided),
+            "repeats": sum(one["repeat"] for one in decisions),
             "refused": len(evidence.outputs[DEAD_LETTERS]),
             "alerts": len(evidence.outputs[ALERTS]),
             "profiles": sum(map(len, evidence.profiles.values())),
             "below_champion": len(evidence.outputs[REQUESTS]),
             "reassessed": len(again),
             "terminal_events": len(evidence.outputs[TERMINAL_EVENTS]),
+            "labels_routed": labels,
             "terminals": sum(map(len, evidence.terminal_profiles.values())),
             "accounts_and_customers": sum(len(p) for t in evidence.reference_profiles.values() for p in t.values()),
             "samples": len(evidence.samples),
@@ -204,7 +204,10 @@ class Checker:
     def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
         where, committed = f"{seen.partition}/{seen.offset}", self._evidence.committed.get(seen.partition, 0)
         if not mine:
-            self._verdict.blame("lost-write" if seen.offset < committed else "unseen", where)
+            if seen.offset < committed:
+                self._verdict.blame("lost-write", where)
+            else:
+                self._verdict.wait("unseen", INPUTS, where)
         elif seen.offset >= committed and not self._repeats:
             self._verdict.blame("G1a", f"{mine[0].where} answers {where}, but only {committed} is committed")
         if len(mine) > 1 and not self._repeats:
@@ -258,26 +261,9 @@ class Checker:
             if (applied or 0) > (committed or 0):
                 self._verdict.blame("state-ahead", f"partition {p}: applied {applied}, committed {committed}")
             if end > self._evidence.log_start[p] and min(committed or 0, applied or 0) < end:
-                self._verdict.blame("stuck", f"partition {p}: applied {applied}, committed {committed}, end {end}")
-
-    def _check_samples(self) -> None:
-        last: dict[int, Sample] = {}
-        for sample in self._evidence.samples:
-            p, applied = sample.partition, sample.applied
-            where = f"{sample.at_s:.1f} s, partition {p}"
-            if applied is not None and sample.committed is not None and applied > sample.committed:
-                self._verdict.blame("state-ahead", f"{where}: {applied} > {sample.committed}")
-            before = last.get(p)
-            last[p] = sample
-            # It is noted a moment before it happens: a look may fall in between.
-            if before is None or any(
-                before.at_s - LOOK_S < at <= sample.at_s + LOOK_S for at in self._evidence.set_back_s
-            ):
-                continue
-            if sample.epoch < before.epoch:
-                self._verdict.blame("zombie-apply", f"{where}: epoch {before.epoch} -> {sample.epoch}")
-            if sample.epoch == before.epoch and (applied or 0) < (before.applied or 0):
-                self._verdict.blame("zombie-apply", f"{where}: {before.applied} -> {applied} in epoch {sample.epoch}")
+                self._verdict.wait(
+                    "stuck", INPUTS, f"partition {p}: applied {applied}, committed {committed}, end {end}"
+                )
 
     def _check_live(self) -> None:
         for topic, live in self._evidence.live.items():

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from services.commands.grid_folds import rebuild, verify
-from services.commands.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, halt_seen, open_stores
+from services.commands.grid_stores import CONNECTION, PARTITION, REFERENCE, SERVICE, Stores, halt_seen, open_stores
 from services.commands.options import example, with_settings
 from services.runtime.config import Settings
+from services.runtime.halting import GAP_ACCEPTED
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
@@ -20,12 +21,14 @@ SHOWN_MAX: Final = 20
 """So many offsets are shown of a partition; `--json` has them all."""
 
 
-def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
-    halt = halt_seen(state, held)
+def _row(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> dict[str, Any]:
+    halt, waiting = halt_seen(state, held), stores.waiting(partition, state, held)
     behind = (state.committed or state.log_start) - (held.applied or 0)
+    states = {"halted": halt, "empty": held.applied is None, "behind": behind, "waiting": waiting, "current": True}
     return {
         "partition": partition,
-        "state": "halted" if halt else "empty" if held.applied is None else "behind" if behind else "current",
+        "state": next(name for name, holds in states.items() if holds),
+        "waiting": waiting,
         "applied": held.applied,
         "committed": state.committed,
         "log_start": state.log_start,
@@ -35,7 +38,7 @@ def _row(topic: str, partition: int, state: LogState, held: PartitionStatus) -> 
         "killers": sorted(held.killers),
         "errors": sorted(held.errors),
         "reason": None if halt is None else str(halt),
-        "remedy": None if halt is None else halt.cause.remedy(topic),
+        "remedy": None if halt is None else halt.remedy(stores.topic, partition),
     }
 
 
@@ -55,14 +58,19 @@ def grid() -> None:
 @SERVICE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def status(settings: Settings, service: str, as_json: bool) -> int:
-    """Show how far each partition is, and why it is halted if it is; the exit code is 1 if one is."""
+    """Show how far each partition is, how many records wait, who is there, and why it is halted if it is; the exit code is 1 if one is.
+
+    A partition is "halted", or "empty" (the grid holds nothing of it), or "behind" (the grid lacks what is committed), or "waiting" (records are
+    not committed), or "current".
+    """
     with open_stores(settings, service) as stores:
-        rows = [_row(stores.topic, p, state, held) for p, (state, held) in stores.look(None).items()]
+        rows = [_row(stores, p, state, held) for p, (state, held) in stores.look(None).items()]
+        members = stores.admin.members(stores.group_id)
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row))
+            click.echo(json.dumps(row | {"members": members}))
     else:
-        names = ("partition", "state", "applied", "committed", "log_start", "log_end", "epoch", "profiles")
+        names = ("partition", "state", "waiting", "applied", "committed", "log_start", "log_end", "epoch", "profiles")
         click.echo("".join(f"{name:>11}" for name in names))
         for row in rows:
             click.echo("".join(f"{'-' if row[name] is None else row[name]!s:>11}" for name in names))
@@ -73,7 +81,20 @@ def status(settings: Settings, service: str, as_json: bool) -> int:
                 click.echo(f"partition {row['partition']}: records that kill who decodes them: {row['killers']}")
             if row["errors"]:
                 click.echo(f"partition {row['partition']}: records that raised an exception: {_some(row['errors'])}")
+        click.echo(_who_works(stores, sum(row["waiting"] for row in rows), members))
     return int(any(row["reason"] for row in rows))
+
+
+def _who_works(stores: Stores, waiting: int, members: int) -> str:
+    """Say whether somebody is there for what waits."""
+    if members:
+        return f"{waiting:,} records wait for {members} running of group {stores.group_id}"
+    if not waiting:
+        return f"no record waits; nobody of group {stores.group_id} is running"
+    command = "reference" if stores.service in REFERENCE else stores.service
+    return (
+        f"{waiting:,} records wait, and nobody of group {stores.group_id} is running: start it with `proact {command}`"
+    )
 
 
 @grid.command(epilog=example("proact grid resume --partition 3"))
@@ -106,7 +127,7 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
             stores.grid.resume(stores.topic, p, state.log_end)
         for p, (state, held) in stores.look(partition).items():
             halt = halt_seen(state, held)
-            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.cause.remedy(stores.topic)}"
+            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.remedy(stores.topic, p)}"
             click.echo(f"partition {p}: {said}")
 
 
@@ -122,7 +143,7 @@ def _accept_gap(stores: Stores, partition: int, state: LogState, applied: int | 
     if committed != state.committed:
         _set_committed(stores, partition, committed)
     if applied is not None and not state.log_start <= applied <= committed:
-        stores.grid.halt(stores.topic, partition, "a gap in its log is accepted", drop=True)
+        stores.grid.halt(stores.topic, partition, GAP_ACCEPTED, drop=True)
         click.echo(f"partition {partition}: profiles at offset {applied:,} dropped")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +11,12 @@ import click
 from services.commands.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, open_stores
 from services.commands.options import UserError, example, progress, with_settings
 from services.runtime.config import Settings
+from services.runtime.halting import REBUILDING, REBUILDING_SHORT
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
     from services.runtime.folding import Folded
+    from services.runtime.halting import Halt
     from services.runtime.recalling import LeftOut
     from services.streams import LogState, Records
 
@@ -21,19 +24,22 @@ if TYPE_CHECKING:
 def _fold(
     stores: Stores,
     partition: int,
-    extent: tuple[int, int],
+    extent: tuple[tuple[int, int], int | None],
     excluded: Mapping[int, LeftOut],
     write: Callable[[int, dict[bytes, bytes]], None],
 ) -> Folded:
-    """Fold a partition's log, without what must not be decoded, telling progress. Raises UserError."""
+    """Fold a partition's log, without what must not be decoded, telling progress. Raises UserError.
+
+    The extent is where it begins and ends, and before what time nothing is known.
+    """
     from services.runtime.folding import FoldError, fold_log
     from services.streams.ranges import read_range
 
-    begin, end = extent
+    (begin, end), begins_ms = extent
 
     def batches() -> Iterator[Records]:
         told = begin
-        for records in read_range(stores.settings.kafka_bootstrap_servers, stores.topic, partition, extent):
+        for records in read_range(stores.settings.kafka_bootstrap_servers, stores.topic, partition, (begin, end)):
             yield records
             at = int(records.offset[-1]) + 1
             if at - told >= 50_000:
@@ -41,7 +47,7 @@ def _fold(
                 progress(f"partition {partition}: {at - begin:,} of {end - begin:,} records")
 
     try:
-        return fold_log(stores.processor, batches(), excluded, write)
+        return fold_log(stores.processor, batches(), excluded, write, begins_ms)
     except FoldError as error:
         raise UserError(f"partition {partition}: {error}") from None
 
@@ -54,70 +60,98 @@ def _refused_before(stores: Stores, partition: int, extent: tuple[int, int]) -> 
     return recall(letters, stores.topic, {partition: extent}).get(partition, {})
 
 
+def _stays(stores: Stores, partition: int, halt: Halt) -> UserError:
+    """Return why a partition is not rebuilt, with the command that helps."""
+    return UserError(f"partition {partition} stays as it is. {halt}; {halt.remedy(stores.topic, partition)}")
+
+
 def _require_offset(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> None:
-    """Raise UserError when nothing says how far the partition was decided: workers would decide all of it again."""
+    """Raise UserError when what is committed cannot be the end of the fold: it is not known, or the log does not reach from there to there."""
+    from services.runtime.halting import halt_of
+
     recreated = held.identity is not None and held.identity.topic_id != state.topic_id
-    if state.committed is None and held.applied is not None and not recreated:
-        raise UserError(
-            f"partition {partition} stays as it is: the group has no committed offset. Stop the {stores.service}s and "
-            f"say `proact grid resume --accept-applied` first, if the group was idle at the grid's offset {held.applied}"
-        )
+    # What the grid holds is thrown away; of a log that was made anew it says nothing.
+    halt = halt_of(state, held.applied if state.committed is None and not recreated else None)
+    if halt is not None:
+        raise _stays(stores, partition, halt)
 
 
-def _require_history(stores: Stores, partition: int, state: LogState) -> None:
-    """Raise UserError when the log is too short to fold the profiles from it alone."""
+def _missing_history(stores: Stores, partition: int, state: LogState) -> tuple[Halt, int] | None:
+    """Say whether the log is too short to fold the profiles from it alone, and before what time it says nothing."""
     import time
 
-    from services.runtime.halting import history_missing
+    from services.runtime.halting import beginning_of, history_missing
     from services.streams.kafka import KafkaSource
 
+    if not stores.processor.history_ms:
+        return None
     source = KafkaSource(stores.settings.kafka_bootstrap_servers, "proact-reader", stores.topic)
+    now_ms = time.time_ns() // 1_000_000
     try:
-        halt = history_missing(source, partition, state, stores.processor.history_ms, time.time_ns() // 1_000_000)
+        halt = history_missing(source, partition, state, stores.processor.history_ms, now_ms)
+        return None if halt is None else (halt, beginning_of(source, partition, state, now_ms))
     finally:
         source.close()
-    if halt is not None:
-        raise UserError(f"partition {partition} stays as it is. {halt.detail}; {halt.cause.remedy(stores.topic)}")
 
 
 @click.command(epilog=example("proact grid rebuild --partition 3"))
 @with_settings(*CONNECTION, "model_path")
 @SERVICE
 @PARTITION
-def rebuild(settings: Settings, service: str, partition: int | None) -> None:
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Where the log does not reach back far enough: fold what it holds; what came before is lost to the profiles.",
+)
+def rebuild(settings: Settings, service: str, partition: int | None, accept_loss: bool) -> None:
     """Throw a partition's profiles away and fold them anew from the log, while the workers leave it alone.
 
-    Only where the log is whole or reaches back past the horizon of the profiles; else nothing is touched. It may be said
-    again if it was interrupted.
+    Only where the log is whole or reaches back past the horizon of the profiles, or the loss is accepted; else nothing is touched. It may be
+    said again if it was interrupted.
     """
+    with open_stores(settings, service) as stores:
+        seen = stores.look(partition)
+        begins_ms: dict[int, int] = {}
+        for p, (state, held) in seen.items():
+            _require_offset(stores, p, state, held)
+            missing = _missing_history(stores, p, state)
+            if missing is not None and not accept_loss:
+                raise _stays(stores, p, missing[0])
+            if missing is not None:
+                begins_ms[p] = missing[1]
+                lost = f"what came before {datetime.fromtimestamp(missing[1] / 1000, UTC):%Y-%m-%d %H:%M} UTC is lost to its profiles"
+                click.echo(f"partition {p}: {lost}: {missing[0].detail}")
+        for p in seen:
+            _rebuild(stores, p, begins_ms.get(p))
+
+
+def _rebuild(stores: Stores, partition: int, begins_ms: int | None) -> None:
+    """Rebuild one partition, from a log that is whole, or says nothing before some time."""
     from services.grid import LogIdentity
     from services.runtime.folding import GridWriter
     from services.runtime.recalling import left_out
 
-    with open_stores(settings, service) as stores:
-        seen = stores.look(partition)
-        for p, (state, held) in seen.items():
-            _require_offset(stores, p, state, held)
-            _require_history(stores, p, state)
-        for p in seen:
-            [held] = stores.grid.status(stores.topic, [p])
-            stores.grid.halt(
-                stores.topic, p, "it is rebuilt from the log; if that was interrupted: proact grid rebuild", drop=True
-            )
-            # Asked again: nobody decides on it any more, but a batch was perhaps under way.
-            state = stores.log_states([p], stable=True)[p]
-            identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
-            claim = stores.grid.claim(stores.topic, p, identity, even_if_halted=True)
-            end = state.log_start if state.committed is None else state.committed
-            extent = (state.log_start, end)
-            excluded = _refused_before(stores, p, extent) | left_out(held.killers, held.errors)
-            folded = _fold(stores, p, extent, excluded, GridWriter(stores.grid, stores.topic, claim))
-            for offset in folded.killers:
-                stores.grid.note_killer(stores.topic, claim, offset)
-            stores.grid.note_errors(stores.topic, claim, folded.errors)
-            stores.grid.release(stores.topic, [claim])
-            stores.grid.resume(stores.topic, p, 0)
-            click.echo(f"partition {p}: {len(folded.profiles):,} profiles folded from [{state.log_start:,}, {end:,})")
+    topic, grid = stores.topic, stores.grid
+    [held] = grid.status(topic, [partition])
+    grid.halt(topic, partition, REBUILDING if begins_ms is None else REBUILDING_SHORT, drop=True)
+    # Asked again: nobody decides on it any more, but a batch was perhaps under way.
+    state = stores.log_states([partition], stable=True)[partition]
+    identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
+    claim = grid.claim(topic, partition, identity, even_if_halted=True)
+    if begins_ms is not None:
+        grid.note_beginning(topic, claim, begins_ms)
+    begin, writer = state.log_start, GridWriter(grid, topic, claim)
+    end = begin if state.committed is None else state.committed
+    excluded = _refused_before(stores, partition, (begin, end)) | left_out(held.killers, held.errors)
+    folded = _fold(stores, partition, ((begin, end), begins_ms), excluded, writer)
+    if state.committed is not None:
+        writer(end, {})  # behind the last record, too, and where there was none
+    for offset in folded.killers:
+        grid.note_killer(topic, claim, offset)
+    grid.note_errors(topic, claim, folded.errors)
+    grid.release(topic, [claim])
+    grid.resume(topic, partition, 0 if begins_ms is None else state.log_end)
+    click.echo(f"partition {partition}: {len(folded.profiles):,} profiles folded from [{begin:,}, {end:,})")
 
 
 @click.command(epilog=example("proact grid verify"))
@@ -141,7 +175,8 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
                 click.echo(f"partition {p}: empty")
                 continue
             excluded = left_out(status.killers, status.errors)
-            folded = _fold(stores, p, (state.log_start, applied), excluded, lambda *_: None)
+            extent = (state.log_start, applied), status.begins_ms
+            folded = _fold(stores, p, extent, excluded, lambda *_: None)
             found = difference(folded.profiles, held)
             wrong += not found.holds
             click.echo(

@@ -34,6 +34,10 @@ CONNECTION: Final = (
     "grid_timeout_ms",
 )
 REFERENCE: Final = ("accounts", "customers")
+KEEPS_NOTHING: Final = ("router", "reassessor")
+"""The services without profiles: a record is worked off when it is committed."""
+COUNTED_MAX: Final = 1_000
+"""How many records that seem to wait are looked at, whether they are records."""
 _TOPIC_OF: Final = {service: topic for topic, service in SERVICE_OF.items()}
 COMMIT_SEEN_S: Final = 0.1
 """By when the offsets of an atomic commit that has ended can be read, with a wide margin: some milliseconds are usual."""
@@ -65,10 +69,7 @@ class Stores:
     @property
     def group_id(self) -> str:
         """The group that folds it."""
-        if self.service in REFERENCE:
-            return self.settings.reference_group(self.service)
-        own = "group_id" if self.service == "scorer" else f"{self.service}_group_id"
-        return str(getattr(self.settings, own))
+        return group_of(self.settings, self.service)
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
@@ -112,6 +113,20 @@ class Stores:
             states = self.log_states(wanted, stable=stable)
         return {p: (states[p], held[p]) for p in wanted}
 
+    def waiting(self, partition: int, state: LogState, held: PartitionStatus) -> int:
+        """Return how many records of a partition are not worked off: not committed, or not in the grid where it holds their profiles."""
+        from services.streams.ranges import count_records
+
+        done = state.committed or 0
+        if self.service not in KEEPS_NOTHING:
+            done = min(done, held.applied or 0)
+        begin = max(done, state.log_start)
+        if not 0 < state.log_end - begin <= COUNTED_MAX:
+            return max(0, state.log_end - begin)
+        # What seems to wait may be the marks of atomic commits alone.
+        servers = self.settings.kafka_bootstrap_servers
+        return count_records(servers, self.topic, partition, (begin, state.log_end))
+
     def numbers(self, partition: int | None) -> list[int]:
         """Return the numbers of one partition or of all. Raises UserError when there is no such partition."""
         count = self.admin.partitions().get(self.topic, 0)
@@ -129,6 +144,13 @@ class Stores:
         extents = self.admin.extents(self.topic)  # later, so that what is committed lies within
         topic_id = self.admin.topic_id(self.topic)
         return {p: LogState(committed.get(p), *extents[self.topic, p], topic_id, len(extents)) for p in partitions}
+
+
+def group_of(settings: Settings, service: str) -> str:
+    """Return the consumer group of a service, as `--service` names it."""
+    if service in REFERENCE:
+        return settings.reference_group(service)
+    return str(getattr(settings, "group_id" if service == "scorer" else f"{service}_group_id"))
 
 
 @contextmanager

@@ -89,6 +89,19 @@ class Text:
         return [raw[a:b] for a, b in zip(self.start.tolist(), stop.tolist(), strict=True)]
 
 
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_DIGITS_AT = [i for i in range(36) if i not in (8, 13, 18, 23)]
+
+
+def uuid_text(ids: type_u8) -> Text:
+    """Return UUIDs of shape (n, 16) as everybody writes them (RFC 9562): 36 characters, in small letters."""
+    n = len(ids)
+    text = np.full((n, 36), ord("-"), np.uint8)
+    text[:, _DIGITS_AT] = _HEX[np.stack([ids >> 4, ids & 15], axis=2).reshape(n, 32)]
+    text.flags.writeable = False  # as the bytes of every other column are
+    return Text(text.reshape(-1), np.arange(n) * 36, np.full(n, 36, np.int64))
+
+
 @immutable
 class _Batch:
     """What is said of transactions, in columns: every array has one row for each."""

@@ -208,17 +208,21 @@ def _bad_position(latitude: float, longitude: float) -> bool:
     return abs(latitude) > 90.0 or abs(longitude) > 180.0
 
 
-def validate_terminal_events(columns: TerminalEventColumns, keys: Text, has_key: type_bool) -> type_i64:
+def validate_terminal_events(
+    columns: TerminalEventColumns, keys: Text, has_key: type_bool, wanted: Text | None = None
+) -> type_i64:
     """Return the :class:`Reject` of every terminal event or label, NONE for the valid ones.
 
     Args:
         columns: n decoded events.
-        keys: the terminals that the records were sent for; rows without a key are empty.
+        keys: the records' keys; rows without one are empty.
         has_key: (n,) False where the record has no key.
+        wanted: what the keys must be; None: the terminals.
     """
+    wanted = columns.terminal_id if wanted is None else wanted
     status = identifier_status(columns.terminal_id)
     status[(status == Reject.NONE) & ~has_key] = Reject.NULL_KEY
-    status[(status == Reject.NONE) & ~equal_text(columns.terminal_id, keys)] = Reject.KEY_MISMATCH
+    status[(status == Reject.NONE) & ~equal_text(wanted, keys)] = Reject.KEY_MISMATCH
     outside = (columns.amount_minor < 0) | (columns.amount_minor > AMOUNT_MINOR_MAX)
     status[(status == Reject.NONE) & outside] = Reject.INVALID_AMOUNT
     before = (columns.event_time_ms < EARLIEST_MS) | (columns.is_label & (columns.known_at_ms < EARLIEST_MS))

@@ -89,6 +89,8 @@ class Claim:
     is, is accepted."""
     errors: frozenset[int] = frozenset()
     """Offsets of records that were refused because deciding on them raises an exception."""
+    begins_ms: int | None = None
+    """The log did not reach back far enough when the fold began: of what was before this time nothing is known. None: all that counts is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,8 @@ class PartitionStatus:
     halted: str | None
     killers: frozenset[int]
     errors: frozenset[int]
+    begins_ms: int | None = None
+    """As :attr:`Claim.begins_ms`."""
 
 
 class Grid(Protocol):
@@ -273,6 +277,9 @@ class Grid(Protocol):
 
         The newest ``ERRORS_MAX`` of a partition are kept. Raises GridUnavailableError.
         """
+
+    def note_beginning(self, topic: str, claim: Claim, begins_ms: int) -> None:
+        """Note before what time nothing is known, until the profiles are dropped. Raises GridUnavailableError."""
         ...
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:

@@ -52,6 +52,7 @@ class _Meta:
     halted: str | None = None
     resumed: int = 0
     accepted: int = 0
+    begins_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class MemoryGrid:
             raise RefusedClaimError(found, identity)
         profiles = self.memory.of(topic, partition)
         if meta.applied is None or found != identity or len(profiles) != meta.profiles:
-            meta.applied, meta.folded_until_ms, meta.profiles = None, None, 0
+            meta.applied, meta.folded_until_ms, meta.profiles, meta.begins_ms = None, None, 0, None
             profiles.clear()
         died = meta.process not in ("", self._process)
         self.memory.claims += 1
@@ -102,7 +103,16 @@ class MemoryGrid:
         meta.epoch, meta.changes = meta.epoch + 1, []
         attempt = meta.attempt if died else None
         return Claim(
-            partition, meta.owner, meta.epoch, meta.applied, died, attempt, meta.killers, meta.accepted, meta.errors
+            partition,
+            meta.owner,
+            meta.epoch,
+            meta.applied,
+            died,
+            attempt,
+            meta.killers,
+            meta.accepted,
+            meta.errors,
+            meta.begins_ms,
         )
 
     def read(
@@ -206,6 +216,13 @@ class MemoryGrid:
         if meta.owner == claim.owner:
             meta.errors = frozenset(sorted(meta.errors.union(offsets))[-ERRORS_MAX:])
 
+    def note_beginning(self, topic: str, claim: Claim, begins_ms: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        self.check()
+        meta, _ = self._partition(topic, claim)
+        if meta.owner == claim.owner:
+            meta.begins_ms = begins_ms
+
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
@@ -232,7 +249,15 @@ class MemoryGrid:
         metas = [(p, self.memory.metas.get((topic, p), _Meta())) for p in partitions]
         return [
             PartitionStatus(
-                p, m.identity, m.epoch, m.applied, len(self.memory.of(topic, p)), m.halted, m.killers, m.errors
+                p,
+                m.identity,
+                m.epoch,
+                m.applied,
+                len(self.memory.of(topic, p)),
+                m.halted,
+                m.killers,
+                m.errors,
+                m.begins_ms,
             )
             for p, m in metas
         ]

@@ -80,12 +80,12 @@ class RedisGrid:
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
             raise RefusedClaimError(LogIdentity(rest[0].decode(), int(rest[1]), int(rest[2])), identity)
-        epoch, applied, process, attempt, killers, accepted, errors = rest
+        epoch, applied, process, attempt, killers, accepted, errors, begins_ms = rest
         died = process not in (b"", self._process.encode())
         return Claim(
             partition, owner, int(epoch), int(applied) if applied else None, died,
             _attempt(attempt) if died else None,
-            _offsets(killers), int(accepted), _offsets(errors),
+            _offsets(killers), int(accepted), _offsets(errors), int(begins_ms) if begins_ms else None,
         )  # fmt: skip
 
     def read(
@@ -150,6 +150,10 @@ class RedisGrid:
             known = _offsets(self._client.hget(meta_key(topic, claim.partition), "errors") or b"")
         value = ",".join(map(str, sorted(known.union(offsets))[-ERRORS_MAX:]))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "errors", value])])
+
+    def note_beginning(self, topic: str, claim: Claim, begins_ms: int) -> None:
+        """See :class:`services.grid.Grid`."""
+        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "begins_ms", begins_ms])])
 
     def halt(self, topic: str, partition: int, reason: str, *, drop: bool = False) -> None:
         """See :class:`services.grid.Grid`."""
@@ -317,4 +321,5 @@ def _status(partition: int, meta: dict[bytes, bytes], profiles: int) -> Partitio
         halted=meta[b"halted"].decode(errors="replace") if b"halted" in meta else None,
         killers=_offsets(meta.get(b"killers", b"")),
         errors=_offsets(meta.get(b"errors", b"")),
+        begins_ms=_number(meta.get(b"begins_ms")),
     )

@@ -109,6 +109,10 @@ class ProfilerProcessor:
         flags = fold_terminals(entries_of(prepared.columns), prepared.slot, offsets, opened)
         return seal_changed(opened, before), flags
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - a terminal says how much it remembers
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
+
     def measure(
         self,
         metrics: MetricsRegistry,

@@ -9,7 +9,7 @@ import numpy as np
 from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
-from services.core.columns import TerminalEventColumns, Text
+from services.core.columns import TerminalEventColumns, Text, uuid_text
 from services.core.validation import validate_terminal_events
 from services.profiler.processor import ProfilerProcessor
 from services.streams import Records
@@ -44,7 +44,8 @@ def warm_up(processor: ProfilerProcessor) -> None:
         "is_fraud": True, "scenario": None, "known_at_ms": _AT_MS, "source": "ANALYST",
     }  # fmt: skip
     columns, rows, _ = decode_labels([encode_record(topics()[LABELS].latest, label), b"bad"])
-    validate_terminal_events(columns, columns.terminal_id, np.ones(len(rows), bool))
+    keyed = uuid_text(columns.transaction_id)
+    validate_terminal_events(columns, Text.of(keyed.tolist()), np.ones(len(rows), bool), keyed)
     encode_terminal_events(columns)
 
 

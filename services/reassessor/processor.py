@@ -20,10 +20,10 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.validation import Reject
+from services.core.validation import Reject, equal_text
 from services.core.windows import REPEAT, WRONG_PARTITION
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, refuse, refuse_excluded, without_excluded
+from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, NotYetError, Places, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
@@ -84,6 +84,10 @@ class ReassessorProcessor(Adopting):
         columns, decoded, why = decode_transactions(requests.transactions)
         status[rows] = why
         requests, rows = requests.take(decoded), rows[decoded]
+        status[rows] = _key_status(records.keys, rows, requests, columns)
+        valid = np.flatnonzero(status[rows] == Reject.NONE)
+        if len(valid) < len(rows):
+            requests, columns, rows = requests.take(valid), columns.take(valid), rows[valid]
         wanted = Wanted.of(columns)
         card_slots, first = group_text(columns.card_id, requests.source_partition)
         return PreparedRequests(
@@ -176,6 +180,10 @@ class ReassessorProcessor(Adopting):
         flags[misplaced(columns.card_id, requests.source_partition, cards.partitions)] |= WRONG_PARTITION
         return Folded(folded.vectors, flags)
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
+
     def measure(
         self,
         metrics: MetricsRegistry,
@@ -188,3 +196,12 @@ class ReassessorProcessor(Adopting):
         pairs = outcome.decided_before * len(Action) + outcome.decided_now
         for pair, count in enumerate(np.bincount(pairs, minlength=len(Action) ** 2).tolist()):
             metrics.add(m.REASSESSED, count, Action(pair // len(Action)).name, Action(pair % len(Action)).name)
+
+
+def _key_status(
+    keys: Sequence[bytes | None], rows: type_i64, requests: Requests, columns: TransactionColumns
+) -> type_i64:
+    """Return NONE for each request whose key is the card of its transaction, and which says so itself; else why it is refused."""
+    column, has_key = key_column(keys)
+    same = equal_text(columns.card_id, column.take(rows)) & equal_text(requests.card_id, column.take(rows))
+    return np.where(has_key[rows], np.where(same, Reject.NONE, Reject.KEY_MISMATCH), Reject.NULL_KEY)

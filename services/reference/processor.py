@@ -98,6 +98,10 @@ class ReferenceProcessor:
             rejected=refused.reasons,
         )
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - the newest record of each is all that counts
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
+
     def measure(
         self,
         metrics: MetricsRegistry,

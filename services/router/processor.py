@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
-from services.core.columns import TerminalEventColumns, type_bool, type_i64
+from services.core.columns import TerminalEventColumns, type_bool, type_i64, uuid_text
 from services.core.immutable import immutable
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
@@ -38,9 +38,11 @@ class RouterProcessor:
         """See :class:`services.runtime.processor.Processor`."""
         columns, rows, status = decode_labels(without_excluded(records.values, excluded))
         refuse_excluded(status, excluded)
-        _, has_key = key_column(records.keys)
-        # The key of a label is its transaction's id, which nothing here depends on; a label without its terminal goes nowhere.
-        status[rows] = validate_terminal_events(columns, columns.terminal_id, has_key[rows])
+        keys, has_key = key_column(records.keys)
+        # All labels of a transaction lie in one partition, in order: under any other key an older one could come last, and count.
+        status[rows] = validate_terminal_events(
+            columns, keys.take(rows), has_key[rows], uuid_text(columns.transaction_id)
+        )
         valid = status[rows] == Reject.NONE
         if not valid.all():
             columns, rows = columns.take(valid), rows[valid]
@@ -70,6 +72,10 @@ class RouterProcessor:
             folded_until_ms={},
             rejected=refused.reasons,
         )
+
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
+        """See :class:`services.runtime.processor.Processor`."""
+        return None
 
     def measure(
         self,

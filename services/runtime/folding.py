@@ -38,7 +38,11 @@ class Folded:
 
 
 def fold_log(
-    processor: Processor[Any, Any], batches: Iterable[Records], excluded: Mapping[int, LeftOut], write: Write
+    processor: Processor[Any, Any],
+    batches: Iterable[Records],
+    excluded: Mapping[int, LeftOut],
+    write: Write,
+    begins_ms: int | None = None,
 ) -> Folded:
     """Fold batches of one partition, in order, from nothing, as a worker does.
 
@@ -47,11 +51,13 @@ def fold_log(
         batches: the partition's records, from where its log begins.
         excluded: by offset, what must not be decoded, and why.
         write: called after every batch.
+        begins_ms: before what time nothing is known, where the log is short.
 
     Raises:
         FoldError: most records raise an exception.
     """
     profiles: dict[bytes, bytes] = {}
+    seed = None if begins_ms is None else processor.seed(begins_ms)
     killers: set[int] = set()
     errors: set[int] = set()
     lead = Lead()
@@ -59,7 +65,7 @@ def fold_log(
         reasons = _reasons(records, excluded)
         killers.update(records.offset[reasons == Reject.KILLS_DECODER].tolist())
         errors.update(records.offset[reasons == Reject.INTERNAL_ERROR].tolist())
-        prepared, outcome = _fold_batch(processor, records, reasons, (profiles, errors, lead))
+        prepared, outcome = _fold_batch(processor, records, reasons, (profiles, seed, errors, lead))
         changed = {c: p for c, p in zip(prepared.cards, outcome.profiles, strict=True) if p is not None}
         profiles |= changed
         write(int(records.offset[-1]) + 1, changed)
@@ -70,16 +76,16 @@ def _fold_batch(
     processor: Processor[Any, Any],
     records: Records,
     excluded: type_i64,
-    so_far: tuple[dict[bytes, bytes], set[int], Lead],
+    so_far: tuple[dict[bytes, bytes], bytes | None, set[int], Lead],
 ) -> tuple[Prepared, Outcome]:
     """Fold one batch onto profiles, without what raises, whose offsets are added to the errors."""
-    profiles, errors, lead = so_far
+    profiles, seed, errors, lead = so_far
     batch = LeadInBatch(lead, records)
 
     def work(some: Records, kept: type_i64) -> tuple[Prepared, Outcome]:
         def decide() -> tuple[Prepared, Outcome]:
             prepared = processor.prepare(some, kept)
-            known = [profiles.get(card) for card in prepared.cards]
+            known = [profiles.get(card, seed) for card in prepared.cards]
             return prepared, processor.decide(prepared, known, {}, np.zeros(len(some), bool), 0)
 
         return guarded(decide)

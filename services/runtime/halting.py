@@ -14,7 +14,7 @@ MINUTE_MS = 60_000
 
 
 class Cause(Enum):
-    """Why a partition is halted, with what helps."""
+    """Why a partition is halted, with what helps: each names one command, and whoever follows what that says in turn ends where it runs again."""
 
     TOPIC_RECREATED = (
         "the topic is not the one that the profiles were folded from; if that was meant: proact grid rebuild"
@@ -24,23 +24,23 @@ class Cause(Enum):
         "or let the moved cards begin anew: proact grid rebuild"
     )
     OFFSETS_MISSING = (
-        "nothing says what was decided on: if the group was idle since the grid's offset, say proact grid resume "
+        "nothing says what was decided on: if the group was idle since the grid's offset, stop the workers and say proact grid resume "
         "--accept-applied; else find the last decided offset in the outputs first"
     )
-    LOG_BEHIND = "Kafka lost what it had acknowledged: find out how; then stop the scorers and say proact grid resume --accept-gap"
+    LOG_BEHIND = "Kafka lost what it had acknowledged: find out how; then stop the workers and say proact grid resume --accept-gap"
     RETENTION = (
-        "records were deleted before they were decided on or folded: restore them; or stop the scorers and say "
+        "records were deleted before they were decided on or folded: restore them; or stop the workers and say "
         "proact grid resume --accept-gap"
     )
     HISTORY_MISSING = (
         "the log does not reach back far enough to fold the profiles from it: restore Redis or the log; or let the profiles begin "
-        "with the log: proact grid resume"
+        "with the log: proact grid rebuild --accept-loss"
     )
     MARKED = "somebody or a worker halted it, see the reason; when that is mended: proact grid resume"
 
-    def remedy(self, topic: str) -> str:
+    def remedy(self, topic: str, partition: int | None = None) -> str:
         """What the operator can do about a partition of a topic."""
-        return _named_for(topic, self.value)
+        return _named_for(topic, self.value, partition)
 
 
 SERVICE_OF: Final = {
@@ -54,15 +54,28 @@ SERVICE_OF: Final = {
 """Whose partitions a topic's are, as `proact grid --service` names them."""
 
 
-def _named_for(topic: str, remedy: str) -> str:
-    """Return a remedy with its commands meant for the service that works a topic off; the scorer is theirs by default."""
+_COMMAND: Final = re.compile(r"(proact grid \w+)(?: --service \w+)?((?: --accept-\w+)*)")
+
+
+def _named_for(topic: str, remedy: str, partition: int | None = None) -> str:
+    """Return a remedy with its commands meant for one partition, and for the service that works a topic off; the scorer is theirs by default."""
     service = SERVICE_OF.get(topic, "scorer")
-    return remedy if service == "scorer" else re.sub(r"proact grid \w+", rf"\g<0> --service {service}", remedy)
+    named = "" if service == "scorer" else f" --service {service}"
+    named += "" if partition is None else f" --partition {partition}"
+    return _COMMAND.sub(rf"\g<1>{named}\g<2>", remedy)
 
 
 def damaged(topic: str, error: Exception) -> str:
     """Return what people read where stored profiles are not what was written."""
     return f"damaged profiles: {error}; remedy: {_named_for(topic, 'proact grid rebuild')}"
+
+
+REBUILDING: Final = "it is rebuilt from the log; if that was interrupted: proact grid rebuild"
+"""What people read of a partition while it is rebuilt, and afterwards if that was interrupted."""
+REBUILDING_SHORT: Final = (
+    "it is rebuilt from a log that is not whole; if that was interrupted: proact grid rebuild --accept-loss"
+)
+GAP_ACCEPTED: Final = "a gap in its log is accepted; if that was interrupted: proact grid resume --accept-gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,11 @@ class Halt:
 
     def __str__(self) -> str:
         return f"{self.cause.name}: {self.detail}"
+
+    def remedy(self, topic: str, partition: int) -> str:
+        """What helps: of a mark that names a command itself, that one."""
+        named = list(_COMMAND.finditer(self.detail)) if self.cause is Cause.MARKED else []
+        return _named_for(topic, named[-1].group(), partition) if named else self.cause.remedy(topic, partition)
 
 
 def halt_of(state: LogState, applied: int | None) -> Halt | None:
@@ -129,6 +147,13 @@ def history_missing(source: Source, partition: int, state: LogState, horizon_ms:
         f"the grid holds nothing, and the log begins at offset {state.log_start}, less than "
         f"{horizon_ms / 86_400_000:.0f} days before offset {next_offset}",
     )
+
+
+def beginning_of(source: Source, partition: int, state: LogState, now_ms: int) -> int:
+    """Return before what time a log that does not reach back far enough says nothing, to the minute. Raises StreamsError."""
+    if state.log_start >= state.log_end:
+        return now_ms
+    return _timestamp_of(source, partition, state.log_start, now_ms) + MINUTE_MS
 
 
 def _timestamp_of(source: Source, partition: int, offset: int, now_ms: int) -> int:

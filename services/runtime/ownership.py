@@ -7,13 +7,13 @@ applied offset S. Records in [S, C) have their outputs already and are only fold
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
 from services.runtime.clock import Clock
-from services.runtime.halting import Cause, Halt, halt_of, history_missing, identity_halt
+from services.runtime.halting import Cause, Halt, beginning_of, halt_of, history_missing, identity_halt
 from services.runtime.logs import fields
 from services.runtime.outages import Outages
 from services.runtime.processor import Processor
@@ -54,6 +54,7 @@ class Ownership:
         self._source, self._publisher, self._grid, self._outages = source, publisher, grid, outages
         self.owned: dict[int, Owned] = {}
         self.halted: dict[int, Halt] = {}
+        self.seed_of: Callable[[int], bytes | None] = processor.seed
         self.looked_up: dict[str, int] = {}
         """How many partitions each topic has whose profiles are looked up."""
         self._resumed: dict[int, int] = {}
@@ -121,11 +122,10 @@ class Ownership:
             self._leave_alone(partition, refused)
             return
         halt = halt_of(state, claim.applied)
-        if halt is None and self._history_ms and claim.applied is None and claim.accepted <= state.log_start:
-            now_ms = self._clock.now_ms()
-            halt = self._outages.wait_out(
-                "kafka", lambda: history_missing(self._source, partition, state, self._history_ms, now_ms)
-            )
+        if halt is None and self._history_ms and claim.applied is None:
+            halt = self._history(partition, state)
+            if halt is not None and claim.accepted >= state.log_start:
+                claim, halt = self._begin_short(claim, state), None
         if halt is not None:
             self._release([claim])
             self._leave_alone(partition, halt)
@@ -136,12 +136,29 @@ class Ownership:
         where: dict[str, Any] = {"start": start, "committed": committed, "log_end": state.log_end}
         log.info("took partition over", extra=fields(partition=partition, epoch=claim.epoch, died=claim.died, **where))
 
+    def _history(self, partition: int, state: LogState) -> Halt | None:
+        now_ms = self._clock.now_ms()
+        return self._outages.wait_out(
+            "kafka", lambda: history_missing(self._source, partition, state, self._history_ms, now_ms)
+        )
+
+    def _begin_short(self, claim: Claim, state: LogState) -> Claim:
+        """Begin with a log that does not reach back far enough, which was accepted: every profile will say so for as long as that counts."""
+        now_ms, wait_out = self._clock.now_ms(), self._outages.wait_out
+        begins_ms = wait_out("kafka", lambda: beginning_of(self._source, claim.partition, state, now_ms))
+        wait_out("redis", lambda: self._grid.note_beginning(self._topic, claim, begins_ms))
+        log.warning("profiles begin with a short log", extra=fields(partition=claim.partition, begins_ms=begins_ms))
+        return replace(claim, begins_ms=begins_ms)
+
     def _leave_alone(self, partition: int, halt: Halt) -> None:
         self.halted[partition] = halt
         log.error(
             "partition halted: nothing of it is decided until its state is put right",
             extra=fields(
-                partition=partition, cause=halt.cause.name, reason=halt.detail, remedy=halt.cause.remedy(self._topic)
+                partition=partition,
+                cause=halt.cause.name,
+                reason=halt.detail,
+                remedy=halt.remedy(self._topic, partition),
             ),
         )
 
@@ -161,6 +178,11 @@ class Ownership:
         except GridUnavailableError:
             return False
         return any(count != self._resumed.get(p, 0) for p, count in zip(halted, counts, strict=True))
+
+    def seed(self, partition: int) -> bytes | None:
+        """Return what stands for the profile of a card that is not there: None, but where the log was short when the fold began."""
+        begins_ms = self.owned[partition].claim.begins_ms
+        return None if begins_ms is None else self.seed_of(begins_ms)
 
     def release_all(self) -> None:
         """Give everything back in good order: at a stop, and when the group asks for it."""

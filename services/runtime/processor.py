@@ -231,6 +231,10 @@ class Processor(Protocol[P, R]):
         """
         ...
 
+    def seed(self, begins_ms: int) -> bytes | None:
+        """Return the profile of whatever has none, where nothing is known of before a time; None if that makes no difference."""
+        ...
+
     def measure(self, metrics: MetricsRegistry, prepared: P, outcome: R, committed_ms: int) -> None:
         """Count a batch once it is done: outputs acknowledged, and offsets committed, at ``committed_ms``."""
         ...

@@ -97,9 +97,10 @@ class Reading:
         if missing:
             wanted_cards = {p: [prepared.cards[i] for i in rows] for p, rows in missing.items()}
             answer = ask(wanted_cards, plan.lookups)
-            for rows, values in zip(missing.values(), answer.profiles, strict=True):
+            for (p, rows), values in zip(missing.items(), answer.profiles, strict=True):
+                seed = self._ownership.seed(p)
                 for i, value in zip(rows, values, strict=True):
-                    profiles[i] = value
+                    profiles[i] = seed if value is None else value
             plan.take(answer.found)
         return profiles, self._look_up(plan)
 

@@ -231,7 +231,8 @@ class Worker(Generic[P, R]):
         self._isolation.begin()
         # A spare, which the group gave nothing, is as ready as one can be.
         self._health.set("partitions_assigned", self._source.assignment.member and not self._ownership.halted)
-        halted = {partition: str(halt) for partition, halt in self._ownership.halted.items()}
+        topic = self._processor.topic
+        halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in self._ownership.halted.items()}
         self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted}
 
     def _probe(self, *, idle: bool) -> None:

@@ -16,7 +16,7 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
 from services.core.ladder import SafeDefault
 from services.core.money import EXPONENTS
-from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed
+from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
 from services.core.windows import WRONG_PARTITION
 from services.inference import Model
@@ -164,6 +164,12 @@ class ScorerProcessor(Adopting):
         wrong = misplaced(prepared.columns.card_id, records.partition[prepared.rows], records.partitions)
         folded.flags[wrong] |= WRONG_PARTITION
         return folded, seal_changed(opened, before)
+
+    def seed(self, begins_ms: int) -> bytes | None:
+        """See :class:`services.runtime.processor.Processor`: decisions on the card say PROFILE_TRUNCATED until its windows begin later."""
+        opened = open_profiles([None], CARD)
+        opened.truncated_until_ms[0] = begins_ms
+        return seal_profiles(opened)[0]
 
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int

@@ -234,6 +234,16 @@ class KafkaAdmin:
         for future in self._admin.delete_records(wanted, request_timeout=REQUEST_TIMEOUT_S).values():
             self._wait(future, topic)
 
+    def members(self, group_id: str) -> int:
+        """Return how many members a group has; one that is not there has none. Raises StreamsError."""
+        asked = self._admin.describe_consumer_groups([group_id], request_timeout=REQUEST_TIMEOUT_S)[group_id]
+        try:
+            return len(asked.result().members)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise StreamsError(f"group {group_id}: {error.args[0].str()}") from None
+
     def delete_group(self, group_id: str) -> None:
         """Delete a group with all its offsets. Raises StreamsError, also while it has members."""
         self._wait(

@@ -32,6 +32,34 @@ def visible_extent(bootstrap_servers: str, topic: str, partition: int) -> tuple[
     return extent
 
 
+COUNT_POLLS_MAX: Final = 5
+"""Polls without a record after which whoever only counts takes the rest for records."""
+
+
+def count_records(bootstrap_servers: str, topic: str, partition: int, extent: tuple[int, int]) -> int:
+    """Return how many offsets of [begin, end) hold a record that is committed; those that cannot be read soon count, too.
+
+    For short ranges: it reads them. The marks of atomic commits are no records. Raises StreamsError.
+    """
+    begin, end = extent
+    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    consumer.assign([TopicPartition(topic, partition, begin)])
+    position, quiet, found = begin, 0, 0
+    try:
+        while position < end and quiet < COUNT_POLLS_MAX:
+            message = consumer.poll(POLL_S)
+            if message is None:
+                quiet += 1
+                position = max(position, consumer.position([TopicPartition(topic, partition)])[0].offset)
+            elif message.error() is not None:
+                raise StreamsError(f"{topic} {partition} at {position}: {describe(message.error())}")
+            else:
+                found, position = found + (message.offset() < end), message.offset() + 1
+    finally:
+        consumer.close()
+    return found + max(0, end - position)
+
+
 def read_range(
     bootstrap_servers: str, topic: str, partition: int, extent: tuple[int, int], records_max: int = 5_000
 ) -> Iterator[Records]:

@@ -1,4 +1,4 @@
-"""The checker is itself tested: eighteen ways to get it wrong, each of which it must catch.
+"""The checker is itself tested: twenty-five ways to get it wrong, each of which it must catch.
 
 Every mutant is a small change of the worker or of what it is wired to, made here only. It runs under the schedules in which its
 mistake can show; the same schedules without the mutant must be judged to be right.
@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.checker.evidence import ALERTS, DECISIONS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.codec.reassessments import REQUESTS
+from services.codec.records import decode_record, encode_record
+from services.codec.schemas import topics
+from services.codec.terminal_events import TOPIC as TERMINAL_EVENTS
+from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import TOPIC
 from services.core.classes import TransactionClass
 from services.core.policy import Thresholds
+from services.core.terminals import terminal_events
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
 from services.inference.trees import ClassTable
@@ -294,6 +300,45 @@ class Raises(ScorerProcessor):  # 22
         return super().prepare(records, excluded)
 
 
+def with_events(outcome: Any, change: Callable[[Output], Output]) -> Any:
+    """Return an outcome whose terminal events are others."""
+    outputs = [change(o) if o.topic == TERMINAL_EVENTS else o for o in outcome.outputs]
+    return replace(outcome, outputs=[o for o in outputs if len(o.keys)])
+
+
+class EventForARepeat(ScorerProcessor):  # 23
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        decided = outcome.decided_rows
+        columns = decided.columns  # of all that was decided, repeats included
+        events = Output(TERMINAL_EVENTS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))
+        others = [o for o in outcome.outputs if o.topic != TERMINAL_EVENTS]
+        return replace(outcome, outputs=[*others, *([events] if len(decided) else [])])
+
+
+class EventMissing(ScorerProcessor):  # 24
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        return with_events(outcome, lambda o: Output(o.topic, o.keys[1:], o.values[1:]))
+
+
+class AlertForAnApproval(ScorerProcessor):  # 25
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        alerts = [
+            Output(o.topic, [*o.keys, o.keys[0]], [*o.values, o.values[0]])
+            for o in outcome.outputs
+            if o.topic == ALERTS
+        ]
+        return replace(outcome, outputs=[*(o for o in outcome.outputs if o.topic != ALERTS), *alerts])
+
+
+class AskedTwice(NobodyAnswers):  # 26
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        return replace(outcome, outputs=[*outcome.outputs, *(o for o in outcome.outputs if o.topic == REQUESTS)])
+
+
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
     return lambda: kind(released_model(), SAFE)
 
@@ -328,6 +373,10 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
     "20 the champion below": (lambda s: scorer_world(s, processor=processor_of(ChampionBelow)), schedules()),
     "21 one for all": (lambda s: scorer_world(s, processor=processor_of(OneForAll)), schedules()),
     "22 good records raise": (lambda s: scorer_world(s, processor=processor_of(Raises)), schedules()),
+    "23 an event for a repeat": (lambda s: scorer_world(s, processor=processor_of(EventForARepeat)), schedules()),
+    "24 an event is missing": (lambda s: scorer_world(s, processor=processor_of(EventMissing)), schedules()),
+    "25 an alert too many": (lambda s: scorer_world(s, processor=processor_of(AlertForAnApproval)), schedules()),
+    "26 asked twice": (lambda s: scorer_world(s, processor=processor_of(AskedTwice)), schedules()),
 }  # fmt: skip
 
 
@@ -352,6 +401,61 @@ def test_an_exception_that_was_meant_is_right_and_in_no_fold():
 
     for schedule in (*schedules(), *schedules(CRASH_AFTER, EMPTY_GRID)):
         assert run(schedule, meant, excused=(b"card-1",)).holds
+
+
+def evidence_at_rest() -> Evidence:
+    world = scorer_world()
+    world.spawn("a")
+    world.settle(60)
+    return evidence_of(world)
+
+
+def test_what_the_readme_promises_of_each_decision_is_counted_exactly():
+    """One event for a decision that is no repeat, none for a repeat; one alert where it is not APPROVE; one request below CHAMPION."""
+    evidence = evidence_at_rest()
+    decisions = [decode_record(seen.value or b"")[1] for seen in evidence.outputs[DECISIONS]]
+    repeats = sum(one["repeat"] for one in decisions)
+    counts = judge(evidence).counts
+
+    assert repeats > 0, "the stream must have some"
+    assert counts["repeats"] == repeats
+    assert counts["terminal_events"] == len(decisions) - repeats
+    assert counts["alerts"] == sum(one["action"] != "APPROVE" for one in decisions) > 0
+    assert counts["below_champion"] == sum(one["rung"] != "CHAMPION" for one in decisions)
+
+
+def tampered(topic: str, change: Callable[[list[Seen]], list[Seen]]) -> Verdict:
+    evidence = evidence_at_rest()
+    evidence.outputs[topic] = change(evidence.outputs[topic])
+    return judge(evidence)
+
+
+@pytest.mark.parametrize("topic", [TERMINAL_EVENTS, ALERTS])
+def test_counts_that_somebody_tampered_with_are_found(topic: str):
+    assert evidence_at_rest().outputs[topic]
+    for change in (
+        lambda seen: seen[:-1],
+        lambda seen: [*seen, replace(seen[-1], offset=seen[-1].offset + 100)],
+        lambda _: [],
+    ):
+        verdict = tampered(topic, change)
+        assert not verdict.holds
+        assert set(verdict.totals) <= {"torn-txn", "duplicate"}
+
+
+def test_a_label_that_nobody_sent_is_found_whether_labels_are_routed_by_now_or_not():
+    [event, *_] = evidence_at_rest().outputs[TERMINAL_EVENTS]
+    record = decode_record(event.value or b"")[1] | {
+        "kind": "LABEL",
+        "amount_minor": 0,
+        "is_fraud": True,
+        "known_at_ms": 5,
+    }
+    invented = replace(
+        event, offset=event.offset + 1_000, value=encode_record(topics()[TERMINAL_EVENTS].latest, record)
+    )
+
+    assert tampered(TERMINAL_EVENTS, lambda seen: [*seen, invented]).totals == {"G1a": 1}
 
 
 def test_mutant_11_a_reset_to_the_latest_offset_is_caught():

@@ -203,6 +203,21 @@ def test_a_halted_partition_is_nobodys_until_it_is_resumed(grid: Grid, topic: st
     assert (again.applied, again.accepted) == (7, 9)
 
 
+def test_before_what_time_nothing_is_known_is_kept_as_long_as_the_profiles_are(grid: Grid, topic: str):
+    claim = claim_of(grid, topic)
+    assert claim.begins_ms is None
+    grid.note_beginning(topic, claim, 5_000)
+    grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES)])
+    assert claim_of(grid, topic).begins_ms == 5_000
+    grid.note_beginning(topic, claim, 9_000)
+    assert grid.status(topic, [0])[0].begins_ms == 5_000, "an older claim says nothing any more"
+
+    assert grid.claim(topic, 0, replace(HERE, layout=HERE.layout + 1)).begins_ms is None
+    grid.note_beginning(topic, claim_of(grid, topic), 5_000)
+    grid.halt(topic, 0, "is rebuilt", drop=True)
+    assert grid.claim(topic, 0, HERE, even_if_halted=True).begins_ms is None
+
+
 def test_a_halt_that_drops_forgets_whose_fold_it_was(grid: Grid, topic: str):
     written(grid, topic)
     grid.halt(topic, 0, "is rebuilt", drop=True)

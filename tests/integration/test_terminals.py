@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def test_a_profiler_and_a_router_that_are_killed_lose_nothing_and_fold_nothing_t
     assert verdict["terminals"] > 100
 
 
-def test_a_label_without_its_terminal_is_a_dead_letter(own_stack, tmp_path):
+def test_a_label_without_its_terminal_or_its_key_is_a_dead_letter(own_stack, tmp_path):
     stack, sink = own_stack(), None
     with services(stack, tmp_path, ["router"]) as [router]:
         router.wait_ready()
@@ -121,14 +122,17 @@ def test_a_label_without_its_terminal_is_a_dead_letter(own_stack, tmp_path):
             "scenario": None, "known_at_ms": START_MS + DAY_MS, "source": "ANALYST",
         }  # fmt: skip
         good = label | {"terminal_id": "terminal-1"}
-        sink.send(LABELS, [b"a", b"b"], [encode_record(topics()[LABELS].latest, one) for one in (label, good)])
+        key = str(uuid.UUID(int=0)).encode()
+        sent = [(key, label), (b"somebody-else", good), (None, good), (key, good)]
+        sink.send(LABELS, [k for k, _ in sent], [encode_record(topics()[LABELS].latest, one) for _, one in sent])
         assert sink.flush(10)
         wait_until(lambda: read_all(stack, TOPIC, 0.3), 30, "the good one is routed")
         wait_drained(stack, group="proact-router", topic=LABELS)
 
-    [letter] = map(decoded, read_all(stack, "dead-letters"))
+    letters = list(map(decoded, read_all(stack, "dead-letters")))
     [event] = map(decoded, read_all(stack, TOPIC))
-    assert (letter["reason"], letter["source_topic"]) == ("INVALID_IDENTIFIER", LABELS)
+    assert {letter["source_topic"] for letter in letters} == {LABELS}
+    assert sorted(letter["reason"] for letter in letters) == ["INVALID_IDENTIFIER", "KEY_MISMATCH", "NULL_KEY"]
     assert (event["kind"], event["terminal_id"], event["is_fraud"]) == ("LABEL", "terminal-1", True)
 
 

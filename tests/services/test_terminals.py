@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_router_sends_labels_to_their_terminals_and_refuses_those_without():
     schema = topics()[LABELS].latest
     values = [encode_record(schema, one) for one in (label, *wrong)]
 
-    outcome = work(RouterProcessor(), records_of(LABELS, [b"key"] * 4, list(values)))
+    outcome = work(RouterProcessor(), records_of(LABELS, [str(uuid.UUID(int=0)).encode()] * 4, list(values)))
 
     events, letters = outcome.outputs
     assert (events.topic, list(events.keys)) == (TOPIC, [b"terminal-7"])

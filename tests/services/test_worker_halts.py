@@ -12,7 +12,7 @@ from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
 from services.runtime import catalogue as m
 from services.runtime.breaker import REFUSED_MIN
-from services.runtime.halting import SERVICE_OF, Cause
+from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, SERVICE_OF, Cause, Halt, damaged
 from services.runtime.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
@@ -126,6 +126,42 @@ def test_a_halted_partition_is_left_alone_until_it_is_resumed_and_the_others_go_
     assert_same_end(reference(), system)
 
 
+def test_whoever_decides_on_profiles_that_began_with_a_short_log_says_so():
+    system = reference()
+    people = MemoryGrid(system.grid, "people")
+    forget_and_trim(system)
+    before = {p: system.log.end(TOPIC, p) for p in range(2)}
+    worker, _ = system.worker()
+    worker.turn()
+    assert "HISTORY_MISSING" in str(worker._ownership.halted[0])
+
+    people.resume(TOPIC, 0, system.log.end(TOPIC, 0))
+    system.clock.sleep(PROBE_EVERY_S)
+    system.drain(worker)
+    system.produce(to_columns(random_events(2, EVENTS, cards=6, late_share=0)))
+    system.drain(worker)
+    successor, _ = system.worker()
+    system.produce(to_columns(random_events(3, EVENTS, cards=6, late_share=0)))
+    system.drain(successor)
+
+    said = {
+        position: "PROFILE_TRUNCATED" in decisions[0]["degraded"] for position, decisions in system.decisions().items()
+    }
+    assert all(said[p, offset] == (p == 0) for p, offset in said if offset >= before[p])
+    assert any(p == 0 and offset > before[0] + 20 for p, offset in said), "there are some"
+    [status] = people.status(TOPIC, [0])
+    assert status.begins_ms == KAFKA_TIMESTAMP_MS // 60_000 * 60_000 + 60_000, (
+        "of the first record that is left, to the minute"
+    )
+
+    system.grid.metas.clear()
+    system.grid.profiles.clear()
+    system.log.log_start.clear()
+    third, _ = system.worker()
+    system.drain(third)
+    assert people.status(TOPIC, [0])[0].begins_ms is None, "of a log that is whole nothing is missing"
+
+
 def test_a_burst_of_bad_records_opens_the_breaker_of_its_partition_before_it_becomes_dead_letters():
     system = MemorySystem(batch_records_max=2 * REFUSED_MIN)
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
@@ -176,8 +212,21 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_what_helps_names_the_service_whose_partitions_they_are(cause):
+def test_what_helps_is_one_command_for_the_service_and_the_partition_that_it_is_about(cause):
     assert cause.remedy("card-transactions") == cause.value
     for topic, service in SERVICE_OF.items():
-        commands = re.findall(r"proact grid \w+( --service [a-z]+)?", cause.remedy(topic))
-        assert set(commands) <= {"" if service == "scorer" else f" --service {service}"}
+        named = "" if service == "scorer" else f" --service {service}"
+        [command] = re.findall(r"proact grid \w+(?: --[a-z-]+(?: \w+)?)*", Halt(cause, "why").remedy(topic, 3))
+        assert re.fullmatch(
+            rf"proact grid (rebuild|resume){named} --partition 3( --accept-(applied|gap|loss))?", command
+        )
+
+
+@pytest.mark.parametrize("reason", [REBUILDING, REBUILDING_SHORT, GAP_ACCEPTED, damaged("accounts", ValueError("x"))])
+def test_what_helps_is_what_the_mark_itself_says(reason):
+    """The general advice for a mark, to resume, would lead back to a damaged profile."""
+    [command] = re.findall(r"proact grid (\w+)", reason)
+    [helps] = re.findall(
+        r"proact grid (\w+) --service accounts --partition 1", Halt(Cause.MARKED, reason).remedy("accounts", 1)
+    )
+    assert helps == command

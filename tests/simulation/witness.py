@@ -96,5 +96,8 @@ class WitnessProcessor:
             folded_until_ms={},
         )
 
+    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it remembers all
+        return None
+
     def measure(self, metrics: Any, prepared: Any, outcome: Any, committed_ms: int) -> None:
         """Nothing is measured here."""
