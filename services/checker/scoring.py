@@ -192,12 +192,13 @@ def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dic
     matrix = xgboost.DMatrix(np.array([d["features"] for d in alerted]))
     shares = booster.predict(matrix, pred_contribs=True, validate_features=False)[:, :-1].astype(np.float64)
     for decision, row in zip(alerted, shares, strict=True):
-        heaviest = sorted((float(share) for share in row if share > 0), reverse=True)[:3]
+        missing = np.isnan(np.array(decision["features"], float))
+        heaviest = sorted(((bool(none), -float(s)) for s, none in zip(row, missing, strict=True) if s > 0))[:3]
         told = [(names.index(reason["code"]), reason["weight"]) for reason in decision["reasons"]]
         # The worker adds up in another order and precision, so two shares that are as good as equal may change places.
         right = len(told) == len(heaviest) and all(
-            abs(row[j] - weight) < SHARE_TOLERANCE and abs(weight - wanted) < SHARE_TOLERANCE
-            for (j, weight), wanted in zip(told, heaviest, strict=True)
+            missing[j] == none and abs(row[j] - weight) < SHARE_TOLERANCE and abs(weight + share) < SHARE_TOLERANCE
+            for (j, weight), (none, share) in zip(told, heaviest, strict=True)
         )
         if not right:
             verdict.blame("wrong-decision", f"{_position(decision)}: other reasons than the model's")

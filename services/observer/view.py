@@ -118,7 +118,7 @@ def told_of(alert: dict[str, Any]) -> list[str]:
     words = [*refused, *by_rule, *lower, *strange, *(reason["text"] for reason in alert["reasons"])] or [
         "no single feature stands out"
     ]
-    return words + [one["text"] for one in alert["counterfactuals"]]
+    return list(dict.fromkeys(words + [one["text"] for one in alert["counterfactuals"]]))
 
 
 def uuid_text(raw: object) -> str:
