@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.checker.alerts import check_severities
 from services.checker.evidence import (
     ALERTS,
     DEAD_LETTERS,
@@ -26,7 +27,7 @@ from services.checker.findings import Verdict
 from services.checker.reassessments import check_reassessments
 from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable
 from services.checker.reference_data import check_reference
-from services.checker.scoring import Scoring
+from services.checker.scoring import Scoring, key_of
 from services.checker.terminals import Event, check_terminals, event_of
 
 LOOK_S: Final = 1.0
@@ -92,7 +93,8 @@ class Checker:
         decisions = [decision for decision, _ in decided]
         again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
         progress(f"scoring {len(decided) + len(again):,} decisions again")
-        self._scoring.check([*decided, *((one, None) for one in again)], verdict)
+        self._scoring.check([(one, None) for one in again], verdict)
+        check_severities(evidence, self._scoring.check(decided, verdict), verdict)
         check_terminals(evidence, self._events, verdict, repeats=self._repeats)
         check_reference(evidence, verdict)
         self._check_offsets()
@@ -138,7 +140,7 @@ class Checker:
             last[seen.key] = position
             answers[position].append(_Answer(decision, None, where))
             if decision["action"] != "APPROVE":
-                alerts[decision["decision_id"], decision["action"], decision["score"]] -= 1
+                alerts[key_of(decision)] -= 1
         self._check_alerts(alerts)
         letters = Schemas(DEAD_LETTERS)
         for seen in self._evidence.outputs[DEAD_LETTERS]:
@@ -150,16 +152,16 @@ class Checker:
             answers[position].append(_Answer(None, letter["reason"], f"{DEAD_LETTERS} {seen.partition}/{seen.offset}"))
         return answers
 
-    def _alert_keys(self) -> Iterable[tuple[bytes, str, float]]:
+    def _alert_keys(self) -> Iterable[tuple[bytes, str, float | None]]:
         schemas = Schemas(ALERTS)
         for seen in self._evidence.outputs[ALERTS]:
             alert = schemas.decode(seen.value)
             if alert is None:
                 self._verdict.blame("torn-txn", f"{ALERTS} {seen.partition}/{seen.offset} is not an alert")
             else:
-                yield alert["decision_id"], alert["action"], alert["score"]
+                yield key_of(alert)
 
-    def _check_alerts(self, alerts: Counter[tuple[bytes, str, float]]) -> None:
+    def _check_alerts(self, alerts: Counter[tuple[bytes, str, float | None]]) -> None:
         for (decision_id, action, _), surplus in alerts.items():
             if surplus:
                 what = "alerts without a decision" if surplus > 0 else "decisions without an alert"

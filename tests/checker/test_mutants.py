@@ -1,4 +1,4 @@
-"""The checker is itself tested: eighteen ways to get it wrong, each of which it must catch.
+"""The checker is itself tested: twenty-two ways to get it wrong, each of which it must catch.
 
 Every mutant is a small change of the worker or of what it is wired to, made here only. It runs under the schedules in which its
 mistake can show; the same schedules without the mutant must be judged to be right.
@@ -285,6 +285,13 @@ class OneForAll(ScorerProcessor):  # 21
         super().__init__(other, safe)
 
 
+class AllHigh(ScorerProcessor):  # 22
+    def __init__(self, model, safe):
+        super().__init__(model, safe)
+        right = self._encoder._alert_columns
+        self._encoder._alert_columns = lambda *about: right(*about) | {"severity": np.full(len(about[2]), 2)}
+
+
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
     return lambda: kind(released_model(), SAFE)
 
@@ -317,6 +324,7 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
     "18 missing is current": (with_missing_meta, schedules(EMPTY_GRID)),
     "19 nobody is asked": (lambda s: scorer_world(s, processor=processor_of(NobodyIsAsked)), schedules()),
     "20 the champion below": (lambda s: scorer_world(s, processor=processor_of(ChampionBelow)), schedules()),
+    "22 every alert is high": (lambda s: scorer_world(s, processor=processor_of(AllHigh)), schedules()),
     "21 one for all": (lambda s: scorer_world(s, processor=processor_of(OneForAll)), schedules()),
 }  # fmt: skip
 

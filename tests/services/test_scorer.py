@@ -163,6 +163,7 @@ def test_every_decision_that_is_not_approve_has_an_alert_with_reasons_in_words_a
         assert all(r["text"] and r["weight"] > 0 and r["code"] in FEATURE_NAMES for r in alert["reasons"])
         assert [r["weight"] for r in alert["reasons"]] == sorted((r["weight"] for r in alert["reasons"]), reverse=True)
         assert alert["severity"] == {"CHALLENGE": "LOW", "REVIEW": "MEDIUM", "BLOCK": "HIGH"}[alert["action"]]
+        assert alert["kind"] == "FRAUD"
 
 
 def test_rules_change_what_is_decided_from_the_next_batch_on_and_decisions_name_them():
