@@ -120,15 +120,10 @@ def test_what_is_forbidden_is_blocked_with_its_own_reason(account, customer, cod
     assert {d["decided_by"] for d in decisions} == {voice}
     assert all(d["refusals"] == [{"code": code, "limit_minor": limit, "text": text}] for d in decisions)
     assert [a["refusals"] for a in alerts] == [d["refusals"] for d in decisions]
-    alone, _ = decide(some(), rules=rules)  # what is done where nothing is forbidden
-    says = {
-        "APPROVE": ("DECLINE", "LOW"),
-        "CHALLENGE": ("FRAUD", "LOW"),
-        "REVIEW": ("FRAUD", "MEDIUM"),
-        "BLOCK": ("FRAUD", "HIGH"),
-    }
-    assert [(a["kind"], a["severity"]) for a in alerts] == [says[d["action"]] for d in alone]
-    assert ("DECLINE", "LOW") in {(a["kind"], a["severity"]) for a in alerts}
+    said = {(a["kind"], a["severity"]) for a in alerts}
+    assert ("DECLINE", "LOW") in said
+    assert said == {("DECLINE", "LOW")} or rules is None
+    assert {severity for kind, severity in said if kind == "DECLINE"} == {"LOW"}
 
 
 @pytest.mark.parametrize(("action", "severity"), [("CHALLENGE", "LOW"), ("REVIEW", "MEDIUM"), ("BLOCK", "HIGH")])
