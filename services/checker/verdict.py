@@ -121,8 +121,6 @@ class Checker:
         }
         return verdict
 
-    # -- answers -----------------------------------------------------------------------------------------------------
-
     def _answers(self) -> dict[tuple[int, int], list[_Answer]]:
         answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
         last: dict[bytes | None, tuple[int, int]] = {}
@@ -158,8 +156,8 @@ class Checker:
             alert = schemas.decode(seen.value)
             if alert is None:
                 self._verdict.blame("torn-txn", f"{ALERTS} {seen.partition}/{seen.offset} is not an alert")
-            else:
-                yield key_of(alert)
+                continue
+            yield key_of(alert)
 
     def _check_alerts(self, alerts: Counter[tuple[bytes, str, float | None]]) -> None:
         for (decision_id, action, _), surplus in alerts.items():
