@@ -86,7 +86,7 @@ format: setup ## Write the style
 types: setup ## Check types
 	$(BIN)/mypy
 
-train: setup ## Train models/fraud/v4 from simulated data
+train: setup ## Train a model from simulated data, beside the live one, which stays live; ARGS="--output models/fraud/v7"
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput, latency, recovery and memory beside a plain worker, some 20 minutes; the last line is JSON

@@ -32,6 +32,7 @@ def test_the_wheel_holds_schemas_models_and_data(wheel: Path):
         "services/_data/schemas/card-transactions/topic.yaml",
         "services/_data/models/fraud/v4/champion.json",
         "services/_data/models/fraud/v4/manifest.json",
+        "services/_data/models/live.json",
     ):
         assert needed in names, needed
 
@@ -39,8 +40,8 @@ def test_the_wheel_holds_schemas_models_and_data(wheel: Path):
 def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_checkout(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "import services; from services.codec.schemas import topics; from services.inference.released import newest_model; "
-        "from services.inference.artifact import load_model; print(services.__file__, len(topics()), load_model(newest_model()).version)"
+        "import services; from services.codec.schemas import topics; from services.inference.released import live_model; "
+        "from services.inference.artifact import load_model; print(services.__file__, len(topics()), load_model(live_model()).version)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True,

@@ -61,7 +61,7 @@ BUSINESS: Final = (
     (
         one("Decisions", "ops", rate("proact_decisions_total")),
         one("Not approved", "percentunit", 'sum(proact:decisions:rate1m{action!="APPROVE"}) / sum(proact:decisions:rate1m)'),
-        one("Alerts", "ops", rate("proact_alerts_total")),
+        one("Fraud alerts", "ops", rate("proact_alerts_total", where='kind="FRAUD"'), "Without those about declines."),
         one("Refused records", "ops", rate("proact_dead_letters_total", where=OF_SCORERS)),
         one("Decided within 0.1 s", "percentunit", "1 - proact:slow_decisions:ratio_rate5m", "The objective is 99%."),
         one("Model", "none", "count(proact_model_info)", "How many scorers score with a verified model."),

@@ -30,6 +30,15 @@ SHARE_TOLERANCE = 1e-4
 """Of log-odds: XGBoost adds up in single precision."""
 
 
+ByRisk = dict[tuple[bytes, str, float | None], str]
+"""By :func:`key_of` a decision, what would have been done with it, had account and customer forbidden nothing."""
+
+
+def key_of(told: dict[str, Any]) -> tuple[bytes, str, float | None]:
+    """Return what a decision and its alert have in common, and no other has."""
+    return told["decision_id"], told["action"], told["score"]
+
+
 def released_folders() -> list[Path]:
     """Return the folders of every released model."""
     return [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
@@ -114,17 +123,21 @@ class Scoring:
             manifest = json.loads((folder / "manifest.json").read_text())
             self._models[manifest["name"], manifest["version"]] = Released.of(folder, manifest)
 
-    def check(self, decisions: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], verdict: Verdict) -> None:
+    def check(self, decisions: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], verdict: Verdict) -> ByRisk:
         """Blame every decision whose scores, action or reasons are not its model's on its recorded vector.
 
         Args:
             decisions: each with its transaction.
             verdict: where blame goes.
+
+        Returns:
+            what would have been done with each, had account and customer forbidden nothing.
         """
+        by_risk: ByRisk = {}
         by_booster: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
         for decision, transaction in decisions:
             if decision["rung"] in WITHOUT_MODEL:
-                self._check_default(decision, transaction, verdict)
+                self._check_default(decision, transaction, verdict, by_risk)
                 continue
             model = decision["model"], decision["model_version"]
             if model not in self._models:
@@ -132,42 +145,49 @@ class Scoring:
                 continue
             by_booster[*model, self._models[model].route(decision)[0]].append(decision)
         for (name, version, booster), mine in by_booster.items():
-            self._check_scored(self._models[name, version], booster, mine, verdict)
+            by_risk |= self._check_scored(self._models[name, version], booster, mine, verdict)
+        return by_risk
 
-    def _check_scored(self, released: Released, name: str, mine: list[dict[str, Any]], verdict: Verdict) -> None:
+    def _check_scored(self, released: Released, name: str, mine: list[dict[str, Any]], verdict: Verdict) -> ByRisk:
+        by_risk: ByRisk = {}
         booster, rows = released.boosters[name], np.array([d["features"] for d in mine])
         scores = booster.predict(xgboost.DMatrix(rows), validate_features=False)
         for decision, score, strange in zip(
             mine, scores.astype(np.float64).tolist(), released.strange.of(rows).tolist(), strict=True
         ):
-            _check_action(released, decision, score, strange, verdict)
+            by_risk[key_of(decision)] = _check_action(released, decision, score, strange, verdict)
             if (decision["scored_by"], decision["transaction_class"]) != (name, released.class_of(decision)):
                 said = f"{decision['scored_by']} {decision['transaction_class']}"
                 verdict.blame("wrong-decision", f"{_position(decision)}: another booster or class: {said}")
         _check_reasons(booster, released.names, [d for d in mine if d["action"] != "APPROVE"], verdict)
+        return by_risk
 
-    def _check_default(self, decision: dict[str, Any], transaction: dict[str, Any] | None, verdict: Verdict) -> None:
+    def _check_default(
+        self, decision: dict[str, Any], transaction: dict[str, Any] | None, verdict: Verdict, by_risk: ByRisk
+    ) -> None:
         """Check a decision without any model: a rule's, or the amount's."""
         if transaction is None:
             return
         major = transaction["billing_amount_minor"] / 10.0 ** EXPONENTS[transaction["billing_currency"]]
         by_amount = ACTIONS[sum(major >= least for least in self._safe)]
         by_rule = any(rule["effect"] == "DECIDED" for rule in decision["rules"])
-        action, voice = _refused(decision, _with_rules(by_amount, decision), "RULE" if by_rule else "DEFAULT")
+        by_risk[key_of(decision)] = _with_rules(by_amount, decision)
+        action, voice = _refused(decision, by_risk[key_of(decision)], "RULE" if by_rule else "DEFAULT")
         rung = "RULES" if by_rule else "SAFE_DEFAULT"
         said = decision["action"], decision["decided_by"], decision["rung"], decision["score"], decision["scored_by"]
         if said != (action, voice, rung, None, None) or decision["reasons"]:
             verdict.blame("wrong-decision", f"{_position(decision)}: {said}; it should be {action} by {voice}, {rung}")
 
 
-def _check_action(released: Released, decision: dict[str, Any], score: float, strange: float, verdict: Verdict) -> None:
+def _check_action(released: Released, decision: dict[str, Any], score: float, strange: float, verdict: Verdict) -> str:
+    """Check what was done; return what would have been done, had account and customer forbidden nothing."""
     by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
     told_strange, looked_at = decision["anomaly_score"], by_model
     if told_strange is not None and by_model == "APPROVE" and told_strange >= released.strange.review:
         looked_at = "REVIEW"
-    action = _with_rules(looked_at, decision)
-    voice = "RULE" if action != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
-    action, voice = _refused(decision, action, voice)
+    by_risk = _with_rules(looked_at, decision)
+    voice = "RULE" if by_risk != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
+    action, voice = _refused(decision, by_risk, voice)
     right = (score, action, voice) == (decision["score"], decision["action"], decision["decided_by"])
     # Where the small booster is all that can be used, there is nobody to say how strange a transaction is.
     silent = told_strange is None and decision["rung"] == "SMALL_MODEL"
@@ -176,6 +196,7 @@ def _check_action(released: Released, decision: dict[str, Any], score: float, st
         verdict.blame(
             "wrong-decision", f"{_position(decision)}: {said}; it should be {action} {score} {strange} by {voice}"
         )
+    return by_risk
 
 
 def _refused(decision: dict[str, Any], action: str, voice: str) -> tuple[str, str]:
@@ -192,12 +213,13 @@ def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dic
     matrix = xgboost.DMatrix(np.array([d["features"] for d in alerted]))
     shares = booster.predict(matrix, pred_contribs=True, validate_features=False)[:, :-1].astype(np.float64)
     for decision, row in zip(alerted, shares, strict=True):
-        heaviest = sorted((float(share) for share in row if share > 0), reverse=True)[:3]
+        missing = np.isnan(np.array(decision["features"], float))
+        heaviest = sorted(((bool(none), -float(s)) for s, none in zip(row, missing, strict=True) if s > 0))[:3]
         told = [(names.index(reason["code"]), reason["weight"]) for reason in decision["reasons"]]
         # The worker adds up in another order and precision, so two shares that are as good as equal may change places.
         right = len(told) == len(heaviest) and all(
-            abs(row[j] - weight) < SHARE_TOLERANCE and abs(weight - wanted) < SHARE_TOLERANCE
-            for (j, weight), wanted in zip(told, heaviest, strict=True)
+            missing[j] == none and abs(row[j] - weight) < SHARE_TOLERANCE and abs(weight + share) < SHARE_TOLERANCE
+            for (j, weight), (none, share) in zip(told, heaviest, strict=True)
         )
         if not right:
             verdict.blame("wrong-decision", f"{_position(decision)}: other reasons than the model's")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.checker.alerts import check_severities
 from services.checker.evidence import (
     ALERTS,
     DEAD_LETTERS,
@@ -28,7 +29,7 @@ from services.checker.reassessments import check_reassessments
 from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, decision_id, home_of
 from services.checker.reference_data import check_reference
 from services.checker.samples import check_samples
-from services.checker.scoring import Scoring
+from services.checker.scoring import Scoring, key_of
 from services.checker.terminals import Event, check_terminals, event_of
 
 OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED", "REFERENCE_UNKNOWN")
@@ -92,7 +93,8 @@ class Checker:
         decisions = [decision for decision, _ in decided]
         again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
         progress(f"scoring {len(decided) + len(again):,} decisions again")
-        self._scoring.check([*decided, *((one, None) for one in again)], verdict)
+        self._scoring.check([(one, None) for one in again], verdict)
+        check_severities(evidence, self._scoring.check(decided, verdict), verdict)
         labels = check_terminals(evidence, self._events, verdict, repeats=self._repeats)
         check_reference(evidence, verdict)
         self._check_offsets()
@@ -121,8 +123,6 @@ class Checker:
         }
         return verdict
 
-    # -- answers -----------------------------------------------------------------------------------------------------
-
     def _answers(self) -> dict[tuple[int, int], list[_Answer]]:
         answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
         last: dict[tuple[bytes | None, int], tuple[int, int]] = {}
@@ -141,7 +141,7 @@ class Checker:
             last[card] = position
             answers[position].append(_Answer(decision, None, where))
             if decision["action"] != "APPROVE":
-                alerts[decision["decision_id"], decision["action"], decision["score"]] -= 1
+                alerts[key_of(decision)] -= 1
         self._check_alerts(alerts)
         letters = Schemas(DEAD_LETTERS)
         for seen in self._evidence.outputs[DEAD_LETTERS]:
@@ -153,16 +153,16 @@ class Checker:
             answers[position].append(_Answer(None, letter["reason"], f"{DEAD_LETTERS} {seen.partition}/{seen.offset}"))
         return answers
 
-    def _alert_keys(self) -> Iterable[tuple[bytes, str, float]]:
+    def _alert_keys(self) -> Iterable[tuple[bytes, str, float | None]]:
         schemas = Schemas(ALERTS)
         for seen in self._evidence.outputs[ALERTS]:
             alert = schemas.decode(seen.value)
             if alert is None:
                 self._verdict.blame("torn-txn", f"{ALERTS} {seen.partition}/{seen.offset} is not an alert")
-            else:
-                yield alert["decision_id"], alert["action"], alert["score"]
+                continue
+            yield key_of(alert)
 
-    def _check_alerts(self, alerts: Counter[tuple[bytes, str, float]]) -> None:
+    def _check_alerts(self, alerts: Counter[tuple[bytes, str, float | None]]) -> None:
         for (identifier, action, _), surplus in alerts.items():
             if surplus:
                 what = "alerts without a decision" if surplus > 0 else "decisions without an alert"

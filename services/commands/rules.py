@@ -198,7 +198,7 @@ def show(settings: Settings, version: int | None) -> None:
     "--model",
     default=None,
     type=click.Path(path_type=Path),
-    help="The model beside the rules; else the newest released one.",
+    help="The model beside the rules; else the live one.",
 )
 @click.option(
     "--warm-up-days", default=30, show_default=True, type=click.IntRange(0), help="Days that only fill the windows."
@@ -211,13 +211,13 @@ def backtest(file: Path, data: Path | None, mapping: str, model: Path | None, wa
     from services.commands.train import history_of
     from services.inference import ModelError
     from services.inference.artifact import load_model
-    from services.inference.released import newest_model
+    from services.inference.released import live_model
     from services.trainer.backtest import run_backtest
 
     rule_set = read_file(file)
     try:
         history = history_of(data, mapping, 2_000, 60, 7)
-        found = run_backtest(rule_set, load_model(model or newest_model()), history, warm_up_days, progress)
+        found = run_backtest(rule_set, load_model(model or live_model()), history, warm_up_days, progress)
     except (ModelError, ValueError) as error:
         raise UserError(str(error)) from None
     click.echo(found.table())

@@ -67,31 +67,58 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 )
 @click.option(
     "--output",
-    default=Path("models/fraud/v4"),
-    show_default=True,
+    default=None,
     type=click.Path(path_type=Path),
-    help="NAME/vN: the release's folder.",
+    help="NAME/vN: the release's folder; by default models/fraud/vN with a number that no model has.",
 )
+@click.option("--overwrite", is_flag=True, help="Write over a model that is there; never over the live one.")
 def train(
-    data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int, output: Path
-) -> None:
-    """Train on history, choose thresholds from the cost table, test on the last days, and write the release."""
+    data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int,
+    output: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Train on history, choose thresholds from the cost table, test on the last days, and write the release.
+
+    What is live stays live: the last line but one says how to change that.
+    """
+    from services.inference.released import DEFAULT_NAME, next_release
     from services.trainer.costs import CostTable
-    from services.trainer.release import release
+    from services.trainer.release import check_free, release
     from services.trainer.training import train as run
 
-    begin_s = time.monotonic()
-    history, costs = history_of(data, mapping, cards, days, seed), CostTable()
+    begin_s, live = time.monotonic(), _live_or_none()
+    output = next_release(Path("models"), DEFAULT_NAME) if output is None else output
     try:
+        check_free(output, live, overwrite=overwrite)
+        history, costs = history_of(data, mapping, cards, days, seed), CostTable()
         manifest = release(output, run(history, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
-    progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s")
+    progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s; {_how_to_use(output, live)}")
     click.echo(
         json.dumps(
             {"model": manifest.name, "version": manifest.version, "classes": manifest.classes, **manifest.metrics}
         )
     )
+
+
+def _live_or_none() -> Path | None:
+    from services.inference import ModelError
+    from services.inference.released import live_model
+
+    try:
+        return live_model()
+    except ModelError:  # whoever trains may have none yet
+        return None
+
+
+def _how_to_use(output: Path, live: Path | None) -> str:
+    """Return what is live, and how what was trained is used."""
+    from services.inference.released import release_of
+
+    stays = "no model is live" if live is None else f"{live.parent.name}/{live.name} is live as before"
+    named = release_of(output)
+    command = f"proact scorer --model-path {output}" if named is None else f"proact models live {named}"
+    return f"{stays}; to score with this one: {command}"
 
 
 @click.command(epilog=example("proact evaluate models/fraud/v4 --seed 99"))

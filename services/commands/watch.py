@@ -6,12 +6,17 @@ import base64
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from services.commands.options import UserError, example, with_settings
+from services.core.policy import Action, AlertKind, Severity
 from services.runtime.config import Settings
+
+if TYPE_CHECKING:
+    from services.observer.choosing import Choice
+    from services.streams.reader import KafkaReader
 
 LAG_EVERY_S = 1.0
 
@@ -65,34 +70,83 @@ def watch(settings: Settings, seconds: float | None) -> None:
         reader.close()
 
 
-@click.command(epilog=example("proact tail card-alerts --json --limit 10"))
+_SHOWN = ["card-decisions", "card-alerts", "dead-letters", "card-reassessments"]
+
+
+@click.command(
+    epilog=example(
+        "proact tail card-alerts --since 2h --severity HIGH --severity MEDIUM\n"
+        "  proact tail card-alerts --kind DECLINE --limit 10 --json\n"
+        "  proact tail card-decisions --card card-000042 --since 2026-01-31T09:30Z"
+    )
+)
 @with_settings("kafka_bootstrap_servers")
-@click.argument("topic", type=click.Choice(["card-decisions", "card-alerts", "dead-letters", "card-reassessments"]))
+@click.argument("topic", type=click.Choice(_SHOWN))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--limit", default=None, type=click.IntRange(1), help="Stop after so many records.")
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest record, not with the next one.")
+@click.option(
+    "--since",
+    default=None,
+    metavar="AGO|TIME",
+    help="Begin with what came so long ago (90s, 10m, 2h, 3d) or at a time (ISO 8601).",
+)
+@click.option("--card", default=None, metavar="TOKEN", help="Only of this card.")
+@click.option(
+    "--severity",
+    multiple=True,
+    type=click.Choice([s.name for s in Severity]),
+    help="Only such alerts; may be said again.",
+)
+@click.option("--kind", multiple=True, type=click.Choice([k.name for k in AlertKind]), help="Only alerts about this.")
+@click.option(
+    "--action",
+    multiple=True,
+    type=click.Choice([a.name for a in Action]),
+    help="Only where this was done; may be said again.",
+)
 @click.option("--seconds", default=None, type=click.FloatRange(0.1), help="Stop after this long; else on Ctrl-C.")
 def tail(
-    settings: Settings, topic: str, as_json: bool, limit: int | None, from_beginning: bool, seconds: float | None
-) -> None:
-    """Print the records of an output topic as they come."""
-    from services.observer.tally import decoded
+    settings: Settings, topic: str, as_json: bool, limit: int | None, from_beginning: bool, since: str | None,
+    seconds: float | None, **chosen: Any,
+) -> None:  # fmt: skip
+    """Print the records of an output topic as they come: an alert with its time (UTC) and its transaction in front."""
+    from services.observer.choosing import Choice, parse_since
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
     from services.streams.reader import KafkaReader
 
+    if since is not None and from_beginning:
+        raise UserError("--since and --from-beginning say two different things: leave one out")
+    try:
+        choice = Choice(topic, **chosen)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    try:
+        since_ms = None if since is None else parse_since(since, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise UserError(f"--since {error}") from None
     try:
         KafkaAdmin(settings.kafka_bootstrap_servers).partitions()
-        reader = KafkaReader(settings.kafka_bootstrap_servers, [topic], from_beginning=from_beginning)
+        reader = KafkaReader(
+            settings.kafka_bootstrap_servers, [topic], from_beginning=from_beginning, since_ms=since_ms
+        )
     except StreamsError as error:
         raise UserError(str(error)) from None
-    until = None if seconds is None else time.monotonic() + seconds
+    _print(reader, choice, as_json, limit, None if seconds is None else time.monotonic() + seconds)
+
+
+def _print(reader: KafkaReader, choice: Choice, as_json: bool, limit: int | None, until: float | None) -> None:
+    from services.observer.tally import decoded
+
     printed = 0
     try:
         while (until is None or time.monotonic() < until) and (limit is None or printed < limit):
             for records in reader.read(0.2):
-                for record in decoded(records.values)[: None if limit is None else limit - printed]:
-                    click.echo(json.dumps(json_ready(record)) if as_json else _line(topic, json_ready(record)))
+                chosen = [record for record in decoded(choice.values(records)) if choice.takes(record)]
+                for record in chosen[: None if limit is None else limit - printed]:
+                    ready = json_ready(record)
+                    click.echo(json.dumps(ready) if as_json else _line(choice.topic, ready))
                     printed += 1
     except (KeyboardInterrupt, BrokenPipeError):
         sys.stderr.close()  # a closed pipe is how `| head` says that it has seen enough
@@ -101,7 +155,7 @@ def tail(
 
 
 def _line(topic: str, record: dict[str, Any]) -> str:
-    from services.observer.view import alert_line, score_text
+    from services.observer.view import alert_line, score_text, time_text
 
     if topic == "card-alerts":
         return alert_line(record)
@@ -110,9 +164,9 @@ def _line(topic: str, record: dict[str, Any]) -> str:
         return f"{record['reason']:<20} {at} {record['value_bytes']} bytes"
     if topic == "card-reassessments":
         was = f"{record['decided_action']:<9} on {record['decided_rung']:<12}"
-        return f"{was} would be {record['action']:<9} {record['card_id']} {record['transaction_id']}"
+        said = f"{was} would be {record['action']:<9} {record['card_id']}"
+        return f"{time_text(record['event_time_ms'])} {record['transaction_id']} {said}"
     marks = " repeat" * record["repeat"] + "".join(f" {what}" for what in record["degraded"])
     marks += "" if record.get("rung", "CHAMPION") == "CHAMPION" else f" {record['rung']}"
-    return (
-        f"{record['action']:<9} {score_text(record['score'], 4)} {record['card_id']} {record['transaction_id']}{marks}"
-    )
+    said = f"{record['action']:<9} {score_text(record['score'], 4)} {record['card_id']}{marks}"
+    return f"{time_text(record['event_time_ms'])} {record['transaction_id']} {said}"

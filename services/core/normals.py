@@ -39,17 +39,19 @@ def own_normal(feature: Feature, vector: type_f64) -> tuple[float | None, str]:
     count = vector[_COUNT] - 1.0
     if math.isnan(count) or count <= 0.0:
         return None, ""
-    mean = (vector[_MEAN] * vector[_COUNT] - vector[_AMOUNT]) / count
+    # Of amounts of nothing it is a rounding error, of either sign.
+    mean = max(0.0, (vector[_MEAN] * vector[_COUNT] - vector[_AMOUNT]) / count)
     aggregate, expected = feature.aggregate, count * feature.window_ms / SPAN_MS
     if aggregate in (AMOUNT, MEAN_WITH_CURRENT):
         return float(mean), f"this card's 30-day mean is {mean:,.2f}"
     if aggregate in _RATIOS:
         return _RATIOS[aggregate], f"this card's 30-day mean is {mean:,.2f}"
     if aggregate == PAST_SUM:
-        return float(mean * expected), f"this card normally spends {mean * expected:,.2f} in that time"
+        spent = f"{mean * expected:,.2f}" if mean * expected >= 0.005 else "next to nothing"
+        return float(mean * expected), f"this card normally spends {spent} in that time"
     if aggregate in (PAST_COUNT, COUNT_WITH_CURRENT) and feature.window_ms < SPAN_MS:
-        return float(expected), f"this card normally has {expected:.1f}"
+        return float(expected), f"this card normally has {f'{expected:.1f}' if expected >= 0.05 else 'none'}"
     if aggregate == SECONDS_SINCE_LAST:
         hours = SPAN_MS / 3_600_000 / count
-        return float(hours * 3_600), f"normally {hours:,.0f} hours"
+        return float(hours * 3_600), f"normally {hours:,.0f} hours" if hours >= 1.5 else "normally within an hour or so"
     return None, ""

@@ -36,8 +36,25 @@ class Voice(IntEnum):
     """Nobody else could speak: the amount alone decided."""
 
 
-SEVERITY_OF_ACTION: Final = np.array([0, 0, 1, 2], np.int64)
-"""The index of the alert's severity (LOW, MEDIUM, HIGH) by action."""
+class Severity(IntEnum):
+    """How much an alert is about; in the order of the Avro enum."""
+
+    LOW = 0
+    MEDIUM = 1
+    HIGH = 2
+
+
+class AlertKind(IntEnum):
+    """What an alert is about; in the order of the Avro enum."""
+
+    FRAUD = 0
+    """Model, anomaly score or rules would not have approved the transaction, whatever account and customer say."""
+    DECLINE = 1
+    """They would have: the account, or the customer's own instructions, alone forbid it."""
+
+
+SEVERITY_OF_ACTION: Final = np.array([Severity.LOW, Severity.LOW, Severity.MEDIUM, Severity.HIGH], np.int64)
+"""The alert's :class:`Severity` by what model, anomaly score and rules alone would have done: a decline for funds is no likely fraud."""
 
 
 @dataclass(frozen=True, slots=True)

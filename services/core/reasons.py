@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import numpy as np
 
 from services.core.columns import ENTRY_MODES, type_f64
 from services.core.features import (
@@ -49,6 +51,10 @@ from services.core.profiles import DAY_MS
 from services.core.what_if import Counterfactual
 
 REASONS_MAX: Final = 3
+_SAID: Final = "the amount"
+"""What the amount is called once it has been said."""
+_LEAST_AMOUNT: Final = 0.005
+"""In major units: what is less reads as nothing."""
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -77,64 +83,106 @@ def _duration(seconds: float) -> str:
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return "less than 2 seconds" if seconds < 2 else f"{seconds:.0f} seconds"
 
 
 _UNKNOWN: Final[Mapping[int, str]] = {
     SECONDS_SINCE_LAST: "first transaction of this card in 30 days",
-    AMOUNT_TO_MEAN: "no history to compare the amount with",
-    AMOUNT_TO_LARGEST: "no history to compare the amount with",
+    AMOUNT_TO_MEAN: "no average of this card to compare the amount with",
+    AMOUNT_TO_LARGEST: "no largest amount of this card to compare with",
     AMOUNT_DEVIATION: "too little history to compare the amount with",
-    AMOUNT_TO_MEDIAN: "no history to compare the amount with",
-    FIRST_FRAUD_DAYS: "no known fraud at this terminal",
-    LAST_FRAUD_DAYS: "no known fraud at this terminal",
-    LAST_GENUINE_DAYS: "no known genuine transaction at this terminal",
-    KNOWN_MEAN: "no known transactions at this terminal",
-    KM_FROM_LAST: "no position to measure a distance with",
-    KM_PER_HOUR: "no position to measure a speed with",
-    AMOUNT_TO_SPENDABLE: "nothing known of what the account can spend",
-    DAYS_SINCE_OPENED: "nothing known of the account",
-    KM_FROM_HOME: "no position, or no home, to measure a distance with",
-    ABROAD: "nothing known of the customer's home",
+    AMOUNT_TO_MEDIAN: "no last amounts of this card to compare with",
+    FIRST_FRAUD_DAYS: "no first fraud is known at this terminal",
+    LAST_FRAUD_DAYS: "no fraud is known at this terminal",
+    LAST_GENUINE_DAYS: "no genuine transaction is known at this terminal",
+    KNOWN_COUNT: "how many transactions this terminal had in {span} is not known",
+    KNOWN_MEAN: "the average at this terminal in {span} is not known",
+    KNOWN_RISK: "the share of frauds at this terminal in {span} is not known",
+    KM_FROM_LAST: "the distance from the card's last position is not known",
+    KM_PER_HOUR: "the speed from the card's last position is not known",
+    AMOUNT_TO_SPENDABLE: "what the account can spend is not known",
+    DAYS_SINCE_OPENED: "when the account was opened is not known",
+    KM_FROM_HOME: "the distance from the customer's home is not known",
+    ABROAD: "whether the customer announced the country is not known",
 }
+"""What is said of a feature without a value; of any other its name, as not known."""
 
 
 # Templates, of which one is filled: to fill all of them and take one takes longer than the rest of a reason.
 _CARD_WORDS: Final[Mapping[int, str]] = {
     COUNT_WITH_CURRENT: "transaction number {value:.0f} of this card in {span}",
     MEAN_WITH_CURRENT: "this card spends {value:,.2f} on average in {span}, this one included",
-    PAST_COUNT: "{value:.0f} transactions in the {span} before",
+    PAST_COUNT: "{count} transaction{s} in the {span} before",
     PAST_SUM: "{value:,.2f} spent in the {span} before",
-    AMOUNT_TO_MEAN: "{amount} is {value:.1f} times this card's average of {span}",
-    AMOUNT_DEVIATION: "{amount} is {value:.1f} standard deviations from this card's average of {span}",
-    AMOUNT_TO_MEDIAN: "{amount} is {value:.1f} times the middle one of this card's last amounts",
-    HIGH_AMOUNTS: "{value:.0f} amounts of more than 3 times this card's middle one in the {span} before",
-    AMOUNT_TO_LARGEST: "{amount} is {value:.1f} times this card's largest of {span}",
-    DISTINCT_TERMINALS: "{value:.0f} terminals used in the {span} before",
-    DISTINCT_COUNTRIES: "{value:.0f} countries in the {span} before",
-    TIMES_AT_TERMINAL: "used this terminal {value:.0f} times in {span}",
-    KM_FROM_LAST: "{value:,.0f} km from the card's last position",
-    KM_PER_HOUR: "{value:,.0f} km/h from the card's last position",
+    AMOUNT_TO_MEAN: "{amount} is {times} this card's average of {span}",
+    AMOUNT_TO_MEDIAN: "{amount} is {times} the middle one of this card's last amounts",
+    HIGH_AMOUNTS: "{count} amount{s} of more than 3 times this card's middle one in the {span} before",
+    AMOUNT_TO_LARGEST: "{amount} is {times} this card's largest of {span}",
+    DISTINCT_TERMINALS: "{count} terminal{s} used in the {span} before",
+    DISTINCT_COUNTRIES: "{count} countr{ies} in the {span} before",
+    TIMES_AT_TERMINAL: "used this terminal {count} times in {span}",
+    KM_FROM_LAST: "{least} km from the card's last position",
+    KM_PER_HOUR: "{least} km/h from the card's last position",
 }
 _TERMINAL_WORDS: Final[Mapping[int, str]] = {
-    KNOWN_COUNT: "{value:.0f} transactions at this terminal in {span}",
+    KNOWN_COUNT: "{count} transaction{s} at this terminal in {span}",
     KNOWN_MEAN: "{value:,.2f} on average at this terminal in {span}",
-    KNOWN_RISK: "{value:.0%} of this terminal's transactions in {span} were frauds",
-    FIRST_FRAUD_DAYS: "the first known fraud at this terminal was {value:.0f} days ago",
-    LAST_FRAUD_DAYS: "the last known fraud at this terminal was {value:.0f} days ago",
-    LAST_GENUINE_DAYS: "the last known genuine transaction at this terminal was {value:.0f} days ago",
+    KNOWN_RISK: "{share} this terminal's transactions in {span} were frauds",
+    FIRST_FRAUD_DAYS: "the first known fraud at this terminal was {least} day{s} ago",
+    LAST_FRAUD_DAYS: "the last known fraud at this terminal was {least} day{s} ago",
+    LAST_GENUINE_DAYS: "the last known genuine transaction at this terminal was {least} day{s} ago",
 }
 _REFERENCE_WORDS: Final[Mapping[int, str]] = {
-    AMOUNT_TO_SPENDABLE: "{amount} is {value:.0%} of what the account can spend",
-    DAYS_SINCE_OPENED: "the account was opened {value:,.0f} days ago",
-    KM_FROM_HOME: "{value:,.0f} km from the customer's home",
+    AMOUNT_TO_SPENDABLE: "{amount} is {share} what the account can spend",
+    DAYS_SINCE_OPENED: "the account was opened {least} day{s} ago",
+    KM_FROM_HOME: "{least} km from the customer's home",
 }
+
+
+class _Words:
+    """A number in the forms that a template may ask for; each is made when it is asked for."""
+
+    def __init__(self, value: float, span: str, amount: str) -> None:
+        self.value, self.span, self.amount = value, span, amount
+
+    def __getitem__(self, name: str) -> object:
+        return getattr(self, name)
+
+    @property
+    def count(self) -> str:
+        return f"{self.value:.0f}" if self.value >= 0.5 else "no"
+
+    @property
+    def least(self) -> str:
+        """At least one of a unit, as people say a distance."""
+        return "less than 1" if self.value < 0.5 else f"{self.value:,.0f}"
+
+    @property
+    def s(self) -> str:
+        return "s" if self.value >= 1.5 else ""
+
+    @property
+    def ies(self) -> str:
+        return "ies" if self.value >= 1.5 else "y"
+
+    @property
+    def times(self) -> str:
+        """How many times something; of less than once the share."""
+        return f"{self.value:,.1f} times" if self.value >= 0.995 else self.share
+
+    @property
+    def share(self) -> str:
+        """What share of something, never one that reads as nothing."""
+        for limit, words in ((0.01, "less than a hundredth of"), (0.1, "less than a tenth of")):
+            if self.value < limit:
+                return words
+        return f"{self.value:.0%} of"
 
 
 def _transaction_words(feature: Feature, value: float, amount: str) -> str | None:
     aggregate = feature.aggregate
     if aggregate == AMOUNT:
-        return f"the amount is {amount}"
+        return f"the amount is {amount}" if amount != _SAID else "the amount itself"
     if aggregate == WEEKEND:
         return "at the weekend" if value else "on a working day"
     if aggregate == NIGHT:
@@ -152,26 +200,39 @@ def _card_words(feature: Feature, value: float, amount: str) -> str:
     aggregate, span = feature.aggregate, _span(feature.window_ms)
     if aggregate == SECONDS_SINCE_LAST:
         return f"{_duration(value)} after the card's last transaction"
-    if aggregate == TIMES_AT_TERMINAL and not value:
-        return f"never at this terminal in {span}"
-    return _CARD_WORDS[aggregate].format(value=value, span=span, amount=amount)
+    if aggregate == TIMES_AT_TERMINAL and value < 1.5:
+        return f"never at this terminal in {span}" if value < 0.5 else f"used this terminal once in {span}"
+    if aggregate == PAST_SUM and value < _LEAST_AMOUNT:
+        return f"nothing spent in the {span} before"
+    if aggregate == AMOUNT_DEVIATION:
+        side = "below" if value < 0.0 else "above"
+        far = f"{abs(value):,.1f} standard deviations {side}" if abs(value) >= 0.05 else "close to"
+        return f"{amount} is {far} this card's average of {span}"
+    return _CARD_WORDS[aggregate].format_map(_Words(value, span, amount))
 
 
 def _terminal_words(feature: Feature, value: float) -> str:
-    span = f"the {_span(feature.window_ms)} until a week ago"
-    return _TERMINAL_WORDS[feature.aggregate].format(value=value, span=span)
+    span = _terminal_span(feature)
+    if feature.aggregate == KNOWN_RISK and value == 0.0:
+        return f"none of this terminal's transactions in {span} was a fraud"
+    return _TERMINAL_WORDS[feature.aggregate].format_map(_Words(value, span, ""))
+
+
+def _terminal_span(feature: Feature) -> str:
+    return f"the {_span(feature.window_ms)} until a week ago"
 
 
 def _reference_words(feature: Feature, value: float, amount: str) -> str:
     if feature.aggregate == ABROAD:
         return "in another country than home, without a travel notice" if value else "at home, or where a notice said"
-    return _REFERENCE_WORDS[feature.aggregate].format(value=value, amount=amount)
+    return _REFERENCE_WORDS[feature.aggregate].format_map(_Words(value, "", amount))
 
 
 def describe(feature: Feature, value: float, amount: str) -> str:
     """Return what an analyst reads of one feature; ``amount`` is the formatted billing amount."""
     if math.isnan(value):
-        return _UNKNOWN.get(feature.aggregate, "unknown")
+        words = _UNKNOWN.get(feature.aggregate, f"{feature.name} is not known")
+        return words.format(span=_terminal_span(feature)) if "{" in words else words
     if feature.entity == "terminal":
         return _terminal_words(feature, value)
     if feature.entity in ("account", "customer"):
@@ -182,13 +243,33 @@ def describe(feature: Feature, value: float, amount: str) -> str:
 def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> Sequence[Reason]:
     """Return the features that raised one score most, heaviest first, at most ``REASONS_MAX``.
 
+    A feature without a value may weigh, and says little to people: those that have one come first, and the others only where too few of
+    these raised the score. The amount and the card's mean are each said once.
+
     Args:
         contributions: (features,) log-odds that each feature added.
         vector: (features,) the feature values.
         amount: the formatted billing amount.
     """
-    order = (-contributions).argsort(kind="stable")[:REASONS_MAX]
-    return [_reason(j, float(contributions[j]), vector, amount) for j in order.tolist() if contributions[j] > 0.0]
+    missing = np.isnan(vector)
+    rows = _heaviest(np.where(missing, 0.0, contributions), REASONS_MAX)
+    if len(rows) < REASONS_MAX:
+        rows += _heaviest(np.where(missing, contributions, 0.0), REASONS_MAX - len(rows))
+    reasons: list[Reason] = []
+    before = ""
+    for j in rows:
+        one = _reason(j, float(contributions[j]), vector, _SAID if amount in before else amount)
+        text, _, said = one.text.partition("; ")
+        if said and said in before:
+            one = replace(one, text=text)
+        reasons.append(one)
+        before += f"{one.text}; "
+    return reasons
+
+
+def _heaviest(contributions: type_f64, count: int) -> list[int]:
+    order = (-contributions).argsort(kind="stable")[:count]
+    return [j for j in order.tolist() if contributions[j] > 0.0]
 
 
 def _reason(j: int, weight: float, vector: type_f64, amount: str) -> Reason:
@@ -197,7 +278,15 @@ def _reason(j: int, weight: float, vector: type_f64, amount: str) -> Reason:
     if math.isnan(value):
         return Reason(feature.name, weight, None, None, words)
     normal, said = own_normal(feature, vector)
-    return Reason(feature.name, weight, value, normal, f"{words}; {said}" if said else words)
+    return Reason(
+        feature.name, weight, value, normal, f"{words}; {said}" if said and not _repeats(words, said) else words
+    )
+
+
+def _repeats(words: str, said: str) -> bool:
+    """Whether what is normal is the very number that the feature has: then there is nothing to compare."""
+    figure = next((word for word in reversed(said.split()) if word[0].isdigit()), "")
+    return bool(figure) and f" {figure.removesuffix('.0')} " in f" {words} "
 
 
 def describe_counterfactual(found: Counterfactual, currency: str) -> str:

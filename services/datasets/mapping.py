@@ -2,11 +2,13 @@
 
 A field is one of: ``{constant: X}``; ``{column: NAME}``; a column with ``prefix`` (identifiers), ``uuid5`` (identifiers
 from elsewhere become UUIDs in a namespace of that name), ``decimals`` (an amount in major units) or ``names`` (a table of
-values). A mapping is a YAML file, in ``services/datasets/mappings`` or anywhere.
+values). The truth is a column with the values that stand for ``true`` and for ``false`` (:mod:`services.datasets.labels`). A
+mapping is a YAML file, in ``services/datasets/mappings`` or anywhere.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +23,18 @@ import pyarrow.parquet
 import yaml
 
 from services.core.columns import ENTRY_MODES, Text, TransactionColumns, pack_code, type_bool
+from services.core.masking import mask_text
+from services.datasets.labels import DatasetError, LabelRule
+
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Mapping",
+    "load_mapping",
+    "mapping_names",
+    "namespaced_uuid",
+    "read_dataset",
+]
 
 _FOLDER: Final = Path(__file__).parent / "mappings"
 _NAMESPACE: Final = uuid.UUID("0f6d0a6e-52b8-5f0c-9d8a-3f1c5b7e2a94")
@@ -31,8 +45,15 @@ _FIELDS: Final = tuple(f.name for f in fields(TransactionColumns))
 ROWS_PER_CHUNK: Final = 200_000
 
 
-class DatasetError(Exception):
-    """A file or a mapping cannot be used: a user's mistake, said in one line."""
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's truth values, true and false alone: Yes, No, on and off are the texts that a file may hold."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +62,11 @@ class Dataset:
 
     columns: TransactionColumns
     is_fraud: type_bool | None
+    """(n,) False, too, where a row has no label."""
     scenario: np.ndarray | None
     """(n,) names, dtype object."""
+    labelled: type_bool | None = None
+    """(n,) whether a row has a label; None without ``is_fraud``."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -60,10 +84,21 @@ class Mapping:
         missing, unknown = set(_FIELDS) - set(self.fields), set(self.fields) - set(_FIELDS)
         if missing or unknown:
             raise DatasetError(f"mapping {self.name}: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        for name, rule in (self.fields | self.truth).items():
+        if unknown := set(self.truth) - {"is_fraud", "scenario"}:
+            raise DatasetError(f"mapping {self.name}: the truth is is_fraud and scenario, not {min(unknown)}")
+        _ = self.label
+        for name, rule in (self.fields | {k: v for k, v in self.truth.items() if k != "is_fraud"}).items():
             allowed = {"constant"} if "constant" in rule else {"column", "prefix", "uuid5", "decimals", "names"}
             if not ("constant" in rule or "column" in rule) or set(rule) - allowed:
                 raise DatasetError(f"mapping {self.name}: field {name} must be a constant or a column, not {rule}")
+
+    @property
+    def label(self) -> LabelRule | None:
+        """Where the truth is; None where the mapping does not say. Raises DatasetError."""
+        try:
+            return LabelRule.of(self.truth["is_fraud"]) if "is_fraud" in self.truth else None
+        except DatasetError as error:
+            raise DatasetError(f"mapping {self.name}: {error}") from None
 
     @property
     def source_columns(self) -> list[str]:
@@ -84,7 +119,7 @@ def load_mapping(name: str) -> Mapping:
     if not path.is_file():
         raise DatasetError(f"there is no mapping {name!r}: use one of {', '.join(mapping_names())}, or a file's path")
     try:
-        described = yaml.safe_load(path.read_text())
+        described = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader
         return Mapping(path.stem, described["fields"], described.get("truth") or {})
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path} is not a mapping: {error}") from None
@@ -107,20 +142,24 @@ def read_dataset(path: Path, mapping: Mapping, limit: int | None = None) -> Iter
 
 
 def _read_chunks(path: Path, mapping: Mapping, limit: int | None) -> Iterator[Dataset]:
-    left = limit if limit is not None else 2**62
-    for table in _tables(path, mapping.source_columns):
+    left, first_row = limit if limit is not None else 2**62, 1
+    for table in _tables(path, mapping):
         chunk = table.slice(0, min(left, table.num_rows))
         if chunk.num_rows:
-            yield _to_dataset(chunk, mapping)
-        left -= chunk.num_rows
+            yield _to_dataset(chunk, mapping, path, first_row)
+        left, first_row = left - chunk.num_rows, first_row + chunk.num_rows
         if left <= 0:
             return
 
 
-def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
+def _tables(path: Path, mapping: Mapping) -> Iterator[Any]:
+    columns = mapping.source_columns
+    # What a label is, is not for a reader of CSV to guess, which looks at the first rows alone.
+    texts = [rule["column"] for rule in mapping.truth.values() if "column" in rule]
     try:
         if path.suffix == ".csv":
-            table = pyarrow.csv.read_csv(path)
+            options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
+            table = pyarrow.csv.read_csv(path, convert_options=options)
         else:
             table = pyarrow.parquet.ParquetFile(path)
             missing = set(columns) - set(table.schema_arrow.names)
@@ -137,26 +176,31 @@ def _tables(path: Path, columns: list[str]) -> Iterator[Any]:
         yield table.slice(at, ROWS_PER_CHUNK)
 
 
-def _to_dataset(table: Any, mapping: Mapping) -> Dataset:
+def _to_dataset(table: Any, mapping: Mapping, path: Path, first_row: int) -> Dataset:
     values: dict[str, Any] = {}
     for name, rule in mapping.fields.items():
         try:
             values[name] = _field(table, name, rule)
         except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
             raise DatasetError(f"mapping {mapping.name}: field {name}: {error}") from None
-    fraud = mapping.truth.get("is_fraud")
-    scenario = mapping.truth.get("scenario")
-    return Dataset(
-        TransactionColumns(**values),
-        None if fraud is None else table.column(fraud["column"]).to_numpy().astype(bool),
-        None if scenario is None else _named(table, scenario),
-    )
+    columns, label, scenario = TransactionColumns(**values), mapping.label, mapping.truth.get("scenario")
+    if label is None:
+        return Dataset(columns, None, None)
+    labels = label.read(table.column(label.column), path.name, first_row, untyped=path.suffix == ".csv")
+    named = None if scenario is None else _named(table, scenario, path, first_row)
+    return Dataset(columns, labels.fraud, named, labels.known)
 
 
-def _named(table: Any, rule: dict[str, Any]) -> np.ndarray:
+def _named(table: Any, rule: dict[str, Any], path: Path, first_row: int) -> np.ndarray:
+    """Return scenarios by name; what has none is called unknown. Raises DatasetError."""
     raw = table.column(rule["column"]).to_pylist()
-    names = rule.get("names")
-    return np.array(raw if names is None else [names[value] for value in raw], object)
+    names = {str(value): str(name) for value, name in (rule.get("names") or {}).items()}
+    found = ["unknown" if value in (None, "") else names.get(str(value)) if names else str(value) for value in raw]
+    if None in found:
+        at = found.index(None)
+        told = f"row {first_row + at}: column {rule['column']!r} holds {mask_text(str(raw[at]))[:40]!r}"
+        raise DatasetError(f"{path.name}: {told}, which the mapping does not name: it names {', '.join(names)}")
+    return np.array(found, object)
 
 
 def _field(table: Any, name: str, rule: dict[str, Any]) -> Any:

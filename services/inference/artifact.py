@@ -114,7 +114,7 @@ def load_manifest(folder: Path) -> Manifest:
     if tuple(manifest.feature_names) != FEATURE_NAMES or manifest.feature_set_hash != FEATURE_SET_HASH:
         raise ModelError(
             f"{folder} was trained on the feature set {manifest.feature_set_hash}, this code computes "
-            f"{FEATURE_SET_HASH}: train a model for it with `make train`"
+            f"{FEATURE_SET_HASH}: train a model for it with `make train`, and name it as live"
         )
     return manifest
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.inference.artifact import load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.measure.bench_system import TOPIC, bench_system, traffic_of
 from services.measure.floors import measure_floors
 from services.measure.in_process import measure_in_fresh_process, measure_loop
@@ -59,7 +59,7 @@ Progress = Callable[[str], None]
 
 def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) -> dict[str, Any]:
     """Measure everything. Raises StackError, StreamsError, ChildError, ValueError."""
-    model = load_model(newest_model())
+    model = load_model(live_model())
     learned = learned_broker(settings, folder, progress)
     progress(f"simulating {plan.records:,} transactions of {plan.cards:,} cards")
     traffic = traffic_of(plan.warm_up + plan.records, plan.cards, SEED)

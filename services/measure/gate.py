@@ -18,7 +18,7 @@ import numpy as np
 from services.codec.schemas import topics
 from services.core.features import FEATURES
 from services.inference.artifact import load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.measure.bench_system import TOPIC
 from services.measure.in_process import InProcess
 from services.measure.yardstick import PLAIN_WORKER
@@ -46,7 +46,7 @@ class _Plain:
     def __init__(self, values: list[bytes]) -> None:
         self._plain = _load(PLAIN_WORKER)
         schema = data_folder("schemas") / TOPIC / f"v{topics()[TOPIC].latest.version}.avsc"
-        self._booster, self._wanted = self._plain.open_model(str(newest_model() / "champion.json"), str(schema))
+        self._booster, self._wanted = self._plain.open_model(str(live_model() / "champion.json"), str(schema))
         self._values, self._past, self._at = values, [(at * 40_000_000, 1_000 + at) for at in range(60)], 0
 
     def record_s(self) -> float:
@@ -60,7 +60,7 @@ class _Plain:
 
 def measure_ratios() -> dict[str, float]:
     """Return how many times as quick as the plain way a record of a batch of each size is, from its bytes to its encoded decision."""
-    subject = InProcess(load_model(newest_model()), alone=True)
+    subject = InProcess(load_model(live_model()), alone=True)
     plain = _Plain(subject.values[:2_000])
     for _ in range(5):
         subject.batch(1_000)

@@ -16,7 +16,7 @@ from services.core.columns import Text, type_f64
 from services.core.kernels import partitions_of
 from services.core.ladder import SafeDefault
 from services.inference.artifact import ReleasedModel, load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.measure.bench_system import traffic_of
 from services.runtime.children import ChildError
 from services.runtime.clock import SystemClock
@@ -75,20 +75,20 @@ class InProcess:
 
 
 def measure_in_fresh_process(*, alone: bool) -> dict[str, Any]:
-    """Return what :func:`measure_in_process` says of the newest release in a process that holds what a scorer holds, and nothing else.
+    """Return what :func:`measure_in_process` says of the live release in a process that holds what a scorer holds, and nothing else.
 
     Raises:
         ChildError: it ended without an answer.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            return pool.submit(_measure_newest, alone).result()
+            return pool.submit(_measure_live, alone).result()
         except BrokenProcessPool as error:
             raise ChildError("what was to measure within a process ended before it was done") from error
 
 
-def _measure_newest(alone: bool) -> dict[str, Any]:
-    return measure_in_process(load_model(newest_model()), alone=alone)
+def _measure_live(alone: bool) -> dict[str, Any]:
+    return measure_in_process(load_model(live_model()), alone=alone)
 
 
 def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:

@@ -84,12 +84,12 @@ def _fill_worker() -> None:
     """Keep the profiles of 200,000 cards beside everything else that a scorer has, and say how much memory that takes: a process of its own."""
     from services.core.ladder import SafeDefault  # noqa: PLC0415 - in a process that is only this
     from services.inference.artifact import load_model  # noqa: PLC0415
-    from services.inference.released import newest_model  # noqa: PLC0415
+    from services.inference.released import live_model  # noqa: PLC0415
     from services.scorer.processor import ScorerProcessor  # noqa: PLC0415
     from services.scorer.warm_up import warm_up  # noqa: PLC0415
 
     some = [bytes.fromhex(one) for one in json.load(sys.stdin)]
-    warm_up(ScorerProcessor(load_model(newest_model()), SafeDefault(0.0, 0.0)))
+    warm_up(ScorerProcessor(load_model(live_model()), SafeDefault(0.0, 0.0)))
     before = psutil.Process().memory_info().rss
     cache = NearCache(4 * IN_WORKER * (NearCache.OVERHEAD_BYTES + len(some[0])))
     for card in range(IN_WORKER):

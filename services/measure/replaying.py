@@ -28,10 +28,14 @@ LOOK_S: Final = 0.05
 
 
 def read_recorded(path: Path, mapping: str) -> Recorded:
-    """Return a file's transactions, in the file's order, with their truth. Raises DatasetError."""
+    """Return a file's transactions, in the file's order, with their truth. Raises DatasetError, also where a row has no label."""
     chunks = list(read_dataset(path, load_mapping(mapping)))
     if not chunks or any(chunk.is_fraud is None for chunk in chunks):
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
+    labelled = np.concatenate([chunk.labelled for chunk in chunks if chunk.labelled is not None])
+    if not labelled.all():
+        row = int(np.argmin(labelled)) + 1
+        raise DatasetError(f"{path}: row {row} has no label: the benchmark's protocol needs one of every transaction")
     return Recorded(
         TransactionColumns.joined([chunk.columns for chunk in chunks]),
         np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None]),

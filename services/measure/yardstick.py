@@ -12,7 +12,7 @@ import numpy as np
 
 from services.codec.schemas import topics
 from services.core.features import FEATURES
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.measure.bench_system import TOPIC, bench_system
 from services.measure.throughput import EARLY, LATE, decision_stamps, rate_between
 from services.paths import data_folder
@@ -40,7 +40,7 @@ def measure_plain_worker(settings: Settings, folder: Path, traffic: Traffic) -> 
         )
         command = [
             sys.executable, str(PLAIN_WORKER), system.stack.kafka_address, system.stack.redis_url,
-            str(newest_model() / "champion.json"), str(len(FEATURES)), str(schema), str(ready),
+            str(live_model() / "champion.json"), str(len(FEATURES)), str(schema), str(ready),
         ]  # fmt: skip
         with (folder / "plain.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)

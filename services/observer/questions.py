@@ -51,6 +51,11 @@ QUESTIONS: Final = (
         "major units in the last hour",
     ),
     Question(
+        "How many alerts are about fraud, and how many about declines?",
+        "sum by (kind, severity) (increase(proact_alerts_total[1h]))",
+        "in the last hour",
+    ),
+    Question(
         "Where does the time of a batch go?",
         'sum by (stage) (rate(proact_stage_seconds_sum{job="scorer"}[5m])) / sum by (stage) (rate(proact_stage_seconds_count{job="scorer"}[5m])) * 1000',
         "ms",

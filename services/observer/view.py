@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -64,6 +66,7 @@ def _alerts(tally: Tally) -> RenderableType:
         amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
         reason = told_of(alert)[0]
         lines.add_row(
+            Text(time_text(alert["event_time_ms"])), Text(uuid_text(alert["transaction_id"]), style="dim"),
             Text(alert["action"], style=_STYLES[alert["action"]]), score_text(alert["score"], 2), Text(alert["card_id"]),
             Text(amount, justify="right"), Text(reason, overflow="ellipsis", no_wrap=True),
         )  # fmt: skip
@@ -91,11 +94,24 @@ _LOWER: Final = {
 
 
 def alert_line(alert: dict[str, Any]) -> str:
-    """Return an alert as a line of text."""
+    """Return an alert as a line of text: when, which transaction, how severe, what was done, and why.
+
+    The amount stands in front; what is told behind it says "the amount".
+    """
     amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
-    told = "; ".join(told_of(alert))
-    score = score_text(alert["score"], 3)
-    return f"{alert['severity']:<6} {alert['action']:<9} {score} {alert['card_id']} {amount}: {told}"
+    told = re.sub(rf"(?<![\d.,]){re.escape(amount)}(?= is )", "the amount", "; ".join(told_of(alert)))
+    what = (
+        f"{alert['severity']:<6} {alert.get('kind', 'FRAUD'):<7} {alert['action']:<9} {score_text(alert['score'], 3)}"
+    )
+    return f"{time_text(alert['event_time_ms'])} {uuid_text(alert['transaction_id'])} {what} {alert['card_id']} {amount}: {told}"
+
+
+def time_text(at_ms: int) -> str:
+    """Return a moment as people and machines read it: ISO 8601, UTC, to the millisecond."""
+    try:
+        return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at_ms % 1_000:03d}Z"
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms"
 
 
 def score_text(score: float | None, digits: int) -> str:
@@ -118,10 +134,12 @@ def told_of(alert: dict[str, Any]) -> list[str]:
     words = [*refused, *by_rule, *lower, *strange, *(reason["text"] for reason in alert["reasons"])] or [
         "no single feature stands out"
     ]
-    return words + [one["text"] for one in alert["counterfactuals"]]
+    return list(dict.fromkeys(words + [one["text"] for one in alert["counterfactuals"]]))
 
 
 def uuid_text(raw: object) -> str:
-    """Return 16 bytes as a UUID's text."""
+    """Return 16 bytes as a UUID's text; what is one already, as it is."""
+    if isinstance(raw, str):
+        return raw
     assert isinstance(raw, bytes)
     return str(uuid.UUID(bytes=raw))

@@ -16,7 +16,7 @@ import numpy as np
 from services.core.classes import TransactionClass
 from services.core.columns import type_f64
 from services.core.ladder import Rung
-from services.core.policy import Action, Voice
+from services.core.policy import Action, AlertKind, Severity, Voice
 from services.core.rules.engine import EFFECTS
 from services.core.standing import Refusal
 from services.core.validation import Reject
@@ -80,6 +80,8 @@ class Metric:
 
 
 ACTION: Final = Label("action", tuple(action.name for action in Action))
+KIND: Final = Label("kind", tuple(kind.name for kind in AlertKind))
+SEVERITY: Final = Label("severity", tuple(severity.name for severity in Severity))
 REASON: Final = Label("reason", tuple(reason.name for reason in Reject if reason is not Reject.NONE))
 WHAT: Final = Label("what", tuple(DEGRADATIONS))
 CAUSE: Final = Label("cause", ("log", "abandoned", "fenced", "internal_error"))
@@ -109,7 +111,9 @@ AMOUNT = Metric(
     (ACTION, CURRENCY),
 )
 DEAD_LETTERS = Metric("proact_dead_letters_total", COUNTER, "records", "refused, by reason", (REASON,))
-ALERTS = Metric("proact_alerts_total", COUNTER, "alerts", "sent")
+ALERTS = Metric(
+    "proact_alerts_total", COUNTER, "alerts", "sent, by what they are about and how severe", (KIND, SEVERITY)
+)
 REPEATS = Metric("proact_repeats_total", COUNTER, "records", "that the profile of their card or terminal held already")
 DEGRADED = Metric("proact_degraded_total", COUNTER, "decisions", "that could not see everything, by what", (WHAT,))
 LOOKUPS_MISSED = Metric(

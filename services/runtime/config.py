@@ -87,7 +87,7 @@ SETTINGS: Final = {
         Setting("workload", str, "full", "what a decision looks at: full, or core: the card's own profile and the champion alone, without terminals, accounts, rules, anomaly score, reasons and alerts, as a stream processor would; to measure by", choices=("full", "core")),
         Setting("safe_challenge_from", float, 30.0, "when neither model nor rule can speak: the amount, in major units, from which a transaction is challenged", 0, 1e12),
         Setting("safe_review_from", float, 300.0, "the same for review", 0, 1e12),
-        Setting("model_path", str, "", "the folder of the model to score with; empty: the newest released one"),
+        Setting("model_path", str, "", "the folder of the model to score with; empty: the live one, which models/live.json names"),
         Setting("prometheus_url", str, "http://127.0.0.1:9090", "the Prometheus that `proact report` asks"),
         Setting("metrics_host", str, "127.0.0.1", "the address that /metrics, /livez and /readyz listen on"),
         Setting("metrics_port", int, 9108, "their port; worker i of several uses this + i", 1, 65_535),

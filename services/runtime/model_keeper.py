@@ -9,7 +9,7 @@ from typing import Final
 
 from services.inference import Model, ModelError
 from services.inference.artifact import load_model, load_small
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.config import Settings
@@ -24,8 +24,8 @@ RETRY_EVERY_S: Final = 10.0
 
 
 def released_folder(settings: Settings) -> Path:
-    """Return the folder of the model that the settings name, or of the newest one. Raises ModelError."""
-    return Path(settings.model_path) if settings.model_path else newest_model()
+    """Return the folder of the model that the settings name, or of the live one. Raises ModelError."""
+    return Path(settings.model_path) if settings.model_path else live_model()
 
 
 def usable_model(settings: Settings) -> Model | None:

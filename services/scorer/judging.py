@@ -11,7 +11,7 @@ from services.core.classes import classify
 from services.core.columns import TransactionColumns, filled, type_f64, type_i64
 from services.core.immutable import immutable
 from services.core.ladder import Rung, SafeDefault, highest_rung
-from services.core.policy import Action, Voice, look_at_strange
+from services.core.policy import SEVERITY_OF_ACTION, Action, AlertKind, Voice, look_at_strange
 from services.core.rules.engine import NOBODY, Hits, RuleEngine
 from services.core.rules.vocabulary import Facts
 from services.core.standing import OF_ACCOUNT, Standing
@@ -70,11 +70,24 @@ class Verdict:
     """(n,) the :class:`Voice` whose word the action is."""
     refusals: type_i64
     """(n,) a mask of :class:`services.core.standing.Refusal`."""
+    actions_by_risk: type_i64 | None = None
+    """(n,) what would be done if account and customer forbade nothing; None where nobody asked them: then it is what is done."""
 
     @property
     def flagged(self) -> type_i64:
         """Which are not APPROVE."""
         return (self.actions != _APPROVE).nonzero()[0]
+
+    @property
+    def alert_severities(self) -> type_i64:
+        """(n,) the :class:`services.core.policy.Severity` that an alert has."""
+        return SEVERITY_OF_ACTION[self.actions if self.actions_by_risk is None else self.actions_by_risk]
+
+    @property
+    def alert_kinds(self) -> type_i64:
+        """(n,) the :class:`services.core.policy.AlertKind` that an alert has."""
+        by_risk = self.actions if self.actions_by_risk is None else self.actions_by_risk
+        return np.where(by_risk == _APPROVE, np.int64(AlertKind.DECLINE), np.int64(AlertKind.FRAUD))
 
 
 def judge(
@@ -97,6 +110,7 @@ def judge(
         actions=np.where(refused, np.int64(Action.BLOCK), by_risk.actions),
         voices=np.where(refused, voices, by_risk.voices),
         refusals=refusals,
+        actions_by_risk=by_risk.actions,
     )
 
 

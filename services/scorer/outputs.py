@@ -23,7 +23,7 @@ from services.core.columns import Text, TransactionColumns, filled, type_bool, t
 from services.core.features import FEATURE_SET_HASH
 from services.core.immutable import immutable
 from services.core.ladder import Rung
-from services.core.policy import SEVERITY_OF_ACTION, decision_ids
+from services.core.policy import decision_ids
 from services.core.rules.engine import RuleEngine
 from services.core.terminals import terminal_events
 from services.core.windows import DEGRADATIONS
@@ -200,7 +200,8 @@ class OutputEncoder:
         return (
             taken
             | {
-                "severity": SEVERITY_OF_ACTION[decided.verdict.actions[alerted]],
+                "severity": decided.verdict.alert_severities[alerted],
+                "kind": decided.verdict.alert_kinds[alerted],
                 "billing_amount_minor": columns.billing_amount_minor[alerted],
                 "billing_currency": code_text(columns.billing_currency[alerted], 3),
             }

@@ -26,6 +26,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
 from services.scorer.adopting import Adopting
 from services.scorer.deciding import OTHERS, Batch, Wanted, decide
+from services.scorer.judging import Verdict
 from services.scorer.outputs import Decided
 from services.streams import Records
 
@@ -183,7 +184,8 @@ class ScorerProcessor(Adopting):
         _count_bits(metrics, m.DEGRADED, decided.degraded)
         _count_bits(metrics, m.REFUSALS, verdict.refusals)
         count_refused(metrics, outcome.rejected)
-        metrics.add(m.ALERTS, 0 if self.judges.alone else len(verdict.flagged))
+        if not self.judges.alone:
+            _count_alerts(metrics, verdict)
         metrics.add(m.REPEATS, int(np.count_nonzero(decided.repeat)))
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
@@ -203,6 +205,19 @@ def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) ->
     for name, count in zip(names, np.bincount(kinds, minlength=len(names)).tolist(), strict=True):
         if count:
             metrics.add(metric, count, name)
+
+
+def _count_alerts(metrics: MetricsRegistry, verdict: Verdict) -> None:
+    """Count alerts by kind and severity."""
+    rows, severities = verdict.flagged, m.SEVERITY.values or ()
+    if not len(rows):
+        return
+    pairs = verdict.alert_kinds[rows] * len(severities) + verdict.alert_severities[rows]
+    for pair, count in enumerate(np.bincount(pairs).tolist()):
+        if count:
+            metrics.add(
+                m.ALERTS, count, (m.KIND.values or ())[pair // len(severities)], severities[pair % len(severities)]
+            )
 
 
 def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> None:

@@ -91,6 +91,6 @@ def warm_up(processor: ScorerProcessor) -> None:
 
 if __name__ == "__main__":
     from services.inference.artifact import load_model
-    from services.inference.released import newest_model
+    from services.inference.released import live_model
 
-    warm_up(ScorerProcessor(load_model(newest_model()), SafeDefault(0.0, 0.0)))
+    warm_up(ScorerProcessor(load_model(live_model()), SafeDefault(0.0, 0.0)))

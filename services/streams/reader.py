@@ -21,8 +21,26 @@ class KafkaReader:
     """Reads all partitions of some topics, from their beginning or from their end, as of its construction."""
 
     def __init__(
-        self, bootstrap_servers: str, topics: Sequence[str], *, from_beginning: bool, fetch_wait_ms: int = 10
+        self,
+        bootstrap_servers: str,
+        topics: Sequence[str],
+        *,
+        from_beginning: bool,
+        since_ms: int | None = None,
+        fetch_wait_ms: int = 10,
     ) -> None:
+        """Begin to read.
+
+        Args:
+            bootstrap_servers: the Kafka.
+            topics: what is read.
+            from_beginning: whether from the oldest record; else what comes from now on.
+            since_ms: instead of either, the records whose Kafka timestamp is this or later, and what lies behind the first of them.
+            fetch_wait_ms: how long an idle broker waits before it answers.
+
+        Raises:
+            StreamsError: Kafka does not answer, or has no such topic.
+        """
         # A broker answers as soon as there is a byte; how often an idle one is asked is what the wait says.
         own = {"bootstrap.servers": bootstrap_servers, "fetch.wait.max.ms": fetch_wait_ms}
         self._consumer = Consumer(COMMON | OUTSIDER | _READER | own)
@@ -34,12 +52,23 @@ class KafkaReader:
                 low, high = self._consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S)
                 tp.offset = low if from_beginning else high
                 highs.append(high)
+            if since_ms is not None:
+                self._begin_at(partitions, highs, since_ms)
         except KafkaException as error:
             raise StreamsError(f"Kafka at {bootstrap_servers}: {describe(error)}") from None
         self._consumer.assign(partitions)
         self._left = {
             (tp.topic, tp.partition): high for tp, high in zip(partitions, highs, strict=True) if tp.offset < high
         }
+
+    def _begin_at(self, partitions: Sequence[TopicPartition], highs: Sequence[int], since_ms: int) -> None:
+        asked = [TopicPartition(tp.topic, tp.partition, since_ms) for tp in partitions]
+        for tp, high, found in zip(
+            partitions, highs, self._consumer.offsets_for_times(asked, REQUEST_TIMEOUT_S), strict=True
+        ):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            tp.offset = found.offset if found.offset >= 0 else high  # none so late: what comes from now on
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         metadata = self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]

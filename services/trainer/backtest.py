@@ -93,7 +93,7 @@ class _Truth:
 def run_backtest(
     rule_set: RuleSet, model: ReleasedModel, history: History, warm_up_days: int, progress: Callable[[str], None]
 ) -> Backtest:
-    """Try a rule set on all transactions after the days that only fill the windows.
+    """Try a rule set on all transactions with a label after the days that only fill the windows.
 
     Raises:
         ValueError: nothing is left after those days.
@@ -101,9 +101,9 @@ def run_backtest(
     progress(f"computing the features of {len(history.columns):,} transactions")
     vectors = compute_offline(history.columns, history.labels, history.reference).vectors
     day = history.columns.event_time_ms // DAY_MS
-    rows = np.flatnonzero(day - day.min() >= warm_up_days)
+    rows = np.flatnonzero(history.has_label & (day - day.min() >= warm_up_days))
     if not len(rows):
-        raise ValueError(f"there is nothing after the first {warm_up_days} days")
+        raise ValueError(f"there is nothing with a label after the first {warm_up_days} days")
     columns, vectors, fraud = history.columns.take(rows), vectors[rows], history.fraud[rows]
     amount_eur, scores = history.amount_eur[rows], model.champion.predict(vectors)
     progress(f"trying {len(rule_set.rules)} rules on {len(rows):,} transactions")

@@ -42,18 +42,24 @@ def simulated_history(cards: int, days: int, seed: int, start_ms: int) -> Histor
 
 
 def file_history(path: Path, mapping: str) -> History:
-    """Return a file's transactions in the order of event time. Raises DatasetError."""
+    """Return a file's transactions in the order of event time; a row without a label is there, and nothing is learnt of it.
+
+    Raises:
+        DatasetError: the file cannot be read, or holds no label.
+    """
     chunks = list(read_dataset(path, load_mapping(mapping)))
     if not chunks or any(chunk.is_fraud is None for chunk in chunks):
         raise DatasetError(f"{path} holds no transactions, or mapping {mapping} does not say where the truth is")
     columns = TransactionColumns.joined([chunk.columns for chunk in chunks])
     fraud = np.concatenate([chunk.is_fraud for chunk in chunks if chunk.is_fraud is not None])
+    labelled = np.concatenate([chunk.labelled for chunk in chunks if chunk.labelled is not None])
+    if not labelled.any():
+        raise DatasetError(f"{path} holds no label: the column that mapping {mapping} names is empty in every row")
     scenario = np.where(fraud, "fraud", "genuine").astype(object)
     if all(chunk.scenario is not None for chunk in chunks):
         scenario = np.concatenate([chunk.scenario for chunk in chunks if chunk.scenario is not None])
     order = np.argsort(columns.event_time_ms, kind="stable")
     columns = columns.take(order)
     source = f"{path.name} through mapping {mapping}"
-    return History(
-        columns, fraud[order], scenario[order], amounts_in_eur(columns), fraud_labels(columns, fraud[order]), source
-    )
+    labels, amounts = fraud_labels(columns, fraud[order]), amounts_in_eur(columns)
+    return History(columns, fraud[order], scenario[order], amounts, labels, source, labelled=labelled[order])

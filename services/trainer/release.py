@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,46 @@ PLOT = "precision_recall.svg"
 _TEMPLATE = Path(__file__).parent / "model_card.md"
 
 
+def check_free(folder: Path, live: Path | None, *, overwrite: bool) -> None:
+    """Check that a release may be written to ``folder``, and make the folder that it lies in.
+
+    Args:
+        folder: NAME/vN.
+        live: the folder of the live model, None if there is none; it is never written to.
+        overwrite: whether another model that is there may go.
+
+    Raises:
+        ValueError: its name is none of a release's, or there is one already.
+        OSError: its parent cannot be made.
+    """
+    if not re.fullmatch(r"v[1-9][0-9]{0,5}", folder.name) or not re.fullmatch(
+        r"[a-z][a-z0-9-]{0,30}", folder.parent.name
+    ):
+        raise ValueError(f"a release's folder is named like models/fraud/v5, not {folder}")
+    if live is not None and folder.resolve() == live.resolve():
+        raise ValueError(f"{folder} is live, and what is live is not trained anew: train to another folder")
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder} is there already: train to another folder, or say --overwrite")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+
+
 def release(folder: Path, trained: Trained, costs: CostTable, now_ms: int) -> Manifest:
-    """Write ``folder`` (its name is the version, its parent's the model's name) and verify what was written."""
+    """Write ``folder`` (its name is the version, its parent's the model's name), all at once when all of it is verified.
+
+    What was there is gone then; until then it is as it was, whatever fails.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".training-") as temporary:
+        written = Path(temporary) / folder.name
+        manifest = _write(written, folder, (trained, costs), now_ms)
+        if folder.exists():
+            folder.rename(Path(temporary) / "before")
+        written.rename(folder)
+    return manifest
+
+
+def _write(written: Path, folder: Path, what: tuple[Trained, CostTable], now_ms: int) -> Manifest:
+    trained, costs = what
     manifest = {
         "name": folder.parent.name,
         "version": folder.name,
@@ -37,9 +76,9 @@ def release(folder: Path, trained: Trained, costs: CostTable, now_ms: int) -> Ma
         "metrics": trained.metrics,
         "costs": costs.as_dict(),
     }
-    model = save_model(folder, trained.boosters, trained.anomaly, manifest, trained.golden_vectors)
-    _plot(folder / PLOT, trained)
-    (folder / "MODEL_CARD.md").write_text(_card(model.manifest, trained.anomaly.review))
+    model = save_model(written, trained.boosters, trained.anomaly, manifest, trained.golden_vectors)
+    _plot(written / PLOT, trained)
+    (written / "MODEL_CARD.md").write_text(_card(model.manifest, trained.anomaly.review))
     return model.manifest
 
 

@@ -64,6 +64,13 @@ class History:
     """What the data are, for the manifest."""
     reference: ReferenceRows | None = None
     """What was known of accounts and customers."""
+    labelled: type_bool | None = None
+    """Which of them have a label; None where all have. The others fill the windows, and are neither learnt from nor tested on."""
+
+    @property
+    def has_label(self) -> type_bool:
+        """Which of the transactions have a label."""
+        return np.ones(len(self.columns), bool) if self.labelled is None else self.labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +220,12 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
 def _examples(history: History, split: Split) -> _Examples:
     """Compute the vectors, and split by time. Raises ValueError."""
     vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
+    known = history.has_label
     examples = _Examples(
         history, vectors, day,
-        train=(day >= split.train_from) & (day < split.train_until),
-        validate=(day >= split.validate_from) & (day < split.test_from),
-        test=day >= split.test_from,
+        train=known & (day >= split.train_from) & (day < split.train_until),
+        validate=known & (day >= split.validate_from) & (day < split.test_from),
+        test=known & (day >= split.test_from),
     )  # fmt: skip
     for name, chosen in examples.ranges.items():
         if not history.fraud[chosen].any():
@@ -263,7 +271,7 @@ def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> 
         ValueError: there are no frauds after the warm-up.
     """
     vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
-    rows = day >= warm_up_days
+    rows = history.has_label & (day >= warm_up_days)
     if not history.fraud[rows].any():
         raise ValueError("there is no fraud after the first 30 days: give more cards or days")
     return _Examples(history, vectors, day, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
@@ -280,6 +288,7 @@ def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
     return {
         "source": history.source,
         "transactions": len(history.columns),
+        "without_label": int(np.count_nonzero(~history.has_label)),
         "days": int(examples.day.max()) + 1,
         "label_delay_days": split.label_delay,
         "ranges_in_days": {

@@ -1,4 +1,4 @@
-"""The checker is itself tested: twenty-five ways to get it wrong, each of which it must catch.
+"""The checker is itself tested: twenty-seven ways to get it wrong, each of which it must catch.
 
 Every mutant is a small change of the worker or of what it is wired to, made here only. It runs under the schedules in which its
 mistake can show; the same schedules without the mutant must be judged to be right.
@@ -339,6 +339,13 @@ class AskedTwice(NobodyAnswers):  # 26
         return replace(outcome, outputs=[*outcome.outputs, *(o for o in outcome.outputs if o.topic == REQUESTS)])
 
 
+class AllHigh(ScorerProcessor):  # 27
+    def __init__(self, model, safe):
+        super().__init__(model, safe)
+        right = self._encoder._alert_columns
+        self._encoder._alert_columns = lambda *about: right(*about) | {"severity": np.full(len(about[2]), 2)}
+
+
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
     return lambda: kind(released_model(), SAFE)
 
@@ -377,6 +384,7 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
     "24 an event is missing": (lambda s: scorer_world(s, processor=processor_of(EventMissing)), schedules()),
     "25 an alert too many": (lambda s: scorer_world(s, processor=processor_of(AlertForAnApproval)), schedules()),
     "26 asked twice": (lambda s: scorer_world(s, processor=processor_of(AskedTwice)), schedules()),
+    "27 every alert is high": (lambda s: scorer_world(s, processor=processor_of(AllHigh)), schedules()),
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ COMMANDS = [
     ["stack", "down"],
     ["topics", "apply"],
     ["topics", "show"],
+    ["models", "list"],
+    ["models", "live"],
     *(["rules", name] for name in ("names", "check", "apply", "rollback", "status", "show", "backtest")),
 ]
 
@@ -45,6 +47,13 @@ def test_every_command_has_help_with_an_example(proact, command):
         (["simulate", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
         (["watch", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
         (["tail", "card-alerts", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
+        (["tail", "card-alerts", "--since", "yesterday"], "such as 10m, 2h or 3d"),
+        (["tail", "card-alerts", "--since", "10m", "--from-beginning"], "leave one out"),
+        (["tail", "card-decisions", "--severity", "HIGH"], "--severity is for card-alerts"),
+        (["tail", "dead-letters", "--card", "card-1"], "--card is for"),
+        (["tail", "card-alerts", "--severity", "high"], "is not one of"),
+        (["models", "live", "fraud/v999"], "there is no model fraud/v999"),
+        (["train", "--output", "models/fraud/v4"], "is live"),
         (["topics", "apply", "--kafka-bootstrap-servers", "127.0.0.1:1"], "does not answer"),
         (["train", "--data", "missing.parquet"], "there is no file"),
         (["evaluate", "/nowhere"], "is missing"),

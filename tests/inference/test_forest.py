@@ -11,7 +11,7 @@ import xgboost
 
 from services.inference.artifact import load_model
 from services.inference.forest import PATH_FEATURES_MAX, Forest, ForestError, Scores, Shares
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.inference.trees import Booster
 
 
@@ -115,7 +115,7 @@ def test_shares_are_those_of_their_definition():
 
 
 def test_the_released_model_is_scored_and_explained_by_the_kernels():
-    folder = newest_model()
+    folder = live_model()
     booster = xgboost.Booster(model_file=str(folder / "champion.json"))
     forest = Forest.of((folder / "champion.json").read_bytes())
     rows = np.abs(random_rows(9, 2_000, forest.features)) * 30

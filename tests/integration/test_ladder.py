@@ -9,7 +9,7 @@ import numpy as np
 
 from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.replay.reference import send_reference
 from services.runtime.config import SETTINGS
 from services.simulator.reference import simulate_reference
@@ -91,7 +91,7 @@ def test_a_release_that_cannot_be_used_leaves_the_small_booster_until_it_is_mend
     stack, traffic = own_stack(PARTITIONS), traffic_of(2_000, seed=6)
     release = tmp_path / "release"
     release.mkdir()
-    for path in newest_model().iterdir():
+    for path in live_model().iterdir():
         (release / path.name).write_bytes(path.read_bytes())
     whole = (release / "champion.json").read_bytes()
     (release / "champion.json").write_bytes(whole[:-1])

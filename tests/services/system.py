@@ -16,7 +16,7 @@ from services.core.ladder import SafeDefault
 from services.core.offline import compute_offline
 from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import ReleasedModel, load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -45,7 +45,7 @@ OF_OTHERS = (
 
 @cache
 def released_model() -> ReleasedModel:
-    return load_model(newest_model())
+    return load_model(live_model())
 
 
 def nothing_known(prepared: Any, applied: int = 0) -> dict[str, LookedUp]:

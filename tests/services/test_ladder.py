@@ -16,7 +16,7 @@ from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.inference import ModelError
 from services.inference.artifact import load_model, load_small
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.observer.view import alert_line
 from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
@@ -55,7 +55,7 @@ def records_of(count: int = 40, topic: str = TOPIC, values=None, keys=None) -> R
 
 
 def small_alone():
-    return load_small(newest_model())
+    return load_small(live_model())
 
 
 def decide(processor, *, found=True, profiles=True):
@@ -235,7 +235,7 @@ def test_a_request_that_is_none_becomes_a_dead_letter_and_the_others_are_assesse
 
 
 def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_can(tmp_path):
-    for path in newest_model().iterdir():
+    for path in live_model().iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     clock, adopted = ManualClock(0), []
     health, metrics = Health(clock, {"model_verified": False}), MetricsRegistry(m.SCORER_METRICS)
@@ -246,7 +246,7 @@ def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_c
 
     (tmp_path / "champion.json").write_bytes(whole[:-10])
     keeper.load()
-    assert (adopted[-1].champion, adopted[-1].version) == (None, load_model(newest_model()).version)
+    assert (adopted[-1].champion, adopted[-1].version) == (None, load_model(live_model()).version)
     (tmp_path / "small.json").unlink()
     keeper.load()
     assert adopted[-1] is None

@@ -18,6 +18,8 @@ from services.core.profiles import DAY_MS
 from services.core.reference import Account, Customer
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
+from services.runtime import catalogue as m
+from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
@@ -55,6 +57,7 @@ def decide(
     rules: RuleEngine | None = None,
     *,
     missed: bool = False,
+    metrics: MetricsRegistry | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the decisions and the alerts."""
     processor, n = ScorerProcessor(released_model(), SAFE), len(columns)
@@ -76,6 +79,8 @@ def decide(
     }
     nothing = [None] * len(prepared.cards)
     outcome = processor.decide(prepared, nothing, {} if missed else found, np.ones(n, bool), KAFKA_TIMESTAMP_MS)
+    if metrics is not None:
+        processor.measure(metrics, prepared, outcome, KAFKA_TIMESTAMP_MS)
     outputs = {o.topic: [decode_record(value or b"")[1] for value in o.values] for o in outcome.outputs}
     return outputs["card-decisions"], outputs.get("card-alerts", [])
 
@@ -115,6 +120,37 @@ def test_what_is_forbidden_is_blocked_with_its_own_reason(account, customer, cod
     assert {d["decided_by"] for d in decisions} == {voice}
     assert all(d["refusals"] == [{"code": code, "limit_minor": limit, "text": text}] for d in decisions)
     assert [a["refusals"] for a in alerts] == [d["refusals"] for d in decisions]
+    said = {(a["kind"], a["severity"]) for a in alerts}
+    assert ("DECLINE", "LOW") in said
+    assert said == {("DECLINE", "LOW")} or rules is None
+    assert {severity for kind, severity in said if kind == "DECLINE"} == {"LOW"}
+
+
+@pytest.mark.parametrize(("action", "severity"), [("CHALLENGE", "LOW"), ("REVIEW", "MEDIUM"), ("BLOCK", "HIGH")])
+def test_a_decline_that_rules_would_have_stopped_anyway_is_a_fraud_alert_as_severe_as_they_are(action, severity):
+    broke = replace(ACCOUNT, available_balance_minor=0)
+    stops = RuleEngine(RuleSet((Rule("stop", "transaction.amount >= 0", Action[action], priority=9),)))
+
+    decisions, alerts = decide(some(), broke, rules=stops)
+
+    assert {(d["action"], d["decided_by"]) for d in decisions} == {("BLOCK", "ACCOUNT")}
+    least = ["LOW", "MEDIUM", "HIGH"].index(severity)
+    assert {a["kind"] for a in alerts} == {"FRAUD"}
+    assert min(["LOW", "MEDIUM", "HIGH"].index(a["severity"]) for a in alerts) == least
+
+
+def test_alerts_are_counted_by_kind_and_severity():
+    broke = replace(ACCOUNT, available_balance_minor=0)
+    metrics = MetricsRegistry()
+    for account, rules in ((broke, ALLOW_ALL), (broke, None), (ACCOUNT, None)):
+        _, alerts = decide(some(), account, rules=rules, metrics=metrics)
+        for alert in alerts:
+            metrics.add(m.ALERTS, -1, alert["kind"], alert["severity"])
+        assert alerts or account is ACCOUNT
+
+    assert {
+        labels: metrics.value(m.ALERTS, *labels) for labels in m.ALERTS.series if metrics.value(m.ALERTS, *labels)
+    } == {}
 
 
 def test_the_limit_per_day_counts_all_attempts():

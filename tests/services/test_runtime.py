@@ -120,7 +120,7 @@ def test_a_counter_with_closed_labels_shows_all_its_series_from_the_start():
 
     for action in Action:
         assert f'proact_decisions_total{{action="{action.name}"}} 0.0' in text
-    assert "proact_alerts_total 0.0" in text
+    assert 'proact_alerts_total{kind="DECLINE",severity="LOW"} 0.0' in text
     assert 'proact_stage_seconds_bucket{le="+Inf",stage="publish"} 0.0' in text
     assert "proact_billing_amount_total{" not in text, "not every currency there is"
 

@@ -16,7 +16,7 @@ from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Mode, Rule, RuleSet
 from services.inference import ModelError
 from services.inference.artifact import load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.runtime import catalogue as m
 from services.runtime.logs import transaction_token
 from services.runtime.metrics import MetricsRegistry
@@ -163,6 +163,7 @@ def test_every_decision_that_is_not_approve_has_an_alert_with_reasons_in_words_a
         assert all(r["text"] and r["weight"] > 0 and r["code"] in FEATURE_NAMES for r in alert["reasons"])
         assert [r["weight"] for r in alert["reasons"]] == sorted((r["weight"] for r in alert["reasons"]), reverse=True)
         assert alert["severity"] == {"CHALLENGE": "LOW", "REVIEW": "MEDIUM", "BLOCK": "HIGH"}[alert["action"]]
+        assert alert["kind"] == "FRAUD"
 
 
 def test_rules_change_what_is_decided_from_the_next_batch_on_and_decisions_name_them():
@@ -295,7 +296,7 @@ def test_metrics_count_what_was_decided():
     ],
 )
 def test_a_model_that_was_changed_is_refused(tmp_path, name, damage, why):
-    for path in newest_model().iterdir():
+    for path in live_model().iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     if damage is None:
         (tmp_path / name).unlink()
