@@ -10,11 +10,9 @@ import numpy as np
 
 from services.core.columns import type_f64
 from services.core.kernels import group_text
-from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS
-from services.core.terminals import fraud_labels
 from services.datasets.published import RESULTS
-from services.measure.parity import Recorded, online_vectors
+from services.measure.parity import Recorded
 from services.measure.replaying import replay
 from services.runtime.config import Settings
 from services.trainer.prequential import MEASURES, PRODUCTION, REPRODUCED, TUNED, Examples, Fold, mean_of_folds
@@ -102,8 +100,8 @@ def _vectors(recorded: Recorded, settings: Settings | None, progress: Callable[[
     columns = recorded.columns
     if settings is None:
         progress(f"computing the features of {len(columns):,} transactions")
-        return compute_offline(columns, fraud_labels(columns, recorded.fraud)).vectors
-    return online_vectors(columns, replay(settings, recorded, progress))
+        return recorded.offline()
+    return replay(settings, recorded, progress).complete_vectors(columns)
 
 
 def _examples(recorded: Recorded, vectors: type_f64) -> Examples:
