@@ -33,6 +33,8 @@ class Reading:
         self._topic, self._grid, self._ownership, self._outages, self._caches = topic, grid, ownership, outages, caches
         self.written: Callable[[], None] = lambda: None
         """Waits until nothing is being written to the grid. May raise AbandonedError."""
+        self.missed = ""
+        """Why others' profiles did not come in time, the last time that they did not."""
 
     @property
     def owned(self) -> dict[int, Owned]:
@@ -90,14 +92,16 @@ class Reading:
         """
         try:
             return self._read(prepared, wanted=True, ask=self._ask_hastily)
-        except GridUnavailableError:
+        except GridUnavailableError as error:
+            self.missed = str(error)
             return None, None
 
     def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp] | None:
         try:
             while lookups := plan.lookups:
                 plan.take(self._grid.look_up(lookups))
-        except GridUnavailableError:
+        except GridUnavailableError as error:
+            self.missed = str(error)
             return None
         return plan.found
 
