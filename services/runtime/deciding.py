@@ -85,6 +85,10 @@ class Deciding(Generic[P, R]):
         """Begin anew: the take-over folds whatever the grid does not hold."""
         self.behind = False
 
+    def close(self) -> None:
+        """Log what was not logged yet."""
+        self._missed.pending(at_once=True)
+
     def decide(self, prepared: P, emit: type_bool, now_ms: int, *, hasty: bool) -> R:
         """Read and decide.
 
@@ -142,6 +146,8 @@ class Deciding(Generic[P, R]):
         if found is None:
             self._stages.metrics.add(m.LOOKUPS_MISSED)
             self._missed.happened(len(prepared.records), error=self._reading.missed)
+        else:
+            self._missed.pending()
         return profiles, found
 
     def _decide(

@@ -50,11 +50,19 @@ class Repeated:
         self._logger, self._message, self._clock = logger, message, clock
         self._logged_s: float | None = None
         self._batches = self._records = 0
+        self._facts: dict[str, object] = {}
 
     def happened(self, records: int, **facts: object) -> None:
-        """Note that it happened to a batch of so many records; ``facts`` stand beside the counts if it is logged now."""
-        self._batches, self._records = self._batches + 1, self._records + records
+        """Note that it happened to a batch of so many records; ``facts`` are of the last time."""
+        self._batches, self._records, self._facts = self._batches + 1, self._records + records, facts
+        self.pending()
+
+    def pending(self, *, at_once: bool = False) -> None:
+        """Log what was not logged yet, if it is time for that: called now and again, and at the end."""
+        if not self._batches:
+            return
         now_s = self._clock.monotonic_s()
-        if self._logged_s is None or now_s - self._logged_s >= REPEAT_S:
-            self._logger.warning(self._message, extra=fields(batches=self._batches, records=self._records, **facts))
+        if at_once or self._logged_s is None or now_s - self._logged_s >= REPEAT_S:
+            counts = fields(batches=self._batches, records=self._records, **self._facts)
+            self._logger.warning(self._message, extra=counts)
             self._logged_s, self._batches, self._records = now_s, 0, 0
