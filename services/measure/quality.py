@@ -11,6 +11,7 @@ import numpy as np
 from services.core.columns import type_f64
 from services.core.kernels import group_text
 from services.core.profiles import DAY_MS
+from services.core.vacuous import require_figures
 from services.datasets.published import RESULTS
 from services.measure.parity import Recorded
 from services.measure.replaying import replay
@@ -48,7 +49,10 @@ class Quality:
     @property
     def leaks(self) -> list[str]:
         """What is better than it can be."""
-        return [name for name, found in self.measured.items() if found["average_precision"] > LEAK]
+        return [name for name, found in self.measured.items() if not found["average_precision"] <= LEAK]
+
+    def __post_init__(self) -> None:
+        require_figures("quality", self.measured)
 
     def table(self) -> str:
         """Return the table for people, beside what was published."""
@@ -86,6 +90,7 @@ def measure_quality(
 
     Raises:
         StreamsError, ChildError, StackError: the services can't be run.
+        VacuousError: something came out incomplete, or nothing follows from it.
     """
     examples = _examples(recorded, _vectors(recorded, settings, progress))
     measured = {}
