@@ -115,6 +115,7 @@ def test_a_decision_says_on_what_grounds_it_was_made():
     _, _, outputs = decide(keys, values)
     model = released_model()
 
+    assert len(outputs["card-decisions"]) == 30
     for offset, decision in enumerate(outputs["card-decisions"]):
         assert (decision["source_topic"], decision["source_partition"], decision["source_offset"]) == (TOPIC, 0, offset)
         assert (decision["model"], decision["model_version"]) == (model.name, model.version)
