@@ -22,7 +22,7 @@ from services.codec.program import FIXED
 from services.codec.schemas import HEADER_BYTES
 from services.codec.transactions import encode_transactions
 from services.core.columns import type_i64
-from services.core.vacuous import require_finite
+from services.core.vacuous import require_finite, require_positive
 from services.measure.sending import linger_ms, run_sender
 from services.observer.tally import decision_reader
 from services.runtime.children import ChildError
@@ -131,6 +131,7 @@ def median_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     told = {name: round(float(np.median([run[name] for run in runs])), 2) for name in (*PERCENTILES, "max")}
     late_ms = max(run["sent_late_ms_max"] for run in runs)
     sums = {name: sum(run[name] for run in runs) for name in SUMMED}
+    require_positive("the stages that the scorer's metrics tell of", sums["stages"])
     every = {"sent_late_ms_max": late_ms, "runs": [[run[name] for name in PERCENTILES] for run in runs]}
     return runs[0] | told | sums | every
 

@@ -67,6 +67,9 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
             before = _cpu(system, children)
             folded = _watch_until_drained(system, beside)
             said = scorer.metrics()
+            require_positive(
+                "the number of decisions in the scorer's metrics", sum(samples(said, m.DECISIONS).values())
+            )
             used = {name: after - before[name] for name, after in _cpu(system, children).items()}
         stamps = decision_stamps(system, len(warm_up) + len(traffic))[len(warm_up) :]
     early, late = np.quantile(stamps, [EARLY, LATE])
