@@ -75,7 +75,7 @@ class Parity:
     again: int
     """Decisions beside the first of their transaction."""
     strangers: int
-    """Decisions on transactions that were not replayed."""
+    """That were not replayed, and have a decision."""
     marks: dict[str, int]
     """Decided below CHAMPION, or without something, by what the decision says of it."""
     offline_different: int
@@ -145,7 +145,7 @@ def compare(columns: TransactionColumns, offline: type_f64, collected: Collected
     if len(np.unique(mine)) < len(mine):
         raise ValueError("two of the transactions have the same id")
     row = collected.rows_of(mine)
-    decided = row >= 0
+    decided, distinct = row >= 0, len(np.unique(collected.ids))
     online, marked = collected.vectors[row[decided]], collected.marks[row[decided]]
     silent = np.isin(marked, [at for at, kind in enumerate(collected.kinds) if not kind])
     theirs = offline[decided]
@@ -155,8 +155,8 @@ def compare(columns: TransactionColumns, offline: type_f64, collected: Collected
     return Parity(
         transactions=len(mine),
         undecided=int(np.count_nonzero(~decided)),
-        again=len(collected) - len(np.unique(collected.ids)),
-        strangers=int(np.count_nonzero(~np.isin(collected.ids, mine))),
+        again=len(collected) - distinct,
+        strangers=distinct - int(np.count_nonzero(decided)),
         marks=_by_mark(np.bincount(marked, minlength=len(collected.kinds)), collected.kinds),
         offline_different=int(np.count_nonzero(bits_differ(online, theirs))),
         one_sided=int(np.count_nonzero(one_sided)),

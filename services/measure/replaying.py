@@ -58,8 +58,8 @@ def replay(settings: Settings, recorded: Recorded, progress: Callable[[str], Non
 
     A day is sent when the day before the last one is decided and in the grid: so what anybody knows of a terminal is never more than
     some two days behind, and features look at what is a week old. The first is sent when terminals' profiles are folded in every
-    partition, since before that nothing is known of any terminal; and a decision waits for what others know as long as it takes: of a
-    live one nobody knows whether it was in time, and this is not to depend on what else the machine does.
+    partition, since before that nothing is known of any terminal; and a decision waits for what others know for
+    ``LOOKUP_TIMEOUT_MS``: whether a live one's lookup is in time depends on what else the machine does, and this is not to.
     """
     collector, columns = VectorCollector(), recorded.columns
     patient = settings.with_values(lookup_timeout_ms=LOOKUP_TIMEOUT_MS)

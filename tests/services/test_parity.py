@@ -11,13 +11,20 @@ import pytest
 
 from services.core.columns import TransactionColumns, type_f64
 from services.core.features import FEATURE_NAMES
+from services.core.kernels import partitions_of
+from services.core.profiles import DAY_MS
 from services.core.terminal_features import TERMINAL_COLUMNS
 from services.core.terminals import REACH_MS
 from services.core.vacuous import VacuousError
 from services.datasets.published import PUBLISHED
-from services.measure.collecting import UNMARKED, Collected, ids_of
+from services.grid import GridUnavailableError
+from services.measure.collecting import UNMARKED, Collected, VectorCollector, ids_of
 from services.measure.parity import Parity, Published, Recorded, compare
+from services.measure.replaying import opening_transactions
 from services.simulator.handbook import simulate_handbook
+from services.streams import Records
+from tests.generators import random_events, to_columns
+from tests.services.system import EVENTS, MemorySystem
 
 MISSED = ("SMALL_MODEL", "TERMINAL_UNKNOWN", "REFERENCE_MISSED")
 START_MS = 1_522_540_800_000
@@ -224,3 +231,47 @@ def test_vectors_are_trained_on_only_if_all_was_at_hand():
     ):
         with pytest.raises(VacuousError, match="no decision"):
             incomplete.collected.complete_vectors(run.columns)
+
+
+def late(name: str, request: Any) -> Any:
+    if name == "look_up":
+        raise GridUnavailableError("no answer in time")
+    return request()
+
+
+def test_what_is_collected_of_decisions_is_their_vectors_and_their_marks():
+    system, columns, collector = MemorySystem(), to_columns(random_events(1, EVENTS, cards=6)), VectorCollector()
+    worker, _ = system.worker(late)
+    system.produce(columns)
+    system.drain(worker)
+    values = [r.value for p in range(2) for r in system.log.visible("card-decisions", p)]
+    n = len(values) + 1
+
+    collector.add(
+        Records(
+            "card-decisions", np.zeros(n, np.int64), np.arange(n), np.zeros(n, np.int64), [b"k"] * n, [*values, b"x"]
+        )
+    )
+    found, said = collector.collected(), system.records("card-decisions")
+
+    assert (collector.count, collector.undecodable) == (len(said), 1) == (EVENTS, 1)
+    np.testing.assert_array_equal(found.vectors, [one["features"] for one in said])
+    assert found.ids.tobytes() == b"".join(one["transaction_id"] for one in said)
+    lower = [(one["rung"],) * (one["rung"] != "CHAMPION") for one in said]
+    assert [found.kinds[at] for at in found.marks] == [
+        (*a, *one["degraded"]) for a, one in zip(lower, said, strict=True)
+    ]
+    assert any("REFERENCE_MISSED" in kind and "SMALL_MODEL" in kind for kind in found.kinds)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 12])
+def test_every_partition_of_the_terminals_log_is_opened_before_the_first_day(partitions: int):
+    columns = right().columns
+
+    opening = opening_transactions(columns, partitions)
+
+    assert sorted(partitions_of(opening.terminal_id, partitions).tolist()) == list(range(partitions))
+    assert not set(opening.terminal_id.tolist()) & set(columns.terminal_id.tolist())
+    assert not set(opening.card_id.tolist()) & set(columns.card_id.tolist())
+    assert not np.isin(ids_of(opening), ids_of(columns)).any()
+    assert (opening.event_time_ms == columns.event_time_ms.min() - DAY_MS).all()
