@@ -47,7 +47,7 @@ def _keeps_up(system: ChaosSystem, step: Traffic, rate: float) -> bool:
     lags = system.lags()
     if system.drained_within(60) is None:
         raise ChaosError("the capacity could not be measured")
-    return all(lag is not None and lag <= CAPACITY_LAG_S * rate for lag in lags)
+    return bool(lags) and all(lag is not None and lag <= CAPACITY_LAG_S * rate for lag in lags)
 
 
 def _keeps_up_of(system: ChaosSystem, load: Callable[[float], Traffic], rate: float) -> bool:

@@ -26,12 +26,18 @@ class _Watcher(ABC):
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
+        self.failure: Exception | None = None
+        """Why it looks no more, though nobody stopped it."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - whatever it is: who judges must know that nobody looked
+                self.failure = error
+                return
 
     @abstractmethod
     def _look(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ WITHOUT_MODEL = ("RULES", "SAFE_DEFAULT")
 """The rungs on which no model speaks."""
 ATM, NOT_READ = 5, (3, 4)
 """How the card was read: at a machine; online, or keyed in."""
+UNKNOWN = "TERMINAL_UNKNOWN"
+OF_KNOWN_TERMINAL = ("terminal_known_count", "terminal_known_risk")
+"""The features that every terminal has of which anything is known, and that nobody else has."""
 SHARE_TOLERANCE = 1e-4
 """Of log-odds: XGBoost adds up in single precision."""
 
@@ -119,9 +123,11 @@ class Scoring:
             safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
         """
         self._safe, self._models = safe, dict[tuple[str, str], Released]()
+        self._names: dict[str, list[str]] = {}
         for folder in folders:
             manifest = json.loads((folder / "manifest.json").read_text())
             self._models[manifest["name"], manifest["version"]] = Released.of(folder, manifest)
+            self._names[manifest["feature_set_hash"]] = manifest["feature_names"]
 
     def check(self, decisions: Sequence[tuple[dict[str, Any], dict[str, Any] | None]], verdict: Verdict) -> ByRisk:
         """Blame every decision whose scores, action or reasons are not its model's on its recorded vector.
@@ -136,6 +142,9 @@ class Scoring:
         by_risk: ByRisk = {}
         by_booster: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
         for decision, transaction in decisions:
+            if wrong := self._wrong_features(decision):
+                verdict.blame("wrong-decision", f"{_position(decision)}: {wrong}")
+                continue
             if decision["rung"] in WITHOUT_MODEL:
                 self._check_default(decision, transaction, verdict, by_risk)
                 continue
@@ -147,6 +156,22 @@ class Scoring:
         for (name, version, booster), mine in by_booster.items():
             by_risk |= self._check_scored(self._models[name, version], booster, mine, verdict)
         return by_risk
+
+    def _wrong_features(self, decision: dict[str, Any]) -> str | None:
+        """Return what is wrong with a vector whatever is in it: its length, or that something is missing in it and no mark says so."""
+        names = self._names.get(decision["feature_set_hash"])
+        if names is None:
+            return None if decision["rung"] in WITHOUT_MODEL else "features that no released model knows"
+        if len(decision["features"]) != len(names):
+            return f"{len(decision['features'])} features, not {len(names)}"
+        missing = [
+            name
+            for name, value in zip(names, decision["features"], strict=True)
+            if name.startswith(OF_KNOWN_TERMINAL) and math.isnan(value)
+        ]
+        if bool(missing) != (UNKNOWN in decision["degraded"]):
+            return f"{missing[0]} is missing without a mark" if missing else f"{UNKNOWN}, and nothing of it is missing"
+        return None
 
     def _check_scored(self, released: Released, name: str, mine: list[dict[str, Any]], verdict: Verdict) -> ByRisk:
         by_risk: ByRisk = {}

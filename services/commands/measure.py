@@ -77,7 +77,8 @@ def bench_compare(base: str, options: tuple[str, ...], rounds: int) -> None:
     except CompareError as error:
         raise UserError(str(error)) from None
     for name, one in found.items():
-        click.echo(f"{one['ratio']:>8.3f}  {name:60} {one['base']:>14,.2f} -> {one['this']:>14,.2f}")
+        ratio = "-" if one["ratio"] is None else f"{one['ratio']:.3f}"
+        click.echo(f"{ratio:>8}  {name:60} {one['base']:>14,.2f} -> {one['this']:>14,.2f}")
     click.echo(json.dumps(found))
 
 
@@ -91,7 +92,8 @@ def bench_gate() -> None:
         raise UserError("the yardstick comes with the sources, in tests/benchmarks: run this in a checkout")
     found, asked = measure_ratios(), asked_ratios()
     for name, ratio in found.items():
-        click.echo(f"{name.replace('_', ' of '):>14}: {ratio:6.2f} times the plain worker, {asked[name]:.2f} are asked")
+        least = f"{asked[name]:.2f} are asked" if name in asked else "nothing is asked"
+        click.echo(f"{name.replace('_', ' of '):>14}: {ratio:6.2f} times the plain worker, {least}")
     slower = judge(found, asked)
     click.echo(json.dumps({"ratios": found, "asked": asked, "holds": not slower}))
     if slower:
@@ -105,6 +107,7 @@ def bench_gate() -> None:
 )
 def costs(settings: Settings, repeats: int) -> None:
     """Measure what each part of a decision costs, in microseconds of one thread, without Kafka and Redis. The last line is JSON."""
+    from services.core.vacuous import VacuousError
     from services.inference import ModelError
     from services.inference.artifact import load_model
     from services.measure.costs import measure_costs
@@ -113,7 +116,7 @@ def costs(settings: Settings, repeats: int) -> None:
     progress("measuring, about half a minute")
     try:
         found = measure_costs(load_model(released_folder(settings)), repeats)
-    except ModelError as error:
+    except (ModelError, VacuousError) as error:
         raise UserError(str(error)) from None
     for what, parts in (("of a batch of 1,000", found["batch_us"]), ("by itself", found["single_us"])):
         for name, micros in parts.items():
@@ -167,6 +170,7 @@ def benchmark_quality(settings: Settings, folder: Path, offline: bool) -> None:
 
     FOLDER holds transactions.parquet. Prints a table beside what was published; the last line is JSON.
     """
+    from services.core.vacuous import VacuousError
     from services.datasets.mapping import DatasetError
     from services.measure.quality import measure_quality
     from services.measure.replaying import read_recorded
@@ -178,7 +182,7 @@ def benchmark_quality(settings: Settings, folder: Path, offline: bool) -> None:
         recorded = read_recorded(folder / "transactions.parquet", "handbook")
         with interruptible():
             found = measure_quality(recorded, None if offline else settings, progress)
-    except (DatasetError, ChildError, StackError, StreamsError) as error:
+    except (DatasetError, ChildError, StackError, StreamsError, VacuousError) as error:
         raise UserError(str(error)) from None
     click.echo(found.table())
     click.echo(json.dumps(found.as_json()))

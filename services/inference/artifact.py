@@ -26,6 +26,8 @@ from services.inference.trees import Booster, ClassTable, Route
 
 MODEL_BYTES_MAX: Final = 64 * 1024 * 1024
 BOOSTERS_MAX: Final = 8
+GOLDEN_SCORES_MIN: Final = 2
+"""Rows that all score alike do not tell one model from another."""
 CHAMPION, SMALL = "champion", "small"
 
 
@@ -175,6 +177,8 @@ class _Golden:
         vectors = np.array([[np.nan if x is None else x for x in row] for row in golden["vectors"]], np.float64)
         if not len(vectors) or vectors.shape[1] != len(FEATURE_NAMES):
             raise ModelError(f"{path} does not hold golden rows of {len(FEATURE_NAMES)} features")
+        if len(set(golden.get("scores", ()))) < GOLDEN_SCORES_MIN:
+            raise ModelError(f"{path}: all golden rows score alike, as they would with many another model")
         return cls(path, vectors, golden)
 
     def check(self, name: str, scores: type_f64) -> None:

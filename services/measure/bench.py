@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.core.vacuous import require_figures, require_positive
 from services.inference.artifact import load_model
 from services.inference.released import live_model
 from services.measure.bench_system import TOPIC, bench_system, traffic_of
@@ -73,7 +74,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
             progress(
                 f"run {run + 1} of {plan.runs}: {name} {whole[name][-1]['throughput_per_s']:,} a second, {whole[name][-1]['cpu_us_per_record']}"
             )
-    yardstick = float(np.median(plain))
+    yardstick = require_positive("the plain worker's throughput", float(np.median(plain)))
     result: dict[str, Any] = {"plain": {"throughput_per_s": round(yardstick)}}
     for name, found in whole.items():
         told = _medians(found)
@@ -94,6 +95,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
     }  # fmt: skip
     result["floors_us"] = measure_floors(core, folder, model, backlog)
     result["plan"] = {name: getattr(plan, name) for name in Plan.__slots__} | settings.topic_counts
+    require_figures("bench", result)
     return result
 
 
@@ -142,5 +144,10 @@ def _medians(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
             part: round(float(np.median([one["cpu_us_per_record"][part] for one in found])), 1) for part in parts
         },
         "scorer_start_cpu_s": found[0]["scorer_start_cpu_s"],
-        "degraded": found[0]["degraded"],
+        "degraded": worst_degraded([one["degraded"] for one in found]),
     }
+
+
+def worst_degraded(runs: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Return of everything that decisions could not see the run in which most could not."""
+    return {what: max(run.get(what, 0) for run in runs) for what in sorted({what for run in runs for what in run})}

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from services.core.vacuous import VacuousError, require_figures
+
 _GIT = shutil.which("git") or "git"
 
 
@@ -23,7 +25,7 @@ class CompareError(Exception):
 
 def run_compare(
     base: str, options: Sequence[str], rounds: int, progress: Callable[[str], None]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Measure ``base`` and the working tree in turn; return by figure what both say, medians, and the ratio of the second to the first.
 
     Args:
@@ -42,17 +44,32 @@ def run_compare(
             for name, folder in (("base", there), ("this", here)):
                 progress(f"round {at + 1} of {rounds}: {base if name == 'base' else 'the working tree'}")
                 found[name].append(flat(_bench(folder, options)))
-    shared = [key for key in found["base"][0] if all(key in one for ones in found.values() for one in ones)]
-    medians = {
-        name: {key: float(np.median([one[key] for one in ones])) for key in shared} for name, ones in found.items()
-    }
+    return ratios_of(found["base"], found["this"])
+
+
+def ratios_of(base: Sequence[dict[str, float]], this: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return by figure the medians of both sides, and the ratio of the second to the first: None where the first is 0.
+
+    Args:
+        base: the figures of every round of one revision.
+        this: those of the other one.
+
+    Raises:
+        CompareError: a side has no figures, one of them is not a number, or there is none that all rounds have.
+    """
+    rounds = [*base, *this]
+    try:
+        for one in rounds:
+            require_figures("bench", one)
+    except VacuousError as error:
+        raise CompareError(str(error)) from None
+    shared = [key for key in base[0] if all(key in one for one in rounds)] if base and this else []
+    if not shared:
+        raise CompareError("there is no figure that every round measured: nothing can be compared")
+    medians = {key: [float(np.median([one[key] for one in side])) for side in (base, this)] for key in shared}
     return {
-        key: {
-            "base": medians["base"][key],
-            "this": medians["this"][key],
-            "ratio": round(medians["this"][key] / medians["base"][key], 3) if medians["base"][key] else float("nan"),
-        }
-        for key in shared
+        key: {"base": before, "this": now, "ratio": round(now / before, 3) if before else None}
+        for key, (before, now) in medians.items()
     }
 
 
@@ -99,4 +116,7 @@ def _bench(folder: Path, options: Sequence[str]) -> Any:
         raise CompareError(
             f"`proact bench {' '.join(options)}` failed with {done.returncode} in {folder.name}: can it do that there?"
         )
-    return json.loads(lines[-1])
+    try:
+        return json.loads(lines[-1])
+    except ValueError:
+        raise CompareError(f"the last line of `proact bench` in {folder.name} is no JSON") from None

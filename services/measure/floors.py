@@ -12,6 +12,7 @@ import numpy as np
 from services.codec.transactions import decode_transactions, encode_transactions
 from services.core.card_layout import CARD
 from services.core.features import FEATURES
+from services.core.vacuous import require_positive
 from services.grid import GridRead, GridWrite, LogIdentity
 from services.grid.redis import RedisGrid
 from services.inference.artifact import ReleasedModel
@@ -35,7 +36,7 @@ def _us(work: Callable[[], Any], count: int, repeats: int = 15) -> float:
         begin = time.perf_counter()
         work()
         took.append(time.perf_counter() - begin)
-    return round(1e6 * float(np.median(took)) / count, 2)
+    return round(1e6 * require_positive("the time of a part", float(np.median(took))) / count, 2)
 
 
 def measure_floors(settings: Settings, folder: Path, model: ReleasedModel, traffic: Traffic) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import time
 from pathlib import Path
 from types import ModuleType
@@ -76,11 +77,14 @@ def measure_ratios() -> dict[str, float]:
 
 
 def judge(found: dict[str, float], asked: dict[str, float]) -> list[str]:
-    """Return what became slower, in words; nothing where all is well."""
+    """Return what became slower, or was not measured, in words; nothing where all is well."""
+    if not asked:
+        return ["nothing is asked for"]
+    # Not `< least`, of which NaN knows nothing.
     return [
-        f"{name}: {found[name]} times the plain worker, {least} are asked"
+        f"{name}: {found.get(name, 'not measured:')} times the plain worker, {least} are asked"
         for name, least in asked.items()
-        if found[name] < least
+        if not (math.isfinite(found.get(name, math.nan)) and math.isfinite(least) and found[name] >= least)
     ]
 
 

@@ -22,6 +22,7 @@ from services.codec.program import FIXED
 from services.codec.schemas import HEADER_BYTES
 from services.codec.transactions import encode_transactions
 from services.core.columns import type_i64
+from services.core.vacuous import require_finite, require_positive
 from services.measure.sending import linger_ms, run_sender
 from services.observer.tally import decision_reader
 from services.runtime.children import ChildError
@@ -113,7 +114,8 @@ class OpenLoop:
 
 
 def percentiles_ms(took_us: type_i64) -> dict[str, float]:
-    """Return percentiles and the maximum of some durations, as an HdrHistogram of three digits keeps them."""
+    """Return percentiles and the maximum of some durations, as an HdrHistogram of three digits keeps them. Raises VacuousError."""
+    require_finite("latencies", took_us)
     histogram = HdrHistogram(1, LATENCY_US_MAX, 3)
     values, counts = np.unique(np.maximum(took_us, 1), return_counts=True)
     for value, times in zip(values.tolist(), counts.tolist(), strict=True):
@@ -124,9 +126,12 @@ def percentiles_ms(took_us: type_i64) -> dict[str, float]:
 
 def median_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the medians of what some runs at one rate found, each percentile's by itself, and the percentiles of every run."""
+    for name in (*PERCENTILES, "max"):
+        require_finite(f"the runs' {name}", [run[name] for run in runs])
     told = {name: round(float(np.median([run[name] for run in runs])), 2) for name in (*PERCENTILES, "max")}
     late_ms = max(run["sent_late_ms_max"] for run in runs)
     sums = {name: sum(run[name] for run in runs) for name in SUMMED}
+    require_positive("the stages that the scorer's metrics tell of", sums["stages"])
     every = {"sent_late_ms_max": late_ms, "runs": [[run[name] for name in PERCENTILES] for run in runs]}
     return runs[0] | told | sums | every
 

@@ -16,6 +16,7 @@ from services.core.card_layout import CARD
 from services.core.columns import type_i64
 from services.core.kernels import group_text
 from services.core.profiles import DAY_MS, open_profiles, seal_profiles
+from services.core.vacuous import require_positive
 from services.grid import GridWrite, LogIdentity
 from services.grid.near_cache import NearCache
 from services.grid.redis import RedisGrid
@@ -73,6 +74,7 @@ def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:
         [sys.executable, "-m", "services.measure.memory"],
         capture_output=True, check=True, text=True, input=json.dumps([one.hex() for one in some]),
     )  # fmt: skip
+    require_positive("the memory that Redis used for profiles", used)
     return {
         "profile_bytes_60": round(float(np.mean([len(one) for one in some]))),
         "redis_bytes_per_card_60": round(used / IN_GRID),

@@ -10,11 +10,10 @@ import numpy as np
 
 from services.core.columns import type_f64
 from services.core.kernels import group_text
-from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS
-from services.core.terminals import fraud_labels
+from services.core.vacuous import require_figures
 from services.datasets.published import RESULTS
-from services.measure.parity import Recorded, online_vectors
+from services.measure.parity import Recorded
 from services.measure.replaying import replay
 from services.runtime.config import Settings
 from services.trainer.prequential import MEASURES, PRODUCTION, REPRODUCED, TUNED, Examples, Fold, mean_of_folds
@@ -50,7 +49,10 @@ class Quality:
     @property
     def leaks(self) -> list[str]:
         """What is better than it can be."""
-        return [name for name, found in self.measured.items() if found["average_precision"] > LEAK]
+        return [name for name, found in self.measured.items() if not found["average_precision"] <= LEAK]
+
+    def __post_init__(self) -> None:
+        require_figures("quality", self.measured)
 
     def table(self) -> str:
         """Return the table for people, beside what was published."""
@@ -88,6 +90,7 @@ def measure_quality(
 
     Raises:
         StreamsError, ChildError, StackError: the services can't be run.
+        VacuousError: something came out incomplete, or nothing follows from it.
     """
     examples = _examples(recorded, _vectors(recorded, settings, progress))
     measured = {}
@@ -102,8 +105,8 @@ def _vectors(recorded: Recorded, settings: Settings | None, progress: Callable[[
     columns = recorded.columns
     if settings is None:
         progress(f"computing the features of {len(columns):,} transactions")
-        return compute_offline(columns, fraud_labels(columns, recorded.fraud)).vectors
-    return online_vectors(columns, replay(settings, recorded, progress))
+        return recorded.offline()
+    return replay(settings, recorded, progress).complete_vectors(columns)
 
 
 def _examples(recorded: Recorded, vectors: type_f64) -> Examples:

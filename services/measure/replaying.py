@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from services.core.columns import TransactionColumns, type_i64
+from services.codec.terminal_events import TOPIC as TERMINALS
+from services.core.columns import Text, TransactionColumns, type_i64
+from services.core.kernels import partitions_of
 from services.core.profiles import DAY_MS
-from services.datasets.mapping import Dataset, DatasetError, load_mapping, read_dataset
-from services.measure.parity import Parity, Recorded, VectorCollector, compare
+from services.datasets.mapping import Dataset, DatasetError, load_mapping, namespaced_uuid, read_dataset
+from services.grid import GridUnavailableError
+from services.grid.redis import RedisGrid
+from services.measure.collecting import Collected, VectorCollector
+from services.measure.parity import Parity, Published, Recorded, compare
 from services.measure.session import Session, running_session
 from services.replay.labels import LabelFeed, recorded_truth
 from services.replay.producer import Pace, TransactionProducer
@@ -25,6 +31,8 @@ from services.streams.sink import KafkaSink
 QUIET_S_MAX: Final = 60.0
 """Without any progress for so long, something is wrong."""
 LOOK_S: Final = 0.05
+LOOKUP_TIMEOUT_MS: Final = 60_000
+"""The longest that can be set."""
 
 
 def read_recorded(path: Path, mapping: str) -> Recorded:
@@ -44,34 +52,61 @@ def read_recorded(path: Path, mapping: str) -> Recorded:
 
 def run_parity(settings: Settings, recorded: Recorded, features: Path, progress: Callable[[str], None]) -> Parity:
     """Replay, collect and compare. Raises StreamsError, ChildError, StackError."""
-    collector = replay(settings, recorded, progress)
+    collected = replay(settings, recorded, progress)
     progress("comparing with offline and published features")
-    return compare(recorded, features, collector, "handbook")
+    return compare(recorded.columns, recorded.offline(), collected, Published.read(features, "handbook"))
 
 
-def replay(settings: Settings, recorded: Recorded, progress: Callable[[str], None]) -> VectorCollector:
+def replay(settings: Settings, recorded: Recorded, progress: Callable[[str], None]) -> Collected:
     """Replay day by day, and return what the decisions say.
 
-    A day is sent when the day before the last one is decided on and folded: so what anybody knows of a terminal is never more than
-    some two days behind, and features look at what is a week old.
+    A day is sent when the day before the last one is decided and in the grid: so what anybody knows of a terminal is never more than
+    some two days behind, and features look at what is a week old. The first is sent when terminals' profiles are folded in every
+    partition, since before that nothing is known of any terminal; and a decision waits for what others know for
+    ``LOOKUP_TIMEOUT_MS``: whether a live one's lookup is in time depends on what else the machine does, and this is not to.
     """
     collector, columns = VectorCollector(), recorded.columns
-    with running_session(settings, Path(settings.data_folder) / "parity", progress, keep_ids=False) as session:
+    patient = settings.with_values(lookup_timeout_ms=LOOKUP_TIMEOUT_MS)
+    with running_session(patient, Path(settings.data_folder) / "parity", progress, keep_ids=False) as session:
         servers = session.settings.kafka_bootstrap_servers
         reader, sink = KafkaReader(servers, ["card-decisions"], from_beginning=True), KafkaSink(servers)
         labels = LabelFeed(sink, recorded_truth(columns, recorded.fraud))
-        producer, told_s, before = TransactionProducer(sink, SystemClock()), time.monotonic(), 0
+        producer, told_s = TransactionProducer(sink, SystemClock()), time.monotonic()
+        opening = opening_transactions(columns, session.settings.topic_counts["terminal_partitions"])
+        producer.send(Dataset(opening, None, None), Pace(None), flush_s=300.0)
+        _wait(session, reader, VectorCollector(), len(opening), 0)
+        before = 0
         for rows in _days(columns.event_time_ms):
             producer.send(Dataset(columns.take(rows), None, None), Pace(None), labels=labels, flush_s=300.0)
             _wait(session, reader, collector, before, len(rows))
-            before = producer.sent
+            before = producer.sent - len(opening)
             if time.monotonic() - told_s > 5.0:
                 told_s = time.monotonic()
                 progress(f"{collector.count:,} of {len(columns):,} decisions, {labels.sent:,} labels")
         _wait(session, reader, collector, before, 0)
         reader.close()
         sink.close()
-    return collector
+    return collector.collected()
+
+
+def opening_transactions(columns: TransactionColumns, partitions: int) -> TransactionColumns:
+    """Return a transaction of the day before the first one, at a terminal of its own, for each partition of the terminals' log."""
+    names = Text.of([b"opening-%d" % i for i in range(100 * partitions)])
+    _, rows = np.unique(partitions_of(names, partitions), return_index=True)
+    n = len(rows)
+    assert n == partitions, "a partition has no terminal of so many"
+    first = columns.take(np.repeat(np.argmin(columns.event_time_ms), n))
+    return replace(
+        first,
+        transaction_id=np.frombuffer(b"".join(namespaced_uuid("opening", i).bytes for i in range(n)), np.uint8).reshape(
+            -1, 16
+        ),
+        terminal_id=names.take(rows),
+        card_id=names.take(rows),
+        customer_id=names.take(rows),
+        account_id=names.take(rows),
+        event_time_ms=first.event_time_ms - DAY_MS,
+    )
 
 
 def _days(event_time_ms: type_i64) -> Iterator[type_i64]:
@@ -83,14 +118,28 @@ def _days(event_time_ms: type_i64) -> Iterator[type_i64]:
 
 def _wait(session: Session, reader: KafkaReader, collector: VectorCollector, decided: int, left: int) -> None:
     """Wait until so many are decided, and at most so many wait to be folded into their terminals. Raises StreamsError."""
-    own, quiet_s = session.settings, time.monotonic()
-    groups = (("fraud-labels", own.router_group_id), ("terminal-events", own.profiler_group_id))
+    own, quiet_s, grid = session.settings, time.monotonic(), RedisGrid(session.settings.redis_url)
     while True:
         for records in reader.read(LOOK_S):
             collector.add(records)
             quiet_s = time.monotonic()
-        lags = [session.admin.group_lag(topic, group) for topic, group in groups]
-        if collector.count >= decided and all(lag is not None and lag <= left for lag in lags):
+        waiting = session.admin.group_lag("fraud-labels", own.router_group_id), _unfolded(session, grid)
+        if collector.count >= decided and all(lag is not None and lag <= left for lag in waiting):
             return
+        if collector.undecodable:
+            raise StreamsError(f"{collector.undecodable:,} decisions cannot be read")
         if time.monotonic() - quiet_s > QUIET_S_MAX:
-            raise StreamsError(f"only {collector.count:,} of {decided:,} transactions were decided; waiting: {lags}")
+            raise StreamsError(f"only {collector.count:,} of {decided:,} transactions were decided; waiting: {waiting}")
+
+
+def _unfolded(session: Session, grid: RedisGrid) -> int | None:
+    """Return how many records of the terminals' log the grid does not hold; None where nobody answers."""
+    group = session.settings.profiler_group_id
+    try:
+        ends = {p: end for (_, p), (_, end) in session.admin.extents(TERMINALS).items()}
+        committed = session.admin.committed(TERMINALS, group, ends, stable=False)
+        applied = {one.partition: one.applied or 0 for one in grid.status(TERMINALS, list(ends))}
+    except (StreamsError, GridUnavailableError):
+        return None
+    # What is committed is in the grid a moment later, and marks behind the last record are committed, not applied.
+    return sum(max(0, end - min(committed.get(p, 0), applied[p])) for p, end in ends.items()) if ends else None

@@ -18,6 +18,8 @@ from services.streams.admin import KafkaAdmin
 from services.streams.reader import KafkaReader
 
 SERVICES: Final = ("scorer", "profiler", "router", "reference", "reassessor")
+START_S: Final = 180.0
+"""How long each may take to be ready: all of them start at once, and some machines compile their kernels first."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ def running_session(
                 for name in SERVICES
             }
             for child in children.values():
-                child.wait_ready()
+                child.wait_ready(START_S)
             reader = KafkaReader(stack.kafka_address, OUTPUTS, from_beginning=False)
             try:
                 yield Session(own, children, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_address))

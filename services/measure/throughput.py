@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.core.columns import type_i64
+from services.core.vacuous import VacuousError, require_positive, require_varied
 from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system, cpu_seconds
 from services.runtime import catalogue as m
 from services.runtime.children import ServiceChild, samples
@@ -35,7 +36,8 @@ class Progress:
         self.at_s.append(at_s)
 
     def rate(self, count: int) -> int:
-        """Return the records a second of the ``count`` that were worked off since the first look."""
+        """Return the records a second of the ``count`` that were worked off since the first look. Raises VacuousError."""
+        require_varied("what was worked off, by look", self.done)
         early, late = np.interp([self.done[0] + share * count for share in (EARLY, LATE)], self.done, self.at_s)
         return rate_between(early, late, count)
 
@@ -65,6 +67,9 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
             before = _cpu(system, children)
             folded = _watch_until_drained(system, beside)
             said = scorer.metrics()
+            require_positive(
+                "the number of decisions in the scorer's metrics", sum(samples(said, m.DECISIONS).values())
+            )
             used = {name: after - before[name] for name, after in _cpu(system, children).items()}
         stamps = decision_stamps(system, len(warm_up) + len(traffic))[len(warm_up) :]
     early, late = np.quantile(stamps, [EARLY, LATE])
@@ -99,8 +104,9 @@ def degraded_in(said: str) -> dict[str, int]:
 
 
 def rate_between(early_s: float, late_s: float, count: int) -> int:
-    """Return the records a second of ``count``, of which 10 and 90 % were done at these times."""
-    return round((LATE - EARLY) * count / (late_s - early_s))
+    """Return the records a second of ``count``, of which 10 and 90 % were done at these times. Raises VacuousError."""
+    took_s = require_positive("the time from 10 to 90 % of the records", late_s - early_s)
+    return round(require_positive("the throughput", (LATE - EARLY) * count / took_s))
 
 
 def _cpu(system: BenchSystem, children: dict[str, ServiceChild]) -> dict[str, float]:
@@ -110,7 +116,7 @@ def _cpu(system: BenchSystem, children: dict[str, ServiceChild]) -> dict[str, fl
 
 
 def decision_stamps(system: BenchSystem, count: int) -> type_i64:
-    """Return when Kafka stamped each decision, in order."""
+    """Return when Kafka stamped each decision, in order. Raises VacuousError where there are not so many."""
     reader = KafkaReader(system.stack.kafka_address, [DECISIONS], from_beginning=True)
     stamps, seen, deadline_s = [], 0, time.monotonic() + DRAIN_TIMEOUT_S
     while seen < count and time.monotonic() < deadline_s:
@@ -118,4 +124,6 @@ def decision_stamps(system: BenchSystem, count: int) -> type_i64:
             stamps.append(records.timestamp_ms)
             seen += len(records)
     reader.close()
+    if seen < count or not count:
+        raise VacuousError(f"{seen:,} of {count:,} decisions were found within {DRAIN_TIMEOUT_S:.0f} s")
     return np.sort(np.concatenate(stamps))

@@ -14,6 +14,7 @@ from services.codec.records import UndecodableError, decode_record
 from services.codec.schemas import topics
 from services.core.columns import type_bool, type_i64, type_u8
 from services.core.policy import Action
+from services.core.vacuous import VacuousError
 from services.streams import Records
 
 INPUT, DECISIONS, ALERTS, DEAD_LETTERS = "card-transactions", "card-decisions", "card-alerts", "dead-letters"
@@ -120,11 +121,16 @@ def distinct_actions(ids: list[type_u8], actions: list[type_i64]) -> tuple[Any, 
 
 
 def precision_recall(ids: Any, actions: type_i64, truth_ids: type_u8, fraud: type_bool) -> tuple[float, float]:
-    """Return precision and recall of everything that is not APPROVE, against the truth by transaction id."""
+    """Return precision and recall of everything that is not APPROVE, against the truth by transaction id.
+
+    Raises:
+        VacuousError: of some transactions the truth is not known.
+    """
     keys = np.ascontiguousarray(truth_ids).view("V16").reshape(-1)
     order = np.argsort(keys)
-    at = np.searchsorted(keys[order], ids)
-    known = fraud[order][np.minimum(at, len(keys) - 1)]
+    if stray := int(np.count_nonzero(~np.isin(ids, keys))):
+        raise VacuousError(f"of {stray:,} of {len(ids):,} transactions the truth is not known")
+    known = fraud[order][np.searchsorted(keys[order], ids)]
     flagged = actions != Action.APPROVE
     precision = float(known[flagged].mean()) if flagged.any() else 0.0
     recall = float(flagged[known].mean()) if known.any() else 0.0

@@ -20,6 +20,7 @@ from services.runtime.halting import damaged
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.notices import Repeated
 from services.runtime.outages import RETRY_S, AbandonedError, Outages
 from services.runtime.ownership import Ownership
 from services.runtime.processor import LookedUp, NotYetError, P, Processor, R, guarded
@@ -29,6 +30,7 @@ from services.runtime.upkeep import Upkeep
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
 
+_MISSED: Final = "what other services know did not come in time: decided without"
 _BACK: Final = "the grid is back: what was decided without it is folded now"
 WithoutProfiles = Callable[[P, Mapping[str, LookedUp], int], R]
 """Decides on a batch, all of which is to be emitted, without its own profiles; arguments as for :meth:`Processor.decide`."""
@@ -104,6 +106,7 @@ class Deciding(Generic[P, R]):
     ) -> None:
         self._processor, self._reading, self._ownership = processor, reading, ownership
         self._patience, self._stages = patience, stages
+        self._missed = Repeated(log, _MISSED, stages.clock)
         self.without_profiles: WithoutProfiles[P, R] | None = None
         """Set where decisions go on without the grid."""
         self.behind = False
@@ -113,6 +116,10 @@ class Deciding(Generic[P, R]):
         """Begin anew: the take-over folds whatever the grid does not hold."""
         self.behind = False
         self._patience.over()
+
+    def close(self) -> None:
+        """Log what was not logged yet."""
+        self._missed.pending(at_once=True)
 
     def decide(self, prepared: P, emit: type_bool, now_ms: int, *, hasty: bool) -> R:
         """Read and decide.
@@ -137,7 +144,7 @@ class Deciding(Generic[P, R]):
             try:
                 if without is not None:
                     return self._decide_hastily(without, prepared, emit, now_ms)
-                profiles, found = self._read(lambda: self._reading.read(prepared, wanted=bool(emit.any())))
+                profiles, found = self._read(prepared, lambda: self._reading.read(prepared, wanted=bool(emit.any())))
                 outcome = self._decide(prepared, profiles, found, emit, now_ms)
             except NotYetError as error:
                 self._patience.wait(error)
@@ -158,18 +165,21 @@ class Deciding(Generic[P, R]):
                 raise AbandonedError(_BACK)
             profiles, found = None, None
         else:
-            profiles, found = self._read(lambda: self._reading.read_hastily(prepared))
+            profiles, found = self._read(prepared, lambda: self._reading.read_hastily(prepared))
         if profiles is not None:
             return self._decide(prepared, profiles, found, emit, now_ms)
         self.leave_behind()
         return self._stages.time("decide", lambda: guarded(lambda: without(prepared, found or {}, now_ms)))
 
     def _read(
-        self, read: Callable[[], tuple[T, Mapping[str, LookedUp] | None]]
+        self, prepared: P, read: Callable[[], tuple[T, Mapping[str, LookedUp] | None]]
     ) -> tuple[T, Mapping[str, LookedUp] | None]:
         profiles, found = self._stages.time("read", read)
         if found is None:
             self._stages.metrics.add(m.LOOKUPS_MISSED)
+            self._missed.happened(len(prepared.records), error=self._reading.missed)
+        else:
+            self._missed.pending()
         return profiles, found
 
     def _decide(

@@ -43,6 +43,8 @@ class Reading:
         self._ownership, self._outages, self._caches = ownership, outages, caches
         self.written: Callable[[], None] = lambda: None
         """Waits until nothing is being written to the grid. May raise AbandonedError."""
+        self.missed = ""
+        """Why others' profiles did not come in time, the last time that they did not."""
 
     @property
     def owned(self) -> dict[int, Owned]:
@@ -111,14 +113,16 @@ class Reading:
         """
         try:
             return self._read(prepared, wanted=True, ask=self._ask_hastily)
-        except GridUnavailableError:
+        except GridUnavailableError as error:
+            self.missed = str(error)
             return None, None
 
     def _look_up(self, plan: LookupPlan) -> Mapping[str, LookedUp] | None:
         try:
             while lookups := plan.lookups:
                 plan.take(self._grid.look_up(lookups))
-        except GridUnavailableError:
+        except GridUnavailableError as error:
+            self.missed = str(error)
             return None
         return plan.found
 

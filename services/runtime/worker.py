@@ -170,6 +170,7 @@ class Worker(Generic[P, R]):
 
     def close(self) -> None:
         """Leave the group, and release what was held."""
+        self._deciding.close()
         self._upkeep.close()
         for background in self._backgrounds:
             background.close()

@@ -16,6 +16,7 @@ from services.core.profiles import DAY_MS
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import RuleSet
 from services.core.rules.vocabulary import Facts
+from services.core.vacuous import require_both, require_finite
 from services.inference.artifact import ReleasedModel
 from services.trainer.costs import CostTable
 from services.trainer.training import History
@@ -96,7 +97,7 @@ def run_backtest(
     """Try a rule set on all transactions with a label after the days that only fill the windows.
 
     Raises:
-        ValueError: nothing is left after those days.
+        ValueError: nothing is left after those days, or it is of one kind only.
     """
     progress(f"computing the features of {len(history.columns):,} transactions")
     vectors = compute_offline(history.columns, history.labels, history.reference).vectors
@@ -105,7 +106,8 @@ def run_backtest(
     if not len(rows):
         raise ValueError(f"there is nothing with a label after the first {warm_up_days} days")
     columns, vectors, fraud = history.columns.take(rows), vectors[rows], history.fraud[rows]
-    amount_eur, scores = history.amount_eur[rows], model.champion.predict(vectors)
+    require_both("what rules are tried on", fraud)
+    amount_eur, scores = history.amount_eur[rows], require_finite("scores", model.champion.predict(vectors))
     progress(f"trying {len(rule_set.rules)} rules on {len(rows):,} transactions")
     engine = RuleEngine(rule_set)
     anomaly_scores = model.anomaly.score(vectors)

@@ -10,6 +10,7 @@ import numpy as np
 
 from services.core.columns import type_bool, type_f64
 from services.core.policy import Action, Thresholds
+from services.core.vacuous import require_finite
 
 CANDIDATES: Final = 80
 """Scores that are tried as thresholds."""
@@ -50,7 +51,9 @@ class CostTable:
 
 
 def choose_thresholds(scores: type_f64, fraud: type_bool, amount_eur: type_f64, costs: CostTable) -> Thresholds:
-    """Return the three thresholds that cost least on these transactions, of ``CANDIDATES`` tried for each."""
+    """Return the three thresholds that cost least on these transactions, of ``CANDIDATES`` tried for each. Raises VacuousError."""
+    require_finite("scores", scores)
+    require_finite("amounts", amount_eur)
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]
     # below[a][i]: what action a costs on the i lowest scores.

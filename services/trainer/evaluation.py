@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from services.core.columns import type_bool, type_f64, type_i64
 from services.core.policy import Action
+from services.core.vacuous import require_both, require_finite, require_varied
 from services.trainer.costs import CostTable
 
 
@@ -34,7 +35,13 @@ def card_precision_at(scores: type_f64, fraud: type_bool, card: type_i64, day: t
 
 
 def ranking_metrics(scores: type_f64, fraud: type_bool, card: type_i64, day: type_i64) -> dict[str, float]:
-    """Return AUC ROC, average precision and CP@100."""
+    """Return AUC ROC, average precision and CP@100.
+
+    Raises:
+        VacuousError: there are no rows, scores are not numbers or all alike, or there is one class only.
+    """
+    require_varied("scores", scores)
+    require_both("the rows to rank", fraud)
     return {
         "auc_roc": round(float(roc_auc_score(fraud, scores)), 4),
         "average_precision": round(float(average_precision_score(fraud, scores)), 4),
@@ -43,7 +50,9 @@ def ranking_metrics(scores: type_f64, fraud: type_bool, card: type_i64, day: typ
 
 
 def action_metrics(actions: type_i64, fraud: type_bool, amount_eur: type_f64, costs: CostTable) -> dict[str, Any]:
-    """Return what actions come to: counts by action, precision, recall, money."""
+    """Return what actions come to: counts by action, precision, recall, money. Raises VacuousError without rows of both kinds."""
+    require_both("the rows that actions are taken on", fraud)
+    require_finite("amounts", amount_eur)
     flagged = actions != Action.APPROVE
     paid = np.choose(actions, [costs.of(a, fraud, amount_eur) for a in Action]).sum()
     unprotected = costs.of(Action.APPROVE, fraud, amount_eur).sum()

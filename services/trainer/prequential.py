@@ -15,6 +15,7 @@ import xgboost
 
 from services.core.columns import type_bool, type_f64, type_i64
 from services.core.features import FEATURE_NAMES, FEATURES
+from services.core.vacuous import VacuousError, require_both
 from services.datasets.published import PUBLISHED
 from services.trainer.evaluation import ranking_metrics
 
@@ -129,16 +130,26 @@ def rows_of_test(examples: Examples, fold: Fold) -> type_i64:
 
 
 def measure_fold(examples: Examples, fold: Fold, recipe: Recipe) -> dict[str, float]:
-    """Train and test once; returns AUC ROC, average precision and CP@100."""
+    """Train and test once; returns AUC ROC, average precision and CP@100.
+
+    Raises:
+        VacuousError: a day has no transactions, training or test hold one class only, or the scores say nothing.
+    """
+    days = [*range(fold.train_from, fold.train_until), *range(fold.test_from, fold.test_from + WEEK)]
+    if empty := [day for day in days if not np.count_nonzero(examples.day == day)]:
+        raise VacuousError(f"there are no transactions on {np.datetime64(empty[0], 'D')}")
     columns = recipe.columns()
     train = np.flatnonzero((examples.day >= fold.train_from) & (examples.day < fold.train_until))
     rows = rows_of_test(examples, fold)
+    require_both("the rows to train on", examples.fraud[train])
     booster = recipe.fit(examples.vectors[np.ix_(train, columns)], examples.fraud[train])
     scores = np.asarray(booster.inplace_predict(examples.vectors[np.ix_(rows, columns)]), np.float64)
     return ranking_metrics(scores, examples.fraud[rows], examples.card[rows], examples.day[rows])
 
 
 def mean_of_folds(examples: Examples, folds: Sequence[Fold], recipe: Recipe) -> dict[str, float]:
-    """Train and test on each fold; returns the means."""
+    """Train and test on each fold; returns the means. Raises VacuousError."""
+    if not folds:
+        raise VacuousError("there are no folds")
     found = [measure_fold(examples, fold, recipe) for fold in folds]
     return {name: round(float(np.mean([one[name] for one in found])), 4) for name in MEASURES}

@@ -38,6 +38,14 @@ def assert_same_vectors(expected: np.ndarray, actual: np.ndarray) -> None:
         np.testing.assert_allclose(actual[:, j], expected[:, j], rtol=1e-6, atol=1e-6, equal_nan=True, err_msg=name)
 
 
+def test_no_feature_is_missing_or_all_alike_in_the_streams_that_twins_are_compared_on():
+    """Where both sides are NaN they are equal: so of every feature the streams must give something to compare."""
+    vectors = np.concatenate([compute_offline(to_columns(random_events(seed, 120))).vectors for seed in range(20)])
+
+    alike = [name for j, name in enumerate(OWN) if len(np.unique(vectors[:, j][np.isfinite(vectors[:, j])])) < 2]
+    assert alike == []
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 120))
 def test_every_feature_and_flag_equals_its_naive_twin(seed: int, count: int):

@@ -114,6 +114,7 @@ def test_what_is_forbidden_is_what_the_slow_twin_says(seed: int):
     )
     found = standing.refusals(columns.billing_amount_minor)
 
+    assert len(transactions) == len(found) == 60
     for i, transaction in enumerate(transactions):
         account, customer = accounts[a[i]], customers[c[i]]
         assert names(int(found[i])) == naive_refusals(transaction, account, customer, int(spent[i])), transaction

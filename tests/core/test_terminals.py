@@ -90,6 +90,7 @@ class Folder:
 def test_features_are_those_of_the_twin_whatever_the_batches(seed: int):
     rng, events = np.random.default_rng(100 + seed), happenings(seed, 120)
     folder, twins, newest = Folder(), [NaiveTerminal() for _ in range(3)], BEGIN_MS
+    assert len(events) > 60
     while events:
         size = int(rng.integers(1, 12))
         batch, events = events[:size], events[size:]

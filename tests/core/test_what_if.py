@@ -31,6 +31,7 @@ def test_a_vector_at_another_amount_is_what_the_fold_of_that_amount_gives(seed):
 
     paid = np.flatnonzero(columns.billing_amount_minor > 0)  # below nothing there is nothing to try
 
+    assert len(paid) > 25
     for row in rng.choice(paid, 25).tolist():
         was = int(columns.billing_amount_minor[row])
         other = int(rng.integers(1, 2 * was + 2))

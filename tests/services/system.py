@@ -200,6 +200,7 @@ def _comparable(decision: dict[str, Any], found: list[dict[str, Any]]) -> dict[s
 def assert_same_end(expected: MemorySystem, actual: MemorySystem) -> None:
     """Every transaction has its one decision, that of a run without faults; so are the profiles."""
     wanted, found = expected.decisions(), actual.decisions()
+    assert wanted
     assert found.keys() == wanted.keys()
     for position, decisions in found.items():
         if any("PROFILE_MISSED" in one["degraded"] for one in decisions):

@@ -80,6 +80,7 @@ def test_with_everything_at_hand_the_champion_decides_and_nobody_is_asked_to_loo
 def test_without_others_or_without_the_champion_the_small_booster_decides_and_says_so(model, found):
     outputs, _, _ = decide(ScorerProcessor(model(), SAFE), found=found)
 
+    assert len(outputs["card-decisions"]) == 40
     for decision in outputs["card-decisions"]:
         assert (decision["rung"], decision["scored_by"]) == ("SMALL_MODEL", "small")
         vector = np.array([decision["features"]])
@@ -123,6 +124,8 @@ def test_without_a_model_rules_decide_and_where_none_holds_the_amount():
 def test_without_its_own_profile_a_card_is_not_taken_for_a_new_one():
     outputs, outcome, _ = decide(ScorerProcessor(released_model(), SAFE), profiles=False)
 
+    assert len(outputs["card-decisions"]) == 40
+    assert len(outcome.profiles) > 1
     for decision in outputs["card-decisions"]:
         assert decision["rung"] == "SAFE_DEFAULT"
         assert "PROFILE_MISSED" in decision["degraded"]
@@ -152,6 +155,7 @@ def test_a_request_holds_the_decision_and_its_transaction_as_it_came():
 def test_people_read_of_a_lower_rung_in_an_alert(model, words):
     outputs, _, _ = decide(ScorerProcessor(model(), SAFE), found=False)
 
+    assert outputs["card-alerts"]
     for alert in outputs["card-alerts"]:
         line = alert_line(alert)
         assert words in line

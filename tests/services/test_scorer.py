@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -115,6 +118,7 @@ def test_a_decision_says_on_what_grounds_it_was_made():
     _, _, outputs = decide(keys, values)
     model = released_model()
 
+    assert len(outputs["card-decisions"]) == 30
     for offset, decision in enumerate(outputs["card-decisions"]):
         assert (decision["source_topic"], decision["source_partition"], decision["source_offset"]) == (TOPIC, 0, offset)
         assert (decision["model"], decision["model_version"]) == (model.name, model.version)
@@ -274,6 +278,10 @@ def test_metrics_count_what_was_decided():
         )
 
 
+def golden(change: Callable[[dict[str, list]], dict[str, list]]) -> Callable[[bytes], bytes]:
+    return lambda raw: json.dumps(change(json.loads(raw))).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "why"),
     [
@@ -293,6 +301,15 @@ def test_metrics_count_what_was_decided():
         ),
         ("golden.json", lambda raw: raw.replace(b"0x1.", b"0x1.0", 1), "golden"),
         ("golden.json", lambda _: b'{"vectors": [], "scores": []}', "golden"),
+        ("golden.json", golden(lambda one: one | {"scores": []}), "score alike"),
+        ("golden.json", golden(lambda one: one | {"scores": one["scores"][:-1]}), "golden rows are others"),
+        ("golden.json", golden(lambda one: one | {"scores": ["nan"] * len(one["scores"])}), "score alike"),
+        (
+            "golden.json",
+            golden(lambda one: one | {"small_scores": ["nan"] * len(one["scores"])}),
+            "golden rows are others",
+        ),
+        ("golden.json", golden(lambda one: {n: values[:1] * 9 for n, values in one.items()}), "score alike"),
     ],
 )
 def test_a_model_that_was_changed_is_refused(tmp_path, name, damage, why):

@@ -132,7 +132,10 @@ AT = [j for j, name in enumerate(FEATURE_NAMES) if name.startswith("terminal_")]
 
 
 def test_a_terminal_that_nobody_has_seen_is_new_and_not_unknown():
-    for decision in decided_with():
+    decisions = decided_with()
+
+    assert len(decisions) == 6
+    for decision in decisions:
         assert not {"TERMINAL_UNKNOWN", "TERMINAL_SUMMED"} & set(decision["degraded"])
         assert [decision["features"][j] for j in AT[:3]] == [0.0, 0.0, 0.0]
         assert decision["terminal_behind_ms"] == max(0, decision["event_time_ms"] - BEGIN_MS)
@@ -151,6 +154,7 @@ def test_a_decision_says_when_it_could_not_see_its_terminal(what: str):
             {TOPIC: LookedUp([None] * distinct, np.full(distinct, NEVER_MS, np.int64), np.zeros(distinct, np.int64))}
         )
 
+    assert len(decisions) == 6
     for decision in decisions:
         assert "TERMINAL_UNKNOWN" in decision["degraded"]
         assert np.isnan([decision["features"][j] for j in AT]).all()

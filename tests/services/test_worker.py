@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import numpy as np
 import pytest
 
 from services.codec.transactions import TOPIC
+from services.grid import GridUnavailableError
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
+from services.runtime.notices import REPEAT_S
 from services.runtime.outages import PROBE_EVERY_S, STOP_WITHIN_S, AbandonedError
 from services.streams import StreamsError
 from tests.generators import random_events, to_columns
@@ -258,3 +263,31 @@ def test_told_to_stop_the_worker_gives_an_unfinished_batch_up_in_time():
 
     assert clock.monotonic_s() - begin <= STOP_WITHIN_S + 1.0
     assert system.log.committed == {}
+
+
+def test_lookups_that_do_not_come_in_time_are_logged_first_at_once_and_then_as_a_count_now_and_again(caplog):
+    def late(name: str, request: Any) -> Any:
+        if name == "look_up":
+            raise GridUnavailableError("TimeoutError: no answer in time")
+        return request()
+
+    system, columns = MemorySystem(), to_columns(random_events(1, EVENTS, cards=6))
+    worker, _ = system.worker(late)
+    with caplog.at_level(logging.WARNING, "proact.worker"):
+        system.produce(columns)
+        system.drain(worker)
+        at_first = [record.fields for record in caplog.records if "did not come in time" in record.message]
+        system.clock.sleep(REPEAT_S)
+        system.produce(columns)
+        system.drain(worker)
+        worker.close()
+    lines = [record.fields for record in caplog.records if "did not come in time" in record.message]
+
+    marked = sum("REFERENCE_MISSED" in decision["degraded"] for decision in system.records("card-decisions"))
+    assert marked > 50
+    assert len(at_first) == 1
+    assert at_first[0]["error"] == "TimeoutError: no answer in time"
+    assert len(lines) == 3
+    # What was not logged by itself is in the next line, and the rest in the last.
+    assert sum(line["records"] for line in lines) == marked
+    assert lines[1]["batches"] > 1
