@@ -148,12 +148,12 @@ class _Words:
 
     @property
     def count(self) -> str:
-        return f"{self.value:.0f}" if self.value >= 0.5 else "no"
+        return f"{self.value:.0f}" if self.value > 0.5 else "no"
 
     @property
     def least(self) -> str:
         """At least one of a unit, as people say a distance."""
-        return "less than 1" if self.value < 0.5 else f"{self.value:,.0f}"
+        return "less than 1" if self.value <= 0.5 else f"{self.value:,.0f}"
 
     @property
     def s(self) -> str:
