@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
 from services.core.columns import ENTRY_MODES, type_f64
 from services.core.features import (
     ABROAD,
@@ -150,12 +148,12 @@ class _Words:
 
     @property
     def count(self) -> str:
-        return f"{self.value:.0f}" if self.value >= 0.5 else "no"
+        return f"{self.value:.0f}" if self.value > 0.5 else "no"
 
     @property
     def least(self) -> str:
         """At least one of a unit, as people say a distance."""
-        return "less than 1" if self.value < 0.5 else f"{self.value:,.0f}"
+        return "less than 1" if self.value <= 0.5 else f"{self.value:,.0f}"
 
     @property
     def s(self) -> str:
@@ -251,10 +249,7 @@ def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> 
         vector: (features,) the feature values.
         amount: the formatted billing amount.
     """
-    missing = np.isnan(vector)
-    rows = _heaviest(np.where(missing, 0.0, contributions), REASONS_MAX)
-    if len(rows) < REASONS_MAX:
-        rows += _heaviest(np.where(missing, contributions, 0.0), REASONS_MAX - len(rows))
+    rows = _heaviest(contributions, vector)
     reasons: list[Reason] = []
     before = ""
     for j in rows:
@@ -267,9 +262,15 @@ def heaviest_reasons(contributions: type_f64, vector: type_f64, amount: str) -> 
     return reasons
 
 
-def _heaviest(contributions: type_f64, count: int) -> list[int]:
-    order = (-contributions).argsort(kind="stable")[:count]
-    return [j for j in order.tolist() if contributions[j] > 0.0]
+def _heaviest(contributions: type_f64, vector: type_f64) -> list[int]:
+    shares, values = contributions.tolist(), vector.tolist()
+    there: list[int] = []
+    missing: list[int] = []
+    for j in (-contributions).argsort(kind="stable").tolist():
+        if shares[j] <= 0.0 or len(there) == REASONS_MAX:
+            break
+        (missing if math.isnan(values[j]) else there).append(j)
+    return there + missing[: REASONS_MAX - len(there)]
 
 
 def _reason(j: int, weight: float, vector: type_f64, amount: str) -> Reason:
