@@ -27,8 +27,7 @@ from services.streams.base import (
     TopicMissingError,
 )
 from services.streams.events import ErrorEvent, ErrorEvents
-from services.streams.memory_commits import ABORTED, COMMITTED, AtomicCommit, Stored
-from services.streams.memory_commits import OPEN as OPEN
+from services.streams.memory_commits import ABORTED, COMMITTED, OPEN, AtomicCommit, Stored
 
 Wire = Callable[[str, Callable[[], Any]], Any]
 """Carries a request (by name) to its server and the answer back."""

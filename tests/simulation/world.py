@@ -24,7 +24,8 @@ from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
-from services.streams.memory import OPEN, MemoryLog, MemorySource, partition_of
+from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory_commits import OPEN
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.simulation.witness import ANSWERS, KILLER, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
