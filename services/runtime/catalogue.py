@@ -82,7 +82,7 @@ class Metric:
 ACTION: Final = Label("action", tuple(action.name for action in Action))
 REASON: Final = Label("reason", tuple(reason.name for reason in Reject if reason is not Reject.NONE))
 WHAT: Final = Label("what", tuple(DEGRADATIONS))
-CAUSE: Final = Label("cause", ("log", "abandoned", "fenced"))
+CAUSE: Final = Label("cause", ("log", "abandoned", "fenced", "refused"))
 STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
 REFUSAL: Final = Label("refusal", tuple(refusal.name for refusal in Refusal))

@@ -26,6 +26,7 @@ import numpy as np
 from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
+from services.runtime.attendance import Attendance
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
@@ -37,7 +38,7 @@ from services.runtime.logs import fields
 from services.runtime.lookups import Copies
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
-from services.runtime.outages import RETRY_S, AbandonedError, Outages
+from services.runtime.outages import RETRY_S, AbandonedError, Outages, RefusedError
 from services.runtime.ownership import Ownership
 from services.runtime.processor import P, Processor, R
 from services.runtime.reading import Caches, Reading
@@ -45,7 +46,7 @@ from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
-from services.streams import Publisher, Records, Source, StreamsError
+from services.streams import MISSING_TOPIC, DamagedRecordError, Publisher, Records, Source, StreamsError
 from services.streams.atomic import FencedError
 from services.streams.background import Background, ThreadBackground
 
@@ -116,6 +117,7 @@ class Worker(Generic[P, R]):
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
+        self._attendance = Attendance(ports.source, ports.grid, ports.clock, health)
 
     def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
         """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
@@ -141,6 +143,7 @@ class Worker(Generic[P, R]):
             self._publisher.open()
         except StreamsError as error:
             log.warning("Kafka is away", extra=fields(error=str(error)))  # waited out by the first take-over
+        self._attendance.begin()
 
     def release(self) -> None:
         """Give all partitions back in good order."""
@@ -166,6 +169,8 @@ class Worker(Generic[P, R]):
         most = min(CAREFUL_BATCH if self._suspects.careful else 2**31, self._limits.batch_records_max)
         try:
             self._upkeep.turn()
+            if not self._attendance.turn():
+                return
             if not self._pressed:
                 self._finishing.linger()
             records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
@@ -175,6 +180,7 @@ class Worker(Generic[P, R]):
                 self._process(records, pressed=len(records) == most)
             else:
                 self._finishing.rest()
+            self._ownership.check_topic()
             if self._outages.probe_due():
                 self._probe(idle=not len(records))
             if self._clock.monotonic_s() >= self._report_at_s:
@@ -182,9 +188,14 @@ class Worker(Generic[P, R]):
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencings.note(error)
+        except DamagedRecordError as error:
+            self._ownership.damages.note(error)
+            self._give_up("log", error)
         except StreamsError as error:
             self._health.set("log_reachable", False)
             self._give_up("log", error)
+        except RefusedError as error:
+            self._leave(error)
         except AbandonedError as error:
             self._give_up("abandoned", error)
 
@@ -195,6 +206,17 @@ class Worker(Generic[P, R]):
         self._finishing.drop()
         self._outages.generation = -1
         self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
+
+    def _leave(self, error: Exception) -> None:
+        """Leave the partitions to others: Redis does not take this worker, and may take them."""
+        self._give_up("refused", error)
+        self._ownership.release_all()
+        self._ownership.halted = {}
+        self._deciding.begin()
+        try:
+            self._attendance.leave(str(error))
+        except StreamsError as away:
+            log.warning("could not leave the group", extra=fields(error=str(away)))
 
     def _take_over(self) -> None:
         self._finishing.drop()
@@ -207,12 +229,15 @@ class Worker(Generic[P, R]):
         self._suspects.begin(self._ownership.owned, self._limits.batch_records_max)
         self._breaker.forget(self._ownership.halted)
         # A spare, which the group gave nothing, is as ready as one can be.
-        self._health.set("partitions_assigned", self._source.assignment.member and not self._ownership.halted)
-        halted = {partition: str(halt) for partition, halt in self._ownership.halted.items()}
-        self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted}
+        there = self._ownership.topic != MISSING_TOPIC
+        self._health.set("partitions_assigned", self._source.assignment.member and there and not self._ownership.halted)
+        topic = self._processor.topic
+        halted = {partition: halt.with_remedy(topic) for partition, halt in self._ownership.halted.items()}
+        missing = {} if there else {"topic": f"there is no topic {topic}"}
+        self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted, **missing}
 
     def _probe(self, *, idle: bool) -> None:
-        self._outages.probe(self._grid, idle=idle)
+        self._outages.probe(self._grid, idle=idle, needed=self._ownership.needs_grid)
         if self._health.conditions["grid_reachable"]:
             self._reading.answers(hasty=False)  # it holds what was written to it, or this raises
             if self._deciding.behind:
