@@ -220,8 +220,8 @@ class MemorySource:
         if self._joined != self._log.generation:
             if self.member in self._log.members and not self._lost:
                 self.revoked()
-            self._joined, self._lost = self._log.generation, False
             mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
+            self._joined, self._lost = self._log.generation, self._lost and not there
             self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)
             self._positions = {}
 

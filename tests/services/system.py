@@ -111,6 +111,7 @@ class MemorySystem:
         guarantee: str = "exactly_once",
         breaker_share: float = 0.5,
         without_profiles: str = "wait",
+        name: str = "the-worker",
     ) -> tuple[Worker[PreparedTransactions, ScoredOutcome], MemorySource]:
         """Start a worker that gets every partition."""
         self.births += 1
@@ -119,8 +120,8 @@ class MemorySystem:
         publisher: Publisher = MemoryPublisher(self.log, source, wire)
         if guarantee == "exactly_once":
             publisher = AtomicPublisher(
-                "the-worker",
-                lambda name: MemoryAtomicProducer(self.log, source.topic, name, wire),
+                name,
+                lambda own: MemoryAtomicProducer(self.log, source.topic, own, wire),
                 source.group_metadata,
                 self.clock.monotonic_s,
             )
