@@ -9,6 +9,7 @@ from services.grid.base import Grid as Grid
 from services.grid.base import GridAnswer as GridAnswer
 from services.grid.base import GridMovedError as GridMovedError
 from services.grid.base import GridRead as GridRead
+from services.grid.base import GridRefusedError as GridRefusedError
 from services.grid.base import GridUnavailableError as GridUnavailableError
 from services.grid.base import GridWrite as GridWrite
 from services.grid.base import HaltedError as HaltedError

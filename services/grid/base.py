@@ -25,6 +25,10 @@ class GridUnavailableError(Exception):
     """The grid could not be reached, or did not answer in time; a write may or may not have happened."""
 
 
+class GridRefusedError(GridUnavailableError):
+    """The grid answers, and refuses whoever asks: a wrong password, or no right to. Others may be served meanwhile."""
+
+
 class UnsafeGridError(GridUnavailableError):
     """The grid answers, but is set up so that it would lose profiles in silence: it is not used until that is mended."""
 

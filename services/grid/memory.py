@@ -17,6 +17,7 @@ from services.grid.base import (
     GridAnswer,
     GridMovedError,
     GridRead,
+    GridRefusedError,
     GridUnavailableError,
     GridWrite,
     HaltedError,
@@ -62,6 +63,8 @@ class GridMemory:
     metas: dict[tuple[str, int], _Meta] = field(default_factory=dict)
     profiles: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=dict)
     available: bool = True
+    refused: set[str] = field(default_factory=set)
+    """Processes that it does not serve, as with a wrong password."""
     claims: int = 0
     late_applies: list[str] = field(default_factory=list)
     """Writes that happened although somebody else had claimed: there must be none."""
@@ -269,6 +272,8 @@ class MemoryGrid:
 
     def check(self) -> None:
         """See :class:`services.grid.Grid`."""
+        if self._process in self.memory.refused:
+            raise GridRefusedError("WRONGPASS")
         if not self.memory.available:
             raise GridUnavailableError("the grid is away")
 

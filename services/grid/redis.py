@@ -24,6 +24,7 @@ from services.grid.base import (
     GridAnswer,
     GridMovedError,
     GridRead,
+    GridRefusedError,
     GridUnavailableError,
     GridWrite,
     HaltedError,
@@ -38,6 +39,15 @@ from services.grid.keys import changes_key, meta_key, profiles_key
 _SCRIPTS = Path(__file__).parent
 READ_CARDS_MAX: Final = 5_000
 """Profiles of one HMGET: bounds how long Redis serves nobody else."""
+
+
+_REFUSALS: Final = (
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.AuthenticationWrongNumberOfArgsError,
+    redis.exceptions.NoPermissionError,
+)
+"""NOAUTH, WRONGPASS, NOPERM and their like: Redis is there, and does not serve this client."""
 
 
 class _Script:
@@ -56,6 +66,8 @@ def outages() -> Iterator[None]:
     """Turn the client's errors into the grid's one error: all of them are waited out."""
     try:
         yield
+    except _REFUSALS as error:
+        raise GridRefusedError(f"{type(error).__name__}: {error}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise GridUnavailableError(f"{type(error).__name__}: {error}") from error
 

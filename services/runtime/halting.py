@@ -19,6 +19,10 @@ class Cause(Enum):
     TOPIC_RECREATED = (
         "the topic is not the one that the profiles were folded from; if that was meant: proact grid rebuild"
     )
+    TOPIC_MISSING = (
+        "the topic is gone: find out who deleted it; make it again: proact topics apply; it will not be the one that the profiles were "
+        "folded from, so let them begin with it then: proact grid rebuild"
+    )
     PARTITIONS_CHANGED = (
         "cards have moved to other partitions, away from their profiles: copy the records to a new topic with the wanted number; "
         "or let the moved cards begin anew: proact grid rebuild"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from services.grid import Grid, GridUnavailableError, UnsafeGridError
+from services.grid import Grid, GridRefusedError, GridUnavailableError, UnsafeGridError
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.health import Health
@@ -23,11 +23,18 @@ PROBE_EVERY_S = 2.0
 """How often the stores are asked how they are."""
 STOP_WITHIN_S = 4.0
 """How long a batch may go on after a request to stop; then it is given up, which loses nothing."""
+REFUSED_MAX_S: Final = 30.0
+"""For how long Redis may refuse a worker before it leaves its partitions to others. A Redis that does not answer is away for all of them,
+as far as one can tell, and waited for within the group; one that refuses is there, and may serve the others."""
 CONDITION_OF = {"kafka": "log_reachable", "redis": "grid_reachable"}
 
 
 class AbandonedError(Exception):
     """A batch is given up: its partitions moved, its outcome is in doubt, or the worker is told to stop."""
+
+
+class RefusedError(AbandonedError):
+    """Redis has refused this worker for so long that others should have its partitions."""
 
 
 class Outages:
@@ -39,6 +46,16 @@ class Outages:
         """The assignment that the worker works under."""
         self._stop_at_s: float | None = None
         self._probe_at_s = 0.0
+        self._refused_since_s: float | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether what was under way was given up since partitions were last taken over."""
+        return self.generation < 0
+
+    def give_up(self) -> None:
+        """Work under no assignment until partitions are taken over again."""
+        self.generation = -1
 
     @property
     def stopping(self) -> bool:
@@ -54,6 +71,7 @@ class Outages:
 
         Raises:
             AbandonedError: the partitions moved, or the worker is told to stop.
+            RefusedError: Redis refuses the worker for too long.
         """
         begin_s: float | None = None
         while True:
@@ -66,14 +84,26 @@ class Outages:
                 self._health.set(CONDITION_OF[store], False)
                 if self.stopping:
                     raise AbandonedError("told to stop during an outage") from error
+                self.refused(error)
                 self.stay(RETRY_S)
                 continue
-            self._health.set(CONDITION_OF[store], True)
+            self._set(store, None)
             if begin_s is not None:
                 waited_s = self._clock.monotonic_s() - begin_s
                 self._metrics.add(m.OUTAGES, waited_s, store)
                 log.info("%s is back", store, extra=fields(waited_s=round(waited_s, 1)))
             return result
+
+    def refused(self, error: Exception | None) -> None:
+        """Note what Redis said last, None where it served the worker. Raises RefusedError when it has refused it for too long."""
+        if error is None:
+            self._refused_since_s = None
+        elif isinstance(error, GridRefusedError):
+            now_s = self._clock.monotonic_s()
+            if self._refused_since_s is None:
+                self._refused_since_s = now_s
+            if now_s - self._refused_since_s > REFUSED_MAX_S:
+                raise RefusedError(f"Redis has refused this worker for {REFUSED_MAX_S:.0f} s: {error}") from error
 
     def stay(self, timeout_s: float) -> None:
         """Keep the place in the group; raise AbandonedError when going on makes no sense."""
@@ -91,10 +121,11 @@ class Outages:
         self._probe_at_s = self._clock.monotonic_s() + PROBE_EVERY_S
         return True
 
-    def probe(self, grid: Grid, *, idle: bool) -> None:
+    def probe(self, grid: Grid, *, idle: bool, needed: bool = True) -> None:
         """Ask the stores: an idle worker would not notice that one is away, a busy one not that Redis may lose profiles.
 
-        A Redis that is not set up as it must be is waited for, whatever there is to do. Raises AbandonedError meanwhile.
+        A Redis that is not set up as it must be is waited for, whatever there is to do. Raises AbandonedError meanwhile; and RefusedError
+        if the grid is needed, and refuses the worker for too long.
         """
         try:
             grid.check()
@@ -104,6 +135,8 @@ class Outages:
             self.wait_out("redis", grid.check)
         except GridUnavailableError as error:
             self._set("redis", error)
+            if needed:
+                self.refused(error)
         if idle:
             try:
                 self._source.check()
@@ -116,3 +149,5 @@ class Outages:
         if error is not None and self._health.conditions[condition]:
             log.warning("a store is away", extra=fields(condition=condition, error=str(error)))
         self._health.set(condition, error is None)
+        if store == "redis" and error is None:
+            self.refused(None)

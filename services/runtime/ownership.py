@@ -13,11 +13,12 @@ from typing import Any
 
 from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
 from services.runtime.clock import Clock
+from services.runtime.damages import Damages
 from services.runtime.halting import Cause, Halt, beginning_of, halt_of, history_missing, identity_halt
 from services.runtime.logs import fields
-from services.runtime.outages import Outages
+from services.runtime.outages import AbandonedError, Outages
 from services.runtime.processor import Processor
-from services.streams import LogState, Publisher, Source
+from services.streams import MISSING_TOPIC, LogState, Publisher, Source, TopicIdentity, TopicMissingError
 
 log = logging.getLogger("proact.worker")
 
@@ -58,6 +59,9 @@ class Ownership:
         self.looked_up: dict[str, int] = {}
         """How many partitions each topic has whose profiles are looked up."""
         self._resumed: dict[int, int] = {}
+        self.topic: TopicIdentity | None = None
+        """What the topic was at the last take-over; None where that is not known."""
+        self.damages = Damages()
         self.needs_grid = True
         """Whether a take-over waits for the grid; else it goes on with what was claimed before, if that can be."""
 
@@ -73,18 +77,28 @@ class Ownership:
         """
         assignment = self._source.assignment
         self._outages.generation = assignment.generation
-        before, before_halted = self.owned, self.halted
+        before, before_halted, before_topic = self.owned, self.halted, self.topic
         self._release([o.claim for p, o in before.items() if p not in assignment.partitions])
         self.owned, self.halted = {}, {}
         if not assignment.partitions:
+            self.topic = self._source.topic_seen
+            self._miss([*before, *before_halted] if self.topic == MISSING_TOPIC else [])
             return True
         wait_out, partitions = self._outages.wait_out, assignment.partitions
+        for partition, reason in self.damages.lasting().items():
+            self.halt(partition, reason)
         wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
-        states = wait_out("kafka", lambda: self._source.log_states(partitions))
+        states = wait_out("kafka", lambda: self._states(partitions))
+        if not states:
+            self._release([o.claim for p, o in before.items() if p in partitions])
+            self._miss(partitions)
+            self._begin({})
+            return True
         self.looked_up = wait_out(
             "kafka", lambda: {topic: self._source.partition_count(topic) for topic in self._looks_up}
         )
-        there = self._count_resumed(partitions, patient=self.needs_grid or not _goes_on(states, before, before_halted))
+        goes_on = self.topic == before_topic and _goes_on(states, before, before_halted)
+        there = self._count_resumed(partitions, patient=self.needs_grid or not goes_on)
         if there:
             for partition in partitions:
                 self._claim(partition, states[partition])
@@ -93,8 +107,37 @@ class Ownership:
             for partition, owned in before.items():
                 owned.start = owned.published = _next_offset(states[partition])
             self.owned = before
-        self._source.start({p: owned.start for p, owned in self.owned.items()})
+        self._begin({p: owned.start for p, owned in self.owned.items()})
         return there
+
+    def _states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
+        """Ask what the log knows of partitions, none where there is no topic. Raises StreamsError."""
+        try:
+            states = self._source.log_states(partitions)
+        except TopicMissingError:
+            self.topic = MISSING_TOPIC
+            return {}
+        first = states[partitions[0]]
+        self.topic = TopicIdentity(first.topic_id, first.partitions)
+        return states
+
+    def _begin(self, offsets: Mapping[int, int]) -> None:
+        """Start reading, unless the group took the partitions back within a call that asked for something else. Raises AbandonedError."""
+        if self._source.assignment.generation != self._outages.generation:
+            raise AbandonedError("the partitions were assigned anew")
+        self._source.start(offsets)
+
+    def _miss(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._leave_alone(partition, Halt(Cause.TOPIC_MISSING, f"there is no topic {self._topic}"))
+
+    def check_topic(self) -> None:
+        """Raise AbandonedError if the topic is not what it was at the last take-over, as far as is known without asking."""
+        seen = self._source.topic_seen
+        if self.topic is None and seen != MISSING_TOPIC:
+            self.topic = seen  # of a spare, which had nothing to ask for
+        if seen is not None and seen != self.topic:
+            raise AbandonedError(f"the topic is not what it was: {seen}, {self.topic} before")
 
     def _count_resumed(self, partitions: Sequence[int], *, patient: bool) -> bool:
         """Ask the grid how often partitions were resumed; False where it is away, and nobody waits for it. Raises AbandonedError."""
@@ -110,6 +153,10 @@ class Ownership:
         return True
 
     def _claim(self, partition: int, state: LogState) -> None:
+        if partition >= state.partitions:
+            found = f"the topic has {state.partitions} partitions, this is number {partition}"
+            self._leave_alone(partition, Halt(Cause.PARTITIONS_CHANGED, found))
+            return
         identity = LogIdentity(state.topic_id, state.partitions, self._layout)
         try:
             claim = self._outages.wait_out("redis", lambda: self._grid.claim(self._topic, partition, identity))

@@ -28,6 +28,7 @@ from services.core.columns import type_i64
 from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
+from services.runtime.attendance import Attendance
 from services.runtime.breaker import Breaker
 from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
@@ -39,7 +40,7 @@ from services.runtime.logs import fields
 from services.runtime.lookups import Copies
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
-from services.runtime.outages import RETRY_S, AbandonedError, Outages
+from services.runtime.outages import RETRY_S, AbandonedError, Outages, RefusedError
 from services.runtime.ownership import Ownership
 from services.runtime.places import PlaceReading
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
@@ -50,7 +51,16 @@ from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
 from services.runtime.unsaved import SavingLimits, Unsaved
 from services.runtime.upkeep import NoUpkeep, Upkeep
-from services.streams import NoPlaceReader, PlaceReader, Publisher, Records, Source, StreamsError
+from services.streams import (
+    MISSING_TOPIC,
+    DamagedRecordError,
+    NoPlaceReader,
+    PlaceReader,
+    Publisher,
+    Records,
+    Source,
+    StreamsError,
+)
 from services.streams.atomic import FencedError
 from services.streams.background import Background, ThreadBackground
 
@@ -126,6 +136,7 @@ class Worker(Generic[P, R]):
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
+        self._attendance = Attendance(ports.source, ports.grid, ports.clock, health)
 
     def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
         """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
@@ -151,6 +162,7 @@ class Worker(Generic[P, R]):
             self._publisher.open()
         except StreamsError as error:
             log.warning("Kafka is away", extra=fields(error=str(error)))  # waited out by the first take-over
+        self._attendance.begin()
 
     def release(self) -> None:
         """Give all partitions back in good order."""
@@ -184,8 +196,15 @@ class Worker(Generic[P, R]):
         most = min(CAREFUL_BATCH if self._suspects.careful else 2**31, self._limits.batch_records_max)
         try:
             self._upkeep.turn()
+            if not self._attendance.turn():
+                return
             if not self._pressed:
                 self._finishing.linger()
+            if self._outages.given_up:
+                # Not by poll: whatever it raised for last time may be found again by it until reading begins anew.
+                self._source.keep_alive(0.0 if self._outages.stopping else RETRY_S)
+                self._take_over()
+                return
             records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
             if self._source.assignment.generation != self._outages.generation:
                 self._take_over()
@@ -193,12 +212,16 @@ class Worker(Generic[P, R]):
                 self._process(records, pressed=len(records) == most)
             else:
                 self._finishing.rest()
+            self._ownership.check_topic()
             if self._outages.probe_due():
                 self._probe(idle=not len(records))
             self._report.show_when_due()
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencings.note(error)
+        except DamagedRecordError as error:
+            self._ownership.damages.note(error)
+            self._give_up("log", error)
         except StreamsError as error:
             self._health.set("log_reachable", False)
             self._give_up("log", error)
@@ -206,6 +229,8 @@ class Worker(Generic[P, R]):
             # Found beside this thread, as a batch was published: it comes again, and is encoded here.
             self._isolation.encode_until(self._source.positions())
             self._give_up("internal_error", error)
+        except RefusedError as error:
+            self._leave(error)
         except AbandonedError as error:
             self._give_up("abandoned", error)
 
@@ -214,8 +239,18 @@ class Worker(Generic[P, R]):
         self._metrics.add(m.ABANDONED, 1, cause)
         log.warning("begins again from the committed offsets", extra=fields(cause=cause, error=str(error)))
         self._finishing.drop()
-        self._outages.generation = -1
-        self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
+        self._outages.give_up()
+
+    def _leave(self, error: Exception) -> None:
+        """Leave the partitions to others: Redis does not take this worker, and may take them."""
+        self._give_up("refused", error)
+        self._ownership.release_all()
+        self._ownership.halted = {}
+        self._deciding.begin()
+        try:
+            self._attendance.leave(str(error))
+        except StreamsError as away:
+            log.warning("could not leave the group", extra=fields(error=str(away)))
 
     def _take_over(self) -> None:
         self._finishing.drop()
@@ -231,13 +266,15 @@ class Worker(Generic[P, R]):
         self._breaker.forget(self._ownership.halted)
         self._isolation.begin()
         # A spare, which the group gave nothing, is as ready as one can be.
-        self._health.set("partitions_assigned", self._source.assignment.member and not self._ownership.halted)
+        there = self._ownership.topic != MISSING_TOPIC
+        self._health.set("partitions_assigned", self._source.assignment.member and there and not self._ownership.halted)
         topic = self._processor.topic
         halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in self._ownership.halted.items()}
-        self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted}
+        missing = {} if there else {"topic": f"there is no topic {topic}"}
+        self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted, **missing}
 
     def _probe(self, *, idle: bool) -> None:
-        self._outages.probe(self._grid, idle=idle)
+        self._outages.probe(self._grid, idle=idle, needed=self._ownership.needs_grid)
         if self._health.conditions["grid_reachable"]:
             self._reading.answers(hasty=False)  # it holds what was written to it, or this raises
             if self._deciding.behind:

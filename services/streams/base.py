@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -20,6 +20,18 @@ from services.core.immutable import immutable
 
 class StreamsError(Exception):
     """The log could not be reached, or refused: an outage, waited out by the worker."""
+
+
+class TopicMissingError(StreamsError):
+    """There is no such topic: nothing can be waited for but that somebody makes it."""
+
+
+class DamagedRecordError(StreamsError):
+    """A record of a partition cannot be read, and the client would go on behind it: read again from the committed offset."""
+
+    def __init__(self, message: str, partition: int, offset: int) -> None:
+        super().__init__(message)
+        self.partition, self.offset = partition, offset
 
 
 @immutable
@@ -151,8 +163,23 @@ class NoPlaceReader:
         """See :class:`PlaceReader`."""
 
 
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """Which topic it is: one that was made anew has another id under the same name."""
+
+    topic_id: str
+    partitions: int
+
+
+MISSING_TOPIC: Final = TopicIdentity("", 0)
+"""There is no topic of that name."""
+
+
 class Source(Protocol):
-    """The topic that a worker reads, as a member of its group."""
+    """The topic that a worker reads, as a member of its group.
+
+    Whatever Kafka says of the consumer, calls raise StreamsError at most, or void the assignment: see :mod:`services.streams.events`.
+    """
 
     def poll(self, records_max: int, timeout_s: float) -> Records:
         """Return what is there, at once, or wait for a first record until the time is over; it may be empty.
@@ -160,6 +187,10 @@ class Source(Protocol):
         Records are only of started partitions of the current assignment, each partition's in order, with no record
         twice and none skipped, from the offset given to :meth:`start`; they say how many partitions the topic had when
         :meth:`log_states` was asked last. May change :attr:`assignment`.
+
+        Raises:
+            DamagedRecordError: a record cannot be read.
+            StreamsError: records may have been skipped, or Kafka refuses: start again before the next poll.
         """
         ...
 
@@ -173,15 +204,31 @@ class Source(Protocol):
         ...
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
-        """Return what the log knows of partitions. Raises StreamsError."""
+        """Return what the log knows of partitions; one that the topic does not have is empty. Raises StreamsError, TopicMissingError."""
+        ...
+
+    @property
+    def topic_seen(self) -> TopicIdentity | None:
+        """What the topic was when it was last looked at, which happens beside the worker's thread, once a second.
+
+        ``MISSING_TOPIC`` where there is none; None where that is not known.
+        """
         ...
 
     def start(self, offsets: Mapping[int, int]) -> None:
-        """Read exactly these partitions, from these offsets: replaces what was started before."""
+        """Read exactly these partitions, from these offsets: replaces what was started before. Raises StreamsError."""
         ...
 
     def keep_alive(self, timeout_s: float) -> None:
-        """Stay in the group without taking records, for at most this long; may change :attr:`assignment`."""
+        """Stay in the group without taking records, for at most this long; may change :attr:`assignment`. Raises StreamsError as poll."""
+        ...
+
+    def leave(self) -> None:
+        """Leave the group, so that others get the partitions: the assignment is void. Goes on by :meth:`keep_alive`. Raises StreamsError."""
+        ...
+
+    def join(self) -> None:
+        """Join the group again after :meth:`leave`. Raises StreamsError."""
         ...
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -207,7 +254,7 @@ class Source(Protocol):
     def positions(self) -> Mapping[int, int]:
         """Return, by started partition, the offset before which every record was returned by :meth:`poll`.
 
-        It may lie beyond the last record: the marks of atomic commits take offsets, too.
+        It may lie beyond the last record: the marks of atomic commits take offsets, too. Raises StreamsError.
         """
         ...
 

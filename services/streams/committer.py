@@ -54,7 +54,11 @@ class Committer:
         """
         self.settle()
         self.pending = True
-        send()
+        try:
+            send()
+        except BaseException:
+            self.pending = False  # what the client refuses at once is not under way, and is never answered
+            raise
         self.settle()
         if self._failure is not None:
             raise StreamsError(f"a commit was refused: {self._failure}")

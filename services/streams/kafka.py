@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
-import confluent_kafka
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from services.streams.base import Assignment, LogState, Records, StreamsError
+from services.streams.base import Assignment, LogState, Records, StreamsError, TopicIdentity
 from services.streams.clients import (
     COMMON,
     CONSUMER,
@@ -22,9 +21,14 @@ from services.streams.clients import (
     describe,
     to_records,
 )
+from services.streams.closing import close_client, park
 from services.streams.committer import SERVE_S, Committer
+from services.streams.events import ErrorEvent, ErrorEvents
+from services.streams.topic_watch import TopicWatch
 
 HEARTBEAT_MS: Final = 100
+RENEW_AFTER_S: Final = 1.0
+"""How long a client that is of no use any more waits for its successor, so that one that ends again and again costs little."""
 HELD_MAX: Final = 5_000
 """Records that are held while a commit is waited for; beyond them the partitions are paused."""
 
@@ -39,12 +43,11 @@ def generation_of(metadata: bytes) -> int:
     return int.from_bytes(metadata[7:11], sys.byteorder, signed=True)
 
 
-def _park(client: Consumer) -> None:
-    """Keep a client from being destroyed, which would wait for its broker: the process is about to end.
-
-    What the frame of a daemon thread holds is not destroyed when the interpreter ends.
-    """
-    threading.Thread(target=lambda _kept: threading.Event().wait(), args=(client,), name="parked", daemon=True).start()
+def _event(error: KafkaError, message: Message | None = None) -> ErrorEvent:
+    """Return what the client calls an error as what the table knows it by."""
+    partition, offset = (-1, -1) if message is None else (message.partition(), message.offset())
+    known = (-1 if value is None else value for value in (partition, offset))
+    return ErrorEvent(error.name(), error.str(), error.fatal(), *known)
 
 
 class KafkaSource:
@@ -58,11 +61,9 @@ class KafkaSource:
         # A rebalance is noticed by a heartbeat, and everybody waits for the last one to notice.
         heartbeat_ms = min(HEARTBEAT_MS, session_timeout_ms // 3)
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": heartbeat_ms}
-        self._committer = Committer(self._serve)
+        self._settings = settings
         self._membership: bytes | None = None
         self._moment = threading.Event()  # never set: waiting for it is a pause
-        self._consumer = Consumer(settings | {"on_commit": self._committer.on_commit})
-        self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
         self._assignment = Assignment(0, (), member=False)
         self._positions: dict[int, int] = {}
         self._held: list[Message] = []
@@ -70,7 +71,62 @@ class KafkaSource:
         self._partitions = 0
         """How many partitions the topic had when it was asked last."""
         self.revoked: Callable[[], None] = lambda: None
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._events = ErrorEvents(self._lose, self._renew)
+        self._connect()
+        self._watch = TopicWatch(bootstrap_servers, topic)
+
+    def _connect(self) -> None:
+        self._committer = committer = Committer(self._serve)
+        self._consumer = Consumer(self._settings | {"on_commit": committer.on_commit})
+        self.join()
+
+    def join(self) -> None:
+        """See :class:`services.streams.Source`."""
+        committer = self._committer
+
+        def current(call: Callable[[Consumer, list[TopicPartition]], None]) -> Any:
+            """Pass on what the group says to this client; what it says to one that was replaced is about nobody's partitions."""
+
+            def passed_on(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+                if self._committer is committer:
+                    call(consumer, partitions)
+                else:
+                    consumer.unassign()
+
+            return passed_on
+
+        with self._calls():
+            self._consumer.subscribe(
+                [self.topic],
+                on_assign=current(self._on_assign),
+                on_revoke=current(self._on_revoke),
+                on_lost=current(self._on_lost),
+            )
+
+    def leave(self) -> None:
+        """See :class:`services.streams.Source`."""
+        with self._calls():
+            self._consumer.unsubscribe()
+        self._lose()
+
+    def _renew(self) -> None:
+        """Put a new client in the place of one that is of no use any more; the old one is closed beside, since that may take its time."""
+        threading.Thread(target=close_client, args=(self._consumer,), name="closes a client", daemon=True).start()
+        self._lose()
+        self._paused = False
+        self._moment.wait(RENEW_AFTER_S)
+        self._connect()
+
+    @contextmanager
+    def _calls(self) -> Iterator[None]:
+        """Turn what the client raises into the one error that is waited out."""
+        try:
+            yield
+        except KafkaException as error:
+            inner = error.args[0]
+            if isinstance(inner, KafkaError) and inner.fatal():
+                self._events.take(_event(inner))  # raises
+            raise StreamsError(describe(error)) from error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.
@@ -86,6 +142,10 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
         consumer.unassign()
+        self._lose()
+
+    def _lose(self) -> None:
+        """Give the assignment up as void, be it that the client has not noticed yet."""
         self._membership = None
         self._reassign((), member=False)
 
@@ -100,23 +160,20 @@ class KafkaSource:
 
     def poll(self, records_max: int, timeout_s: float) -> Records:
         """See :class:`services.streams.Source`."""
-        self._resume()
-        messages, self._held = self._held[:records_max], self._held[records_max:]
-        try:
+        with self._calls():
+            self._resume()
+            messages, self._held = self._held[:records_max], self._held[records_max:]
             if not messages:
                 first = self._consumer.poll(timeout_s)
                 messages = [] if first is None else [first]
             if 0 < len(messages) < records_max:
                 # consume() waits its whole timeout for the count it was given, so what is there is taken with none.
                 messages += self._consumer.consume(records_max - len(messages), 0)
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
         return self._to_records(messages)
 
     def _to_records(self, messages: list[Message]) -> Records:
-        # Errors are the exception, and looked for without a loop.
-        good = list(map(Message.error, messages)).count(None) == len(messages)
-        kept = messages if good else [m for m in messages if m.error() is None or self._tolerate(m.error())]
+        # Errors are the exception, and looked for without a loop; never by comparing, which a KafkaError does with its like alone.
+        kept = self._without_events(messages) if any(map(Message.error, messages)) else messages
         records = to_records(self.topic, kept, self._partitions)
         n, partition, offset = len(kept), records.partition, records.offset
         # A call that rebalanced may still hand out records of partitions that are gone, or from before a start().
@@ -129,11 +186,16 @@ class KafkaSource:
         self._positions |= records.next_offsets()
         return records
 
-    def _tolerate(self, error: KafkaError) -> bool:
-        """Drop what is only the notice of an outage; raise for what would make a gap."""
-        if error.fatal() or error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
-            raise StreamsError(describe(error))
-        return False
+    def _without_events(self, messages: list[Message]) -> list[Message]:
+        """Return the records, and do what the errors between them ask for. Raises StreamsError."""
+        kept = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                kept.append(message)
+            else:
+                self._events.take(_event(error, message))
+        return kept
 
     def group_metadata(self) -> bytes:
         """Return what proves to Kafka that this member has its partitions. Raises StreamsError when it has none any more.
@@ -147,55 +209,54 @@ class KafkaSource:
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
         """See :class:`services.streams.Source`."""
-        self._committer.settle()
-        try:
-            topic_id, count = self._described()
-            wanted = [TopicPartition(self.topic, p) for p in partitions]
+        with self._calls():
+            self._committer.settle()
+            topic = self._watch.seen = self._watch.describe()
+            self._partitions = topic.partitions
+            states = {p: LogState(None, 0, 0, topic.topic_id, topic.partitions) for p in partitions}
+            wanted = [TopicPartition(self.topic, p) for p in partitions if p < topic.partitions]
             committed = {tp.partition: tp.offset for tp in self._consumer.committed(wanted, REQUEST_TIMEOUT_S)}
-            states = {}
             for tp in wanted:
                 low, high = self._consumer.get_watermark_offsets(tp, REQUEST_TIMEOUT_S)
                 offset = committed[tp.partition]
-                states[tp.partition] = LogState(offset if offset >= 0 else None, low, high, topic_id, count)
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
+                known = offset if offset >= 0 else None
+                states[tp.partition] = LogState(known, low, high, topic.topic_id, topic.partitions)
         return states
 
-    def _described(self) -> tuple[str, int]:
-        asked = confluent_kafka.TopicCollection([self.topic])
-        found = self._admin.describe_topics(asked, request_timeout=REQUEST_TIMEOUT_S)[self.topic].result()
-        self._partitions = len(found.partitions)
-        return str(found.topic_id), self._partitions
+    @property
+    def topic_seen(self) -> TopicIdentity | None:
+        """See :class:`services.streams.Source`."""
+        return self._watch.seen
 
     def offset_at(self, partition: int, at_ms: int) -> int:
         """See :class:`services.streams.Source`."""
-        try:
+        with self._calls():
             asked = [TopicPartition(self.topic, partition, at_ms)]
             offset = int(self._consumer.offsets_for_times(asked, REQUEST_TIMEOUT_S)[0].offset)
             if offset >= 0:
                 return offset
             return int(self._consumer.get_watermark_offsets(asked[0], REQUEST_TIMEOUT_S)[1])
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
 
     def start(self, offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Source`."""
         assert set(offsets) <= set(self._assignment.partitions), "a partition of somebody else"
         self._positions = dict(offsets)
         self._held = []
-        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in offsets.items()])
         # librdkafka keeps a partition's pause through assignments, whoever it was assigned to in between.
         self._paused = True
-        self._resume()
+        with self._calls():
+            self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in offsets.items()])
+            self._resume()
 
     def keep_alive(self, timeout_s: float) -> None:
         """See :class:`services.streams.Source`."""
-        if not self._paused:
-            self._consumer.pause([TopicPartition(self.topic, p) for p in self._positions])
-            self._paused = True
-        message = self._consumer.poll(timeout_s)
-        if message is not None:  # it was under way when the pause came
-            self._held.append(message)
+        with self._calls():
+            if not self._paused:
+                self._consumer.pause([TopicPartition(self.topic, p) for p in self._positions])
+                self._paused = True
+            message = self._consumer.poll(timeout_s)
+        if message is not None:  # it was under way when the pause came, or is an error, which must not wait
+            self._held += self._without_events([message])
 
     def _resume(self) -> None:
         if self._paused:
@@ -205,10 +266,8 @@ class KafkaSource:
     def commit(self, offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Source`."""
         wanted = [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
-        try:
+        with self._calls():
             self._committer.commit(lambda: self._consumer.commit(offsets=wanted, asynchronous=True))
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
 
     def _serve(self) -> None:
         """Serve callbacks for a moment; a record that comes meanwhile is held for the next poll.
@@ -227,16 +286,15 @@ class KafkaSource:
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
-        try:
+        with self._calls():
             self._consumer.list_topics(self.topic, timeout=PROBE_TIMEOUT_S)
-        except KafkaException as error:
-            raise StreamsError(describe(error)) from error
 
     def positions(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
         if self._held:
             return {}
-        asked = self._consumer.position([TopicPartition(self.topic, p) for p in self._positions])
+        with self._calls():
+            asked = self._consumer.position([TopicPartition(self.topic, p) for p in self._positions])
         return {tp.partition: max(tp.offset, self._positions[tp.partition]) for tp in asked}
 
     def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
@@ -255,8 +313,9 @@ class KafkaSource:
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
+        self._watch.close()
         if self._committer.pending:
             # Leaving would wait for an answer that does not come; the group notices by the session's timeout.
-            _park(self._consumer)
+            park(self._consumer)
         else:
-            self._consumer.close()
+            close_client(self._consumer)

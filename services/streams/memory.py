@@ -7,6 +7,7 @@ committed or aborted, offsets that are pending as long as theirs is open. Every 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,38 +17,27 @@ import numpy as np
 from services.core.columns import Text, type_i64
 from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
-from services.streams.base import Assignment, AtPlaces, LogState, Records, StreamsError
+from services.streams.base import (
+    MISSING_TOPIC,
+    Assignment,
+    AtPlaces,
+    LogState,
+    Records,
+    StreamsError,
+    TopicIdentity,
+    TopicMissingError,
+)
+from services.streams.events import ErrorEvent, ErrorEvents
+from services.streams.memory_commits import ABORTED, COMMITTED, OPEN, AtomicCommit, Stored
 
 Wire = Callable[[str, Callable[[], Any]], Any]
 """Carries a request (by name) to its server and the answer back."""
-OPEN, COMMITTED, ABORTED = "open", "committed", "aborted"
 TRANSACTION_TIMEOUT_S = 6.0
 
 
 def direct(name: str, request: Callable[[], Any]) -> Any:  # noqa: ARG001 - the signature of a wire
     """Carry a request without any fault."""
     return request()
-
-
-@dataclass(slots=True)
-class AtomicCommit:
-    """One of a producer's transactions."""
-
-    name: str
-    epoch: int
-    began_s: float
-    state: str = OPEN
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record of a log, visible when its commit is."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp_ms: int
-    commit: AtomicCommit | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +56,10 @@ class MemoryLog:
     members: dict[str, tuple[int, ...]] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     commits: list[AtomicCommit] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+    """Topics that are gone."""
+    absent: set[str] = field(default_factory=set)
+    """Processes that have left the group of their own accord."""
 
     def partition_log(self, topic: str, partition: int) -> list[Stored]:
         """Return all records of a partition, visible or not."""
@@ -99,6 +93,26 @@ class MemoryLog:
     def rebalance(self, members: Mapping[str, tuple[int, ...]]) -> None:
         """Give the partitions out anew; every earlier generation is void."""
         self.generation, self.members = self.generation + 1, dict(members)
+
+    def leave(self, member: str) -> None:
+        """Let a member go; the others get its partitions."""
+        self.absent.add(member)
+        self._share({p for name in self.members for p in self.members[name]}, set(self.members) - {member})
+
+    def join(self, member: str) -> None:
+        """Let a process be a member again, and share the partitions out anew; one that is a member already may be one of a void generation."""
+        self.absent.discard(member)
+        if member in self.members:
+            self.rebalance(self.members)
+        else:
+            self._share(set(range(self.partitions)), {*self.members, member})
+
+    def _share(self, partitions: set[int], members: set[str]) -> None:
+        names = sorted(members)
+        given: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
+        for i, partition in enumerate(sorted(partitions) if names else ()):
+            given[names[i % len(names)]] += (partition,)
+        self.rebalance(given)
 
     def check_member(self, member: str, generation: int) -> None:
         """Raise StreamsError unless this is a member of the group's present generation: its partitions are not looked at."""
@@ -168,13 +182,47 @@ class MemorySource:
         self._joined: int | None = None
         self._positions: dict[int, int] = {}
         self.revoked: Callable[[], None] = lambda: None
+        self._delivered: deque[ErrorEvent] = deque()
+        self._events = ErrorEvents(self._lose, self._lose)
+        self._lost = False
+
+    def deliver(self, event: ErrorEvent) -> None:
+        """Let the consumer deliver an error event with the next call that serves it."""
+        self._delivered.append(event)
+
+    def _lose(self) -> None:
+        """Give the assignment up as void, and join again by the next poll, be it as a new client."""
+        self._assignment = Assignment(self._assignment.generation + 1, (), member=False)
+        self._positions, self._lost = {}, True
+
+    def _serve(self) -> None:
+        """Do what every call does that serves the client: events, then the group."""
+        while self._delivered:
+            self._events.take(self._delivered.popleft())
+        self._rebalance()
+
+    def _rejoin(self) -> None:
+        if self._lost and self.member not in self._log.absent:
+            self._lost = False
+            self._log.join(self.member)
+
+    def leave(self) -> None:
+        """See :class:`services.streams.Source`."""
+        self._log.leave(self.member)
+        self._joined = self._log.generation
+        self._lose()
+
+    def join(self) -> None:
+        """See :class:`services.streams.Source`."""
+        self._log.absent.discard(self.member)
+        self._lost = True
 
     def _rebalance(self) -> None:
         if self._joined != self._log.generation:
-            if self.member in self._log.members:
+            if self.member in self._log.members and not self._lost:
                 self.revoked()
-            self._joined = self._log.generation
             mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
+            self._joined, self._lost = self._log.generation, self._lost and not there
             self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)
             self._positions = {}
 
@@ -185,17 +233,23 @@ class MemorySource:
 
     def group_metadata(self) -> tuple[str, int]:
         """The member and the generation that it knows."""
-        return self.member, -1 if self._joined is None else self._joined
+        return self.member, -1 if self._joined is None or self._lost else self._joined
 
     def poll(self, records_max: int, timeout_s: float) -> Records:  # noqa: ARG002 - the twin never waits
         """See :class:`services.streams.Source`."""
-        self._rebalance()
+        lost = self._lost
+        self._serve()
+        if lost:  # as a client does that needs a call to find out, and another one to join
+            self._rejoin()
+            self._rebalance()
         found: list[tuple[int, int, Stored]] = []
         if self._log.available:
             for partition, position in self._positions.items():
+                if self.topic in self._log.deleted:
+                    self._events.take(ErrorEvent("UNKNOWN_TOPIC_OR_PART", partition=partition))
                 log = self._log.partition_log(self.topic, partition)
                 if position < self._log.log_start.get((self.topic, partition), 0) or position > len(log):
-                    raise StreamsError("OFFSET_OUT_OF_RANGE")
+                    self._events.take(ErrorEvent("_AUTO_OFFSET_RESET", partition=partition, offset=position))
                 stop = min(len(log), position + records_max - len(found))
                 found += [(partition, offset, log[offset]) for offset in range(position, stop)]
                 self._positions[partition] = max(position, stop)
@@ -212,9 +266,21 @@ class MemorySource:
     def _log_state(self, partition: int) -> LogState:
         log = self._log
         log.check_available()
+        if self.topic in log.deleted:
+            raise TopicMissingError(f"there is no topic {self.topic}")
+        if partition >= log.partitions:
+            return LogState(None, 0, 0, log.topic_id, log.partitions)
         start = log.log_start.get((self.topic, partition), 0)
         end = log.end(self.topic, partition)
         return LogState(log.stable_offset(self.topic, partition), start, end, log.topic_id, log.partitions)
+
+    @property
+    def topic_seen(self) -> TopicIdentity | None:
+        """See :class:`services.streams.Source`."""
+        if not self._log.available:
+            return None
+        gone = self.topic in self._log.deleted
+        return MISSING_TOPIC if gone else TopicIdentity(self._log.topic_id, self._log.partitions)
 
     def offset_at(self, partition: int, at_ms: int) -> int:
         """See :class:`services.streams.Source`."""
@@ -230,7 +296,7 @@ class MemorySource:
     def keep_alive(self, timeout_s: float) -> None:
         """See :class:`services.streams.Source`."""
         self._log.sleep(timeout_s)
-        self._wire("keep_alive", self._rebalance)
+        self._wire("keep_alive", self._serve)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """See :class:`services.streams.Source`."""

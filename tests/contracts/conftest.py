@@ -35,6 +35,7 @@ def store(request: pytest.FixtureRequest) -> Store:
             lambda: MemoryGrid(memory, f"process-{next(count)}"),
             lambda topic: memory.metas.pop((topic, 0), None) and None,
             lambda topic, card: memory.of(topic, 0).pop(card) and None,
+            lambda: MemoryGrid(memory, memory.refused.add("stranger") or "stranger"),
         )
     url = request.getfixturevalue("stack").redis_url
     client = redis.Redis.from_url(url)
@@ -42,6 +43,7 @@ def store(request: pytest.FixtureRequest) -> Store:
         lambda: RedisGrid(url),
         lambda topic: client.delete(meta_key(topic, 0)) and None,
         lambda topic, card: client.hdel(profiles_key(topic, 0), card) and None,
+        lambda: RedisGrid(url.replace("://", "://stranger:wrong@")),
     )
 
 

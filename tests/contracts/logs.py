@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from confluent_kafka import KafkaError, Message
+
 from services.streams import Output, PlaceReader, Publisher, Records, Source
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.atomic import AtomicPublisher
+from services.streams.events import ErrorEvent
 from services.streams.kafka import KafkaSource
 from services.streams.memory import MemoryLog, MemoryPlaces, MemorySource, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
@@ -35,7 +39,33 @@ class Log:
     """What a reader of committed records sees of the topic ``{topic}-out``."""
     places: Callable[[], PlaceReader]
     """Makes a reader of single records."""
+    deliver: Callable[..., None]
+    """Lets the source's consumer deliver an error event with the next poll: its name, and whether it is fatal."""
     memory: MemoryLog | None = None
+
+
+class Delivering:
+    """A consumer that delivers error events of a test's choice before anything else."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer, self.events = consumer, deque[Message]()
+
+    def poll(self, timeout_s: float) -> Message | None:
+        return self.events.popleft() if self.events else self._consumer.poll(timeout_s)
+
+    def consume(self, count: int, timeout_s: float) -> list[Message]:
+        return [self.events.popleft()] if self.events else self._consumer.consume(count, timeout_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def deliver(source: KafkaSource, name: str, *, fatal: bool = False) -> None:
+    """Let a consumer of Kafka deliver an error event."""
+    if not isinstance(source._consumer, Delivering):
+        source._consumer = Delivering(source._consumer)
+    error = KafkaError(getattr(KafkaError, name), "as a test wants it", fatal=fatal)
+    source._consumer.events.append(Message(source.topic, 0, 3, error=error))
 
 
 def memory_log(topic: str) -> Log:
@@ -58,7 +88,10 @@ def memory_log(topic: str) -> Log:
     def answers() -> list[bytes | None]:
         return [r.value for p in range(PARTITIONS) for r in memory.visible(f"{topic}-out", p)]
 
-    return Log(topic, source, publisher, send, answers, lambda: MemoryPlaces(memory), memory)
+    def tell(name: str, *, fatal: bool = False) -> None:
+        source.deliver(ErrorEvent(name, "as a test wants it", fatal, 0, 3))
+
+    return Log(topic, source, publisher, send, answers, lambda: MemoryPlaces(memory), tell, memory)
 
 
 def kafka_log(topic: str, address: str) -> Log:
@@ -86,7 +119,7 @@ def kafka_log(topic: str, address: str) -> Log:
         reader.close()
         return found
 
-    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(address))
+    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(address), partial(deliver, source))
 
 
 def until_assigned(source: Source, count: int = PARTITIONS) -> None:

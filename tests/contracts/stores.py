@@ -18,6 +18,8 @@ class Store:
     connect: Callable[[], Grid]
     forget_meta: Callable[[str], None]
     forget_profile: Callable[[str, bytes], None]
+    connect_refused: Callable[[], Grid]
+    """Connects as somebody whom the store does not serve."""
 
 
 def claim_of(grid: Grid, topic: str, partition: int = 0) -> Claim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from services.grid import (
     Grid,
     GridMovedError,
     GridRead,
+    GridRefusedError,
     GridUnavailableError,
     GridWrite,
     HaltedError,
@@ -358,3 +360,19 @@ def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):
         grid.look_up([Lookup(topic, 0, CARDS)])
     time.sleep(0.5)
     assert grid.look_up([Lookup(topic, 0, CARDS)])[0].profiles == [None, None]
+
+
+def test_whom_the_grid_does_not_serve_is_told_so_and_others_are_served(store: Store, topic: str):
+    served, refused = store.connect(), store.connect_refused()
+    claim = claim_of(served, topic)
+    calls: list[Callable[[], object]] = [
+        refused.check,
+        lambda: claim_of(refused, topic),
+        lambda: refused.resumed(topic, [0]),
+        lambda: read(refused, topic, claim, None),
+    ]
+    for call in calls:
+        with pytest.raises(GridRefusedError):
+            call()
+
+    assert read(served, topic, claim, None) == [None] * len(CARDS)

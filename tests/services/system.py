@@ -120,6 +120,7 @@ class MemorySystem:
         without_profiles: str = "wait",
         processor: ScorerProcessor | None = None,
         letters: Letters | None = None,
+        name: str = "the-worker",
     ) -> tuple[Worker[PreparedTransactions, ScoredOutcome], MemorySource]:
         """Start a worker that gets every partition."""
         self.births += 1
@@ -128,8 +129,8 @@ class MemorySystem:
         publisher: Publisher = MemoryPublisher(self.log, source, wire)
         if guarantee == "exactly_once":
             publisher = AtomicPublisher(
-                "the-worker",
-                lambda name: MemoryAtomicProducer(self.log, source.topic, name, wire),
+                name,
+                lambda own: MemoryAtomicProducer(self.log, source.topic, own, wire),
                 source.group_metadata,
                 self.clock.monotonic_s,
             )

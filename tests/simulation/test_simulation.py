@@ -20,8 +20,10 @@ from tests.simulation.world import (
     CRASH_AFTER,
     CRASH_BEFORE,
     EMPTY_GRID,
+    EVENT_FAULTS,
     FREEZE,
     FREEZE_LONG,
+    GRID_FAULTS,
     LATE,
     STORE_FAULTS,
     TWICE,
@@ -79,7 +81,7 @@ def test_without_faults_everything_is_answered_once():
 def test_every_single_fault_at_every_effect(guarantee: str, ways: dict[str, Any], schedules: Counter[str]):
     fired = 0
     for at in range(1, effects_of_a_clean_run() + 1):
-        for fault in (*WORKER_FAULTS, *STORE_FAULTS):
+        for fault in (*WORKER_FAULTS, *STORE_FAULTS, *GRID_FAULTS, *EVENT_FAULTS):
             if guarantee == "at_least_once" and fault in (LATE, TWICE):
                 continue  # an idempotent producer's late request is Kafka's to refuse, and is not modelled
             schedule = Schedule({at: fault})
@@ -121,7 +123,7 @@ def random_ways(rng: np.random.Generator) -> dict[str, Any]:
 def run_seed(seed: int, **types) -> World:
     """Run one random schedule: other records, workers, faults."""
     rng = np.random.default_rng(seed)
-    faults = [*WORKER_FAULTS, *WORKER_FAULTS, *STORE_FAULTS]
+    faults = [*WORKER_FAULTS, *WORKER_FAULTS, *STORE_FAULTS, *GRID_FAULTS, *EVENT_FAULTS]
     count = int(rng.integers(1, 9))
     schedule = Schedule(
         {int(rng.integers(1, 120)): str(rng.choice(faults)) for _ in range(count)}, late_after=int(rng.integers(1, 9))
@@ -175,9 +177,9 @@ def test_random_schedules(chunk: int, schedules: Counter[str]):
 
 def test_faults_reach_the_rare_paths():
     """A simulation in which nothing happens proves nothing."""
-    requests = {request for seed in range(60) for _, _, request in run_seed(seed).schedule.fired}
-    faults = {fault for seed in range(60) for _, fault, _ in run_seed(seed).schedule.fired}
+    fired = [one for seed in range(90) for one in run_seed(seed).schedule.fired]
+    requests, faults = {request for _, _, request in fired}, {fault for _, fault, _ in fired}
 
     assert requests >= {"claim", "read", "apply", "end_commit", "add_offsets", "init_producer", "log_states"}
-    assert faults == {*WORKER_FAULTS, *STORE_FAULTS}
+    assert faults == {*WORKER_FAULTS, *STORE_FAULTS, *GRID_FAULTS, *EVENT_FAULTS}
     assert FREEZE_LONG in faults

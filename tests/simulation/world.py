@@ -19,14 +19,16 @@ from services.runtime.clock import ManualClock
 from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.outages import PROBE_EVERY_S
+from services.runtime.outages import PROBE_EVERY_S, REFUSED_MAX_S
 from services.runtime.recalling import LeftOut, Letter
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.runtime.worker import Ports, Worker, WorkerLimits
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
-from services.streams.memory import OPEN, MemoryLog, MemorySource, partition_of
+from services.streams.events import ErrorEvent, Meaning, meaning_of
+from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory_commits import OPEN
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.simulation.witness import ANSWERS, KILLER, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
@@ -35,12 +37,29 @@ LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", 
 FREEZE_BRIEF, FREEZE, FREEZE_LONG = "freeze-brief", "freeze", "freeze-long"
 EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY = "empty-grid", "roll-back", "lose-profile", "away"
 WORKER_FAULTS = (CRASH_BEFORE, CRASH_AFTER, LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE, FREEZE_BRIEF, FREEZE, FREEZE_LONG)
+REFUSE, REFUSE_ALL = "refuse", "refuse-all"
 STORE_FAULTS = (EMPTY_GRID, ROLL_BACK, LOSE_PROFILE, AWAY)
+GRID_FAULTS = (REFUSE, REFUSE_ALL)
+"""Redis refuses the worker whose effect it is, or all of them, for longer than a worker stays in its group."""
+EVENT = "event "
+EVENT_FAULTS = tuple(
+    EVENT + name
+    for name in (
+        "_PARTITION_EOF", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_MSG_TIMED_OUT", "TOPIC_AUTHORIZATION_FAILED",
+        "GROUP_AUTHORIZATION_FAILED", "_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC",
+        "_UNKNOWN_PARTITION", "_BAD_MSG", "_MAX_POLL_EXCEEDED", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "_FATAL",
+        "FENCED_INSTANCE_ID",
+    )
+)  # fmt: skip
+"""Errors that the worker's consumer delivers with the next poll, one of each kind at least."""
+assert {meaning_of(fault.removeprefix(EVENT)) for fault in EVENT_FAULTS} == set(Meaning)
 
 GRID_REQUESTS = {"claim", "read", "look_up", "apply", "release"}
 FREEZES = {FREEZE_BRIEF: (0.1, 1), FREEZE: (1.0, 12), FREEZE_LONG: (20.0, 12)}
 """For how many seconds, and turns of the others: a brief one lets them claim, a long one outlives an open commit."""
 SLOW_S = 3.0
+REFUSED_FOR_S = 20.0
+"""For how much longer than a worker stays in its group."""
 
 
 class _Sandbox:
@@ -109,6 +128,8 @@ class World:
         self._late: list[tuple[int, Callable[[], Any]]] = []
         self._snapshots: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._away_until = 0
+        self._refused_until_s: dict[str, float] = {}
+        self.sources: dict[str, MemorySource] = {}
         self._high: dict[tuple[str, int], int] = {}
         self._seen: dict[tuple[str, int], list[bytes | None]] = {}
 
@@ -122,7 +143,7 @@ class World:
         def wire(request: str, call: Callable[[], Any]) -> Any:
             return self._carry(name, request, call)
 
-        source = self.source_type(self.log, self.topic, process, wire)
+        source = self.sources[name] = self.source_type(self.log, self.topic, process, wire)
         publisher: Any = MemoryPublisher(self.log, source, wire)
         if self.guarantee == "exactly_once":
             publisher = self.publisher_type(
@@ -144,6 +165,7 @@ class World:
     def rebalance(self) -> None:
         """Give the partitions to the workers that are alive and not frozen."""
         alive = [self.process_of[name] for name in sorted(self.workers) if name not in self.frozen]
+        alive = [process for process in alive if process not in self.log.absent]
         given: dict[str, tuple[int, ...]] = dict.fromkeys(alive, ())
         for partition in range(self.partitions if alive else 0):
             given[alive[partition % len(alive)]] += (partition,)
@@ -154,6 +176,7 @@ class World:
     def turn(self, name: str) -> None:
         """Let one worker turn once; it may die of it."""
         self.clock.sleep(0.05)
+        self._let_refused_in()
         worker = self.workers.get(name)
         if worker is None:  # it died while another one was frozen
             return
@@ -171,6 +194,7 @@ class World:
             self._let_others_turn(name, 1)
             return call()
         self.effects += 1
+        self._let_refused_in()
         self._deliver_late()
         self._check_running()
         fault = self.schedule.faults.get(self.effects)
@@ -185,7 +209,22 @@ class World:
             if fault == AWAY:
                 raise outage("away")
             return call()
+        if fault in GRID_FAULTS:
+            self._refuse([name] if fault == REFUSE else sorted(self.workers))
+            self._let_refused_in()
+            return call()
+        if fault.startswith(EVENT):
+            self.sources[name].deliver(ErrorEvent(fault.removeprefix(EVENT), partition=0, offset=0))
+            return call()
         return self._break_request(name, fault, call, outage)
+
+    def _refuse(self, names: list[str]) -> None:
+        until_s = self.clock.monotonic_s() + REFUSED_MAX_S + REFUSED_FOR_S
+        self._refused_until_s |= {self.process_of[name]: until_s for name in names}
+
+    def _let_refused_in(self) -> None:
+        now_s = self.clock.monotonic_s()
+        self.grid.refused = {process for process, until_s in self._refused_until_s.items() if now_s < until_s}
 
     def _break_request(self, name: str, fault: str, call: Callable[[], Any], outage: type[Exception]) -> Any:
         if fault in FREEZES:
