@@ -20,6 +20,7 @@ from services.checker.reference import (
     Schemas,
     amounts,
     hash64,
+    holds_card_number,
     times_and_hashes,
     token_ok,
 )
@@ -136,6 +137,8 @@ def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
     for seen in labels:
         record = schemas.decode(seen.value)
         if record is None or seen.key is None or not token_ok(record["terminal_id"]):
+            continue
+        if holds_card_number(record["card_id"]) or holds_card_number(record["scenario"] or ""):
             continue
         if min(record["event_time_ms"], record["known_at_ms"]) >= EARLIEST:
             yield event_of(record | {"kind": "LABEL", "amount_minor": 0})

@@ -19,7 +19,7 @@ from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.validation import Reject
+from services.core.validation import Reject, validate
 from services.core.windows import REPEAT
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, refuse, without_killers
@@ -67,8 +67,15 @@ class ReassessorProcessor(Adopting):
         requests, rows, status = decode_requests(without_killers(records.values, killers))
         status[killers] = Reject.KILLS_DECODER
         columns, decoded, why = decode_transactions(requests.transactions)
-        status[rows] = why
-        requests, rows = requests.take(decoded), rows[decoded]
+        requests, origins = requests.take(decoded), rows[decoded]
+        # Whoever sends a request may be another than the scorer, which had checked what it sends.
+        why[decoded] = found = validate(
+            columns, requests.card_id, np.ones(len(decoded), bool), requests.source_timestamp_ms
+        )
+        status[rows], valid = why, found == Reject.NONE
+        rows = origins
+        if not valid.all():
+            columns, requests, rows = columns.take(valid), requests.take(np.flatnonzero(valid)), rows[valid]
         wanted = Wanted.of(columns)
         cards, card_slots = group_keys(columns.card_id)
         return PreparedRequests(

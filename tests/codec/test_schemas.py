@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
+from services.codec.reassessments import decode_requests
 from services.codec.records import decode_record, encode_record
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
+from services.codec.terminal_events import decode_labels, decode_terminal_events
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
-from services.core.validation import Reject, validate
+from services.core.validation import Reject, identifier_status, validate, validate_terminal_events
 from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
 from services.runtime.config import SETTINGS, resolve_settings
@@ -39,6 +41,32 @@ def to_record(example: dict) -> dict:
     return ready
 
 
+def labelled(value: bytes, record: dict) -> Reject:
+    """As the router sees it, and the profiler what it routes."""
+    columns, rows, status = (decode_labels if "source" in record else decode_terminal_events)([value])
+    if len(rows):
+        status[rows] = validate_terminal_events(columns, columns.terminal_id, np.ones(1, bool))
+    return Reject(int(status[0]))
+
+
+def requested(value: bytes, record: dict) -> Reject:
+    """As the reassessor sees it, but for the transaction in it."""
+    return Reject(int(decode_requests([value])[2][0]))
+
+
+def keyed(value: bytes, record: dict) -> Reject:
+    """As the reference service sees the key of an account or customer."""
+    key = record.get("account_id") or record["customer_id"]
+    return Reject(int(identifier_status(Text.of([key.encode()]))[0]))
+
+
+CHECKS = {
+    "fraud-labels": labelled, "terminal-events": labelled, "card-reassessment-requests": requested, "accounts": keyed,
+    "customers": keyed,
+}  # fmt: skip
+"""What looks at a record behind its schema, as the services do."""
+
+
 def verdict(topic: str, record: dict) -> Reject:
     """What becomes of a record: transactions go through the scorer's own checks, others through their schema."""
     try:
@@ -47,7 +75,7 @@ def verdict(topic: str, record: dict) -> Reject:
     except (ValueError, TypeError, KeyError):
         return Reject.MALFORMED
     if topic != TOPIC:
-        return Reject.NONE
+        return CHECKS[topic](value, record) if topic in CHECKS else Reject.NONE
     columns, rows, status = decode_transactions([value])
     if len(rows):
         keys = Text.of([record["card_id"].encode()])
