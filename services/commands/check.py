@@ -37,9 +37,11 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
 
     groups = (settings.group_id, settings.router_group_id)
     try:
-        evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url, groups, progress)
+        evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), groups, progress)
     except EvidenceError as error:
-        raise UserError(str(error)) from None
+        raise UserError(
+            f"{error} (Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url})"
+        ) from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
