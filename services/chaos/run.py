@@ -180,7 +180,9 @@ def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None],
     system.live.stop()
     system.sampler.stop()
     own = system.settings
-    evidence = gather(own.kafka_bootstrap_servers, own.redis_url.reveal(), (own.group_id, own.router_group_id), lambda _: None)
+    evidence = gather(
+        own.kafka_bootstrap_servers, own.redis_url.reveal(), (own.group_id, own.router_group_id), lambda _: None
+    )
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = Checker(evidence, released_folders(), repeats=False, canaries=CANARIES).judge(lambda _: None).as_json()
     report.rounds.append({**verdict, "capacity_per_s": round(system.capacity), "load_per_s": round(rate)})

@@ -88,7 +88,9 @@ def test_no_command_shows_a_secret_when_everything_is_away(proact, tmp_path, mon
         assert_silent(done.stdout, done.stderr)
 
 
-NEEDS_REDIS = [n for n, command in COMMANDS.items() if n not in FOREVER and any(p.name == "redis_url" for p in command.params)]
+NEEDS_REDIS = [
+    n for n, command in COMMANDS.items() if n not in FOREVER and any(p.name == "redis_url" for p in command.params)
+]
 
 
 @pytest.mark.parametrize("name", NEEDS_REDIS)

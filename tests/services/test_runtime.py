@@ -178,7 +178,6 @@ def test_ready_is_when_every_condition_holds_and_live_is_when_the_loop_turns():
     with pytest.raises(ConfigError, match="cannot serve metrics"):
         serve_health("127.0.0.1", server.server_port, health, registry)
     server.shutdown()
-    server.server_close()
 
 
 def test_logs_go_to_standard_output_as_json_where_it_is_no_terminal(capsys):
@@ -238,8 +237,19 @@ ANYTHING = st.recursive(
     | st.floats()
     | st.text()
     | st.binary()
-    | st.sampled_from([4111111111111111, "4111--1111--1111--1111", 4111111111111111.0, "\ud800", Path("/x"), ValueError("4111111111111111")]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("4111111111111111"), inner, max_size=3),
+    | st.sampled_from(
+        [
+            4111111111111111,
+            "4111--1111--1111--1111",
+            4111111111111111.0,
+            "\ud800",
+            Path("/x"),
+            ValueError("4111111111111111"),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("4111111111111111"), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
