@@ -204,7 +204,9 @@ def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None],
         if watcher.failure is not None:
             report.failures.append(f"{type(watcher).__name__} looked no more: {watcher.failure}")
     own = system.settings
-    evidence = gather(own.kafka_bootstrap_servers, own.redis_url, (own.group_id, own.router_group_id), lambda _: None)
+    evidence = gather(
+        own.kafka_bootstrap_servers, own.redis_url.reveal(), (own.group_id, own.router_group_id), lambda _: None
+    )
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = (
         Checker(evidence, released_folders(), repeats=False, canaries=CANARIES, excused=RAISES)

@@ -163,7 +163,7 @@ def gather(
 
     Args:
         bootstrap_servers: Kafka's.
-        redis_url: of the grid.
+        redis_url: of the grid; may hold a password, so no message repeats it.
         groups: of the scorers, and of the routers.
         progress: told what is being read.
 
@@ -176,7 +176,7 @@ def gather(
     except confluent_kafka.KafkaException as error:
         raise EvidenceError(f"Kafka at {bootstrap_servers}: {error.args[0].str()}") from error
     except (redis.exceptions.RedisError, OSError) as error:
-        raise EvidenceError(f"Redis at {redis_url}: {error}") from error
+        raise EvidenceError(f"Redis does not answer: {error}") from error
 
 
 def _gather(log: Log, routers: Log, grid: Profiles, progress: Callable[[str], None]) -> Evidence:

@@ -22,6 +22,7 @@ from services.checker.reference import (
     Schemas,
     amounts,
     hash64,
+    holds_card_number,
     times_and_hashes,
     token_ok,
 )
@@ -142,6 +143,8 @@ def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
         if record is None or not token_ok(record["terminal_id"]):
             continue
         if seen.key != str(uuid.UUID(bytes=record["transaction_id"])).encode():
+            continue
+        if holds_card_number(record["card_id"]) or holds_card_number(record["scenario"] or ""):
             continue
         if min(record["event_time_ms"], record["known_at_ms"]) >= EARLIEST:
             yield event_of(record | {"kind": "LABEL", "amount_minor": 0})

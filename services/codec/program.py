@@ -33,11 +33,15 @@ class Program:
     index: dict[str, int] = field(init=False)
     """The row of each field."""
     nullable: frozenset[str] = field(init=False)
+    strings: tuple[str, ...] = field(init=False)
+    """The fields of text, codes among them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", {name: f for f, name in enumerate(self.names)})
         nullable = (name for f, name in enumerate(self.names) if self.table[f, NULL_BRANCH] >= 0)
         object.__setattr__(self, "nullable", frozenset(nullable))
+        strings = (name for f, name in enumerate(self.names) if self.table[f, OPERATION] == STRING)
+        object.__setattr__(self, "strings", tuple(strings))
 
 
 def _scalar_row(avro_type: Any, known: dict[str, Any]) -> list[int]:

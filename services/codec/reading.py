@@ -33,6 +33,7 @@ from services.codec.program import (
 )
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
 from services.codec.utf8 import valid_utf8
+from services.core.card_number_kernels import rows_with_card_numbers
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.immutable import immutable
 from services.core.validation import Reject
@@ -256,6 +257,17 @@ class Decoded:
         f = self.program.index[name]
         length = self._lengths[f]
         return Text(self.buffer, self._ints[f], np.maximum(length, 0) if name in self.program.nullable else length)
+
+    def without_card_numbers(self) -> Decoded:
+        """Return it without the records of which a text looks like a card number: any string of the schema, but those in arrays."""
+        bad = np.zeros(len(self.rows), np.bool_)
+        for name in self.program.strings:
+            bad |= rows_with_card_numbers(self.text(name))
+        if not bad.any():
+            return self
+        self.status[self.rows[bad]] = Reject.CARD_NUMBER
+        cells = (column.compress(~bad, 1) for column in self.cells)
+        return Decoded(self.program, self.buffer, self.status, self.rows[~bad], *cells)
 
     def fixed(self, name: str) -> type_u8:
         """Return a fixed, shape (m, size)."""

@@ -16,6 +16,8 @@ ACKS: Final = "rule-set-acks"
 LIVE_KEY: Final = b"live"
 NO_RULES: Final = 0
 """The version that stands for no rules at all."""
+VERSIONS_MAX: Final = 1_000_000
+"""A version a minute for two years: more are a mistake, and must not use all numbers up."""
 
 
 @dataclass(frozen=True, slots=True)

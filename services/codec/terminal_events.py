@@ -42,8 +42,8 @@ def decode_terminal_events(values: Sequence[bytes | None]) -> tuple[TerminalEven
 
 
 def decode_labels(values: Sequence[bytes | None]) -> tuple[TerminalEventColumns, type_i64, type_i64]:
-    """Decode a batch of fraud labels; returns as :func:`decode_terminal_events` does."""
-    decoded = _reader(LABELS).read(values)
+    """Decode a batch of fraud labels; returns as :func:`decode_terminal_events` does, and refuses card numbers in any text."""
+    decoded = _reader(LABELS).read(values).without_card_numbers()
     n = len(decoded.rows)
     return _to_columns(decoded, np.ones(n, bool), np.zeros(n, np.int64)), decoded.rows, decoded.status
 

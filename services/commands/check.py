@@ -49,7 +49,9 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     try:
         evidence, rest = _gather(settings)
     except EvidenceError as error:
-        raise UserError(str(error)) from None
+        raise UserError(
+            f"{error} (Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url})"
+        ) from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
@@ -70,10 +72,10 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     from services.checker.rest import Looker, find_rest
 
     groups = {topic: group_of(settings, service) for topic, service in SERVICE_OF.items()}
-    looker = Looker(settings.kafka_bootstrap_servers, settings.redis_url, groups)
+    looker = Looker(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), groups)
     before = looker.settle(time.sleep)
     pair = (settings.group_id, settings.router_group_id)
-    evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url, pair, progress)
+    evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), pair, progress)
     after = looker.look()
     return evidence, find_rest(before, after, evidence, groups, _halts(settings))
 

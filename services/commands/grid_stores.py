@@ -167,7 +167,7 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
             settings,
             service,
             KafkaAdmin(settings.kafka_bootstrap_servers),
-            RedisGrid(settings.redis_url, settings.grid_timeout_ms / 1000),
+            RedisGrid(settings.redis_url.reveal(), settings.grid_timeout_ms / 1000),
         )
     except GridUnavailableError as error:
         raise UserError(f"Redis at {settings.redis_url} does not answer: {error}") from None

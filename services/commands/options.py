@@ -37,7 +37,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         for name in reversed(names):
             setting = SETTINGS[name]
             shown = f"{setting.meaning}  [{setting.variable}; default {setting.default!r}]"
-            run = click.option(setting.flag, name, default=None, metavar=setting.kind.__name__.upper(), help=shown)(run)
+            run = click.option(setting.flag, name, default=None, metavar=setting.metavar, help=shown)(run)
         return run
 
     return decorate

@@ -20,7 +20,10 @@ def report(settings: Settings, as_json: bool) -> None:
     from services.observer.questions import QUESTIONS, NoPrometheusError, ask, describe
 
     try:
-        answers = {question: ask(settings.prometheus_url, question.query) for question in QUESTIONS}
+        answers = {
+            question: ask(settings.prometheus_url.reveal(), question.query, str(settings.prometheus_url))
+            for question in QUESTIONS
+        }
     except NoPrometheusError as error:
         raise UserError(str(error)) from None
     if as_json:

@@ -150,8 +150,9 @@ def status(settings: Settings, as_json: bool) -> None:
     now_ms = time.time_ns() // 1_000_000
     live, saved = book.log.live, book.log.saved
     if as_json:
+        refused = None if book.log.refused is None else dict(zip(("version", "error"), book.log.refused, strict=True))
         workers = [{name: getattr(ack, name) for name in ack.__slots__} for ack in acks]
-        click.echo(json.dumps({"live": live, "saved": sorted(saved), "workers": workers}))
+        click.echo(json.dumps({"live": live, "saved": sorted(saved), "refused": refused, "workers": workers}))
         return
     for version in sorted(saved):
         said = saved[version]
@@ -159,6 +160,8 @@ def status(settings: Settings, as_json: bool) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(said["at_ms"] / 1000))
         click.echo(f"version {version:>4}  {when}  {said['author']:12} {len(said['rules']):>3} rules  {mark}".rstrip())
     click.echo("no rules are live" if not live else f"version {live} is live")
+    if book.log.refused is not None:
+        click.echo("version {} was put live and is not taken: {}".format(*book.log.refused))
     for ack in acks:
         silent_s = (now_ms - ack.heard_ms) / 1000
         state = "" if ack.version == live else f"  not the live one{': ' + ack.error if ack.error else ''}"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from services.commands.options import UserError, example
 from services.runtime.config import SETTINGS, ConfigError, resolve_settings, settings_table
-
-_PASSWORD = re.compile(r"//[^/@]*@")
-"""User and password of an address: shown to nobody."""
 
 
 @click.command(epilog=example("PROACT_WORKERS=2 proact settings"))
@@ -25,5 +20,5 @@ def settings(markdown: bool) -> None:
     except ConfigError as error:
         raise UserError(str(error)) from None
     for name, setting in SETTINGS.items():
-        shown = _PASSWORD.sub("//***@", str(getattr(resolved, name)))
+        shown = str(getattr(resolved, name))
         click.echo(f"{setting.variable:<32} {shown:<28} {setting.meaning}")

@@ -1,46 +1,52 @@
-"""Card-number-like digits, masked before bytes are kept or shown."""
+"""What looks like a card number, masked before bytes are kept or shown."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-_RUN: Final = re.compile(rb"[0-9](?:[ -]?[0-9]){12,}")
-"""Thirteen digits or more, perhaps grouped by single spaces or hyphens."""
-_LENGTHS: Final = range(13, 20)
-"""How long a card number can be (ISO/IEC 7812)."""
+import numpy as np
 
+from services.core.card_numbers import DIGITS_MIN, holds_card_number, mark_card_numbers
 
-def luhn_valid(digits: bytes) -> bool:
-    """Whether ASCII digits pass the Luhn check (ISO/IEC 7812-1, annex B)."""
-    total = 0
-    for i, digit in enumerate(reversed(digits)):
-        value = (digit - 48) * (1 + i % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+_NO_DIGIT: Final = bytes(byte for byte in range(128) if not 48 <= byte <= 57)
+"""Bytes that are no part of a digit: of its escape in JSON one byte at least is."""
+_LONG: Final = re.compile(rb"[0-9]{65,}")
+"""More digits than any identifier has: nobody knows what they are."""
 
 
-_SEARCHED_MAX: Final = 64
-"""A longer run is masked without searching it: it is no identifier, and the search must stay cheap for hostile input."""
+def _mark(raw: bytes, escapes: bool) -> bytearray:
+    marked = bytearray(len(raw))
+    mark_card_numbers(raw, marked, escapes)
+    return marked
 
 
-def _holds_card_number(digits: bytes) -> bool:
-    return len(digits) > _SEARCHED_MAX or any(
-        luhn_valid(digits[at : at + length]) for length in _LENGTHS for at in range(max(0, len(digits) - length + 1))
-    )
+def mask_bytes(raw: bytes, mark: Callable[[bytes, bool], Any] = _mark) -> bytes:
+    """Return the bytes, same length, with the digits starred out of every run that could hold a card number.
+
+    Every text that is refused for a card number is masked with it, whatever lies before and behind it.
+
+    Args:
+        raw: anything.
+        mark: marks the digits, with JSON's escapes read or not; the compiled one for records, which can be long.
+    """
+    while len(raw.translate(None, _NO_DIGIT)) >= DIGITS_MIN:
+        # Both ways: what is an escape in a text may be a length and the beginning of a text in another record.
+        marked = np.frombuffer(mark(raw, False), np.uint8) | np.frombuffer(mark(raw, True), np.uint8)
+        if not marked.any():
+            break
+        # Digits that were apart may be neighbours now, so it is looked at again.
+        raw = np.where(marked, np.uint8(ord("*")), np.frombuffer(raw, np.uint8)).tobytes()
+    return _LONG.sub(lambda match: b"*" * len(match[0]), raw)
 
 
-def _mask(match: re.Match[bytes]) -> bytes:
-    run = match[0]
-    digits = bytes(b for b in run if 48 <= b <= 57)
-    return re.sub(rb"[0-9]", b"*", run) if _holds_card_number(digits) else run
-
-
-def mask_bytes(raw: bytes) -> bytes:
-    """Return the bytes, same length, with every run of digits that holds a possible card number starred out."""
-    return _RUN.sub(_mask, raw)
+def text_holds_card_number(text: str) -> bool:
+    """Whether a text would be refused for a card number."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw.translate(None, _NO_DIGIT)) >= DIGITS_MIN and holds_card_number(raw, 0, len(raw))
 
 
 def mask_text(text: str) -> str:
-    """Return the text with every run of digits that holds a possible card number starred out."""
-    return mask_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+    """Return the text, masked as its bytes in UTF-8 are."""
+    return mask_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")

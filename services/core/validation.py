@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numba import literal_unroll, njit
 
+from services.core.card_number_kernels import holds_card_number
+from services.core.card_numbers import DIGITS_MIN
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_bool, type_i64, type_u8
 from services.core.kernels import same_bytes
 from services.core.money import is_country, is_currency
@@ -65,48 +67,26 @@ AHEAD_MS_MAX: Final = DAY_MS
 """How far an event's time may lie after the record's Kafka timestamp."""
 
 
-@njit(cache=True, nogil=True)
-def _luhn(buffer: type_u8, start: int, stop: int) -> bool:
-    """Whether the digits of a range, of which there are some, have the check digit of a card number (ISO/IEC 7812-1)."""
-    total, digits = 0, 0
-    for i in range(stop - 1, start - 1, -1):
-        if 48 <= buffer[i] <= 57:
-            digit = int(buffer[i]) - 48
-            if digits % 2:
-                digit = digit * 2 - 9 if digit > 4 else digit * 2
-            total += digit
-            digits += 1
-    return total % 10 == 0
-
-
 @njit(cache=True, nogil=True, forceinline=True)
-def _card_number_digits(buffer: type_u8, start: int, stop: int) -> int:
-    """Return how many digits there are, or 0 for what is anything but digits: a space or a hyphen between them does not make it a token."""
-    digits = 0
-    for i in range(start, stop):
-        if 48 <= buffer[i] <= 57:
-            digits += 1
-        elif buffer[i] not in (32, 45):
-            return 0
-    return digits
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _all_printable(buffer: type_u8, start: int, stop: int) -> bool:
-    bad = 0
+def _look_over(buffer: type_u8, start: int, stop: int) -> tuple[int, int]:
+    """Return how many bytes are control characters, and how many could be digits or parts of digits."""
+    bad, digits = 0, 0
     for j in range(start, stop):
         bad += (buffer[j] < 32) | (buffer[j] == 127)
-    return bad == 0
+        digits += ((buffer[j] >= 48) & (buffer[j] <= 57)) | (buffer[j] >= 128)
+    return bad, digits
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _identifier_reason(buffer: type_u8, start: int, length: int, optional: bool) -> int:
     if length == 0:
         return _NONE if optional else _INVALID
-    if length > IDENTIFIER_BYTES_MAX or not _all_printable(buffer, start, start + length):
+    if length > IDENTIFIER_BYTES_MAX:
         return _INVALID
-    digits = _card_number_digits(buffer, start, start + length)
-    return _CARD_NUMBER if 13 <= digits <= 19 and _luhn(buffer, start, start + length) else _NONE
+    bad, digits = _look_over(buffer, start, start + length)
+    if bad:
+        return _INVALID
+    return _CARD_NUMBER if digits >= DIGITS_MIN and holds_card_number(buffer, start, start + length) else _NONE
 
 
 @njit(cache=True, nogil=True)

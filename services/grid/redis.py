@@ -61,6 +61,11 @@ class _Script:
 _CLAIM, _APPLY, _NOTE, _HALT, _RESUME = map(_Script, ("claim", "apply", "note", "halt", "resume"))
 
 
+def described(error: Exception) -> str:
+    """Return what a client's error says, without what Redis repeats of a command that it does not know: that may be a password."""
+    return f"{type(error).__name__}: {str(error).partition(', with args')[0]}"
+
+
 @contextmanager
 def outages() -> Iterator[None]:
     """Turn the client's errors into the grid's one error: all of them are waited out."""
@@ -69,7 +74,7 @@ def outages() -> Iterator[None]:
     except _REFUSALS as error:
         raise GridRefusedError(f"{type(error).__name__}: {error}") from error
     except (redis.exceptions.RedisError, OSError) as error:
-        raise GridUnavailableError(f"{type(error).__name__}: {error}") from error
+        raise GridUnavailableError(described(error)) from None
 
 
 class RedisGrid:

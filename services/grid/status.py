@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import redis
 
 from services.grid.base import GridUnavailableError
+from services.grid.redis import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class RedisStatus:
             # A partition is two keys, so there are few to look through; the length of a hash is known at once.
             profiles = sum(self._client.hlen(key) for key in self._client.scan_iter(match="*}:profiles", count=1_000))
         except (redis.exceptions.RedisError, OSError) as error:
-            raise GridUnavailableError(f"{type(error).__name__}: {error}") from error
+            raise GridUnavailableError(described(error)) from None
         return GridStatus(
             memory_bytes=info["used_memory"],
             memory_max_bytes=info["maxmemory"],

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +22,10 @@ from services.core.columns import type_f64
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.inference.base import Anomaly, ModelError, Predictor
 from services.inference.isolation import IsolationForest
+from services.inference.json_files import parse_object, read_file
 from services.inference.lean_xgboost import xgboost
 from services.inference.trees import Booster, ClassTable, Route
 
-MODEL_BYTES_MAX: Final = 64 * 1024 * 1024
 BOOSTERS_MAX: Final = 8
 GOLDEN_SCORES_MIN: Final = 2
 """Rows that all score alike do not tell one model from another."""
@@ -53,6 +54,11 @@ class Manifest:
     costs: dict[str, Any]
 
     def __post_init__(self) -> None:
+        texts = [self.name, self.version, self.feature_set_hash, self.anomaly_sha256]
+        if not all(isinstance(text, str) and text for text in texts) or not isinstance(self.feature_names, list):
+            raise ValueError("a name, a version or a hash is no text")
+        if not isinstance(self.boosters, dict) or not all(isinstance(one, str) for one in self.boosters.values()):
+            raise ValueError("boosters are names with their SHA-256")
         if not 0 < len(self.boosters) <= BOOSTERS_MAX or SMALL not in self.boosters:
             raise ValueError(f"a release has 1 to {BOOSTERS_MAX} boosters, one of them named {SMALL}")
         if wrong := [name for name in self.boosters if not re.fullmatch(r"[a-z][a-z-]{0,30}", name)]:
@@ -94,13 +100,17 @@ class ReleasedModel:
         self.anomaly = anomaly
 
 
-def _read_json(path: Path) -> Any:
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Make of whatever a damaged file leads to the one error of a model: files are data, and what they hold is no mistake of ours."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
+        yield
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder} is damaged: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return parse_object(read_file(path), path)
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -109,10 +119,8 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         ModelError: it is missing, damaged, or of another feature set than the running code's.
     """
-    try:
+    with _damage(folder / "manifest.json"):
         manifest = Manifest(**_read_json(folder / "manifest.json"))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{folder / 'manifest.json'}: {error}") from None
     if tuple(manifest.feature_names) != FEATURE_NAMES or manifest.feature_set_hash != FEATURE_SET_HASH:
         raise ModelError(
             f"{folder} was trained on the feature set {manifest.feature_set_hash}, this code computes "
@@ -127,6 +135,11 @@ def load_model(folder: Path) -> ReleasedModel:
     Raises:
         ModelError: a file is missing or was changed, the features differ, or a golden row scores differently.
     """
+    with _damage(folder):
+        return _load_model(folder)
+
+
+def _load_model(folder: Path) -> ReleasedModel:
     manifest = load_manifest(folder)
     raw_anomaly = _read_verified(folder / "anomaly.json", manifest.anomaly_sha256)
     boosters = {name: _load_booster(folder, manifest, name) for name in manifest.boosters}
@@ -141,6 +154,11 @@ def load_model(folder: Path) -> ReleasedModel:
 
 def load_small(folder: Path) -> SmallModel:
     """Load and verify the small booster alone, where the release as a whole cannot be used. Raises ModelError."""
+    with _damage(folder):
+        return _load_small(folder)
+
+
+def _load_small(folder: Path) -> SmallModel:
     manifest = load_manifest(folder)
     model = SmallModel(manifest, {SMALL: _load_booster(folder, manifest, SMALL)})
     golden = _Golden.read(folder / "golden.json")
@@ -149,15 +167,14 @@ def load_small(folder: Path) -> SmallModel:
 
 
 def _load_booster(folder: Path, manifest: Manifest, name: str) -> Booster:
-    return Booster(_read_verified(folder / f"{name}.json", manifest.boosters[name]))
+    path = folder / f"{name}.json"
+    raw = _read_verified(path, manifest.boosters[name])
+    parse_object(raw, path)  # within limits, before XGBoost's own parser sees it
+    return Booster(raw)
 
 
 def _read_verified(path: Path, sha256: str) -> bytes:
-    if not path.is_file():
-        raise ModelError(f"{path} is missing")
-    raw = path.read_bytes()
-    if len(raw) > MODEL_BYTES_MAX:
-        raise ModelError(f"{path} has {len(raw)} bytes, more than {MODEL_BYTES_MAX}")
+    raw = read_file(path)
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise ModelError(f"{path} is not the file that its manifest describes (SHA-256 differs)")
     return raw

@@ -7,7 +7,6 @@ Source: Liu, Ting, Zhou, *Isolation Forest*, ICDM 2008: the fewer cuts at random
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from services.core.columns import type_f64
 from services.inference.base import ModelError
+from services.inference.json_files import parse_object
 from services.inference.walk import Walk
 
 NODES_MAX: Final = 1_000_000
@@ -87,7 +87,7 @@ class IsolationForest:
     def of(cls, raw: bytes, features: int) -> IsolationForest:
         """Read and check what :meth:`as_json` wrote. Raises ModelError."""
         try:
-            read = json.loads(raw)
+            read = parse_object(raw, "the anomaly model")
             arrays: dict[str, Any] = {name: np.array(read[name], dtype) for name, dtype in _ARRAYS.items()}
             arrays |= {"root": np.array(read["root"], np.int32), "typical": np.array(read["typical"], np.float64)}
             found = cls(**arrays, usual_depth=float(read["usual_depth"]), review=float(read["review"]))

@@ -118,7 +118,7 @@ def _days(event_time_ms: type_i64) -> Iterator[type_i64]:
 
 def _wait(session: Session, reader: KafkaReader, collector: VectorCollector, decided: int, left: int) -> None:
     """Wait until so many are decided, and at most so many wait to be folded into their terminals. Raises StreamsError."""
-    own, quiet_s, grid = session.settings, time.monotonic(), RedisGrid(session.settings.redis_url)
+    own, quiet_s, grid = session.settings, time.monotonic(), RedisGrid(session.settings.redis_url.reveal())
     while True:
         for records in reader.read(LOOK_S):
             collector.add(records)

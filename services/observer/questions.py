@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import math
 import urllib.error
@@ -80,18 +82,34 @@ class Answer:
     value: float
 
 
-def ask(prometheus_url: str, query: str) -> list[Answer]:
-    """Ask for the values of a query now. Raises NoPrometheusError."""
-    url = f"{prometheus_url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+def ask(prometheus_url: str, query: str, shown: str | None = None) -> list[Answer]:
+    """Ask for the values of a query now.
+
+    Args:
+        prometheus_url: its address; may hold a user and a password.
+        query: in PromQL.
+        shown: what messages call the address; itself if left out.
+
+    Raises:
+        NoPrometheusError: it does not answer.
+    """
+    where = shown or prometheus_url
+    parts = urllib.parse.urlsplit(
+        f"{prometheus_url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    )
+    login, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=host).geturl()
+    basic = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+    headers = {"Authorization": f"Basic {basic}"} if login else {}
     if not url.startswith(("http://", "https://")):
-        raise NoPrometheusError(f"{prometheus_url} is not the address of a Prometheus, such as http://127.0.0.1:9090")
+        raise NoPrometheusError(f"{where} is not the address of a Prometheus, such as http://127.0.0.1:9090")
     try:
-        with urllib.request.urlopen(url, timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310 - checked above
             result = json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
-        raise NoPrometheusError(f"{prometheus_url} refuses {query!r}: {error.code} {error.reason}") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise NoPrometheusError(f"no Prometheus answers at {prometheus_url}: {error}") from None
+        raise NoPrometheusError(f"{where} refuses {query!r}: {error.code} {error.reason}") from None
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+        raise NoPrometheusError(f"no Prometheus answers at {where}: {error}") from None
     labelled = ((series["metric"], series["value"][1]) for series in result)
     return [Answer({k: v for k, v in labels.items() if k != "__name__"}, float(v)) for labels, v in labelled]
 

@@ -20,7 +20,7 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
-from services.core.validation import Reject, equal_text
+from services.core.validation import Reject, equal_text, validate
 from services.core.windows import REPEAT, WRONG_PARTITION
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
@@ -82,9 +82,12 @@ class ReassessorProcessor(Adopting):
         requests, rows, status = decode_requests(without_excluded(records.values, excluded))
         refuse_excluded(status, excluded)
         columns, decoded, why = decode_transactions(requests.transactions)
-        status[rows] = why
-        requests, rows = requests.take(decoded), rows[decoded]
-        status[rows] = _key_status(records.keys, rows, requests, columns)
+        requests, decoded_rows = requests.take(decoded), rows[decoded]
+        status[rows], rows = why, decoded_rows
+        # Whoever sends a request may be another than the scorer, which had checked what it sends.
+        checked = validate(columns, requests.card_id, np.ones(len(rows), bool), requests.source_timestamp_ms)
+        of_key = _key_status(records.keys, rows, requests, columns)
+        status[rows] = np.where(of_key == Reject.NONE, checked, of_key)
         valid = np.flatnonzero(status[rows] == Reject.NONE)
         if len(valid) < len(rows):
             requests, columns, rows = requests.take(valid), columns.take(valid), rows[valid]

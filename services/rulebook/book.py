@@ -10,6 +10,7 @@ from services.codec.rule_sets import (
     ACKS,
     NO_RULES,
     RULE_SETS,
+    VERSIONS_MAX,
     RuleSetAck,
     live_record,
     rule_set_fields,
@@ -55,6 +56,8 @@ class Rulebook:
         if newest is not None and all(newest[name] == value for name, value in fields.items()):
             return self.log.newest
         version = self.log.newest + 1
+        if version > VERSIONS_MAX:
+            raise StreamsError(f"there are {VERSIONS_MAX:,} versions: no more are taken")
         self._send(*saved_record(version, rule_set, author, self._clock.now_ms()))
         return version
 

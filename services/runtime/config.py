@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.runtime.secrets import SecretUrl, Servers
+
 
 class ConfigError(Exception):
     """A setting is unknown, of the wrong type or out of range: a user's mistake, said in one line."""
@@ -23,8 +25,8 @@ class Setting:
     """One setting: its name is the flag ``--my-name``, the variable ``PROACT_MY_NAME`` and the key ``my_name``."""
 
     name: str
-    kind: type[int | float | str]
-    default: int | float | str
+    kind: type[int | float | str | SecretUrl]
+    default: int | float | str | SecretUrl
     meaning: str
     least: float | None = None
     most: float | None = None
@@ -40,17 +42,23 @@ class Setting:
         """The command line's flag."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help of a command."""
+        return self.kind.__name__.upper() if self.kind in (int, float) else "STR"
+
     def parse(self, raw: Any, origin: str) -> Any:
-        """Return the checked value of ``raw``, which came from ``origin``. Raises ConfigError."""
+        """Return the checked value of ``raw``, which came from ``origin``. Raises ConfigError, which shows no secret."""
+        shown = "" if self.kind in (SecretUrl, Servers) else f", not {raw!r}"
         if isinstance(raw, bool) or (self.kind is not str and isinstance(raw, str) and not raw.strip()):
-            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}, not {raw!r}")
+            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}{shown}")
         try:
             value = self.kind(raw)
         except (TypeError, ValueError):
-            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}, not {raw!r}") from None
+            raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}{shown}") from None
         if self.choices and value not in self.choices:
             raise ConfigError(f"{origin}: {self.name} must be one of {', '.join(self.choices)}, not {raw!r}")
-        if not isinstance(value, str) and self._outside(value):
+        if isinstance(value, (int, float)) and self._outside(value):
             raise ConfigError(f"{origin}: {self.name} must lie between {self.least} and {self.most}, not {raw!r}")
         return value
 
@@ -58,13 +66,17 @@ class Setting:
         return (self.least is not None and value < self.least) or (self.most is not None and value > self.most)
 
 
-_KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
+_KINDS: Final = {
+    int: "a whole number", float: "a number", str: "text",
+    SecretUrl: "an address such as scheme://user:password@host:port, with what is special in a password percent-encoded",
+    Servers: "host:port, several with commas, without user and password",
+}  # fmt: skip
 
 SETTINGS: Final = {
     setting.name: setting
     for setting in (
-        Setting("kafka_bootstrap_servers", str, "127.0.0.1:9092", "the Kafka to use: host:port, several with commas"),
-        Setting("redis_url", str, "redis://127.0.0.1:6379/0", "the Redis that holds the grid"),
+        Setting("kafka_bootstrap_servers", Servers, "127.0.0.1:9092", "the Kafka to use: host:port, several with commas"),
+        Setting("redis_url", SecretUrl, SecretUrl("redis://127.0.0.1:6379/0"), "the Redis that holds the grid"),
         Setting("group_id", str, "proact-scorer", "the consumer group of the scorers"),
         Setting("profiler_group_id", str, "proact-profiler", "the consumer group of the profilers"),
         Setting("router_group_id", str, "proact-router", "the consumer group of the routers"),
@@ -88,7 +100,7 @@ SETTINGS: Final = {
         Setting("safe_challenge_from", float, 30.0, "when neither model nor rule can speak: the amount, in major units, from which a transaction is challenged", 0, 1e12),
         Setting("safe_review_from", float, 300.0, "the same for review", 0, 1e12),
         Setting("model_path", str, "", "the folder of the model to score with; empty: the live one, which models/live.json names"),
-        Setting("prometheus_url", str, "http://127.0.0.1:9090", "the Prometheus that `proact report` asks"),
+        Setting("prometheus_url", SecretUrl, SecretUrl("http://127.0.0.1:9090"), "the Prometheus that `proact report` asks"),
         Setting("metrics_host", str, "127.0.0.1", "the address that /metrics, /livez and /readyz listen on"),
         Setting("metrics_port", int, 9108, "their port; worker i of several uses this + i", 1, 65_535),
         Setting("log_format", str, "auto", "text, json, or auto: text on a terminal, else json", choices=("auto", "text", "json")),
@@ -133,8 +145,11 @@ class Settings:
         return f"{self.reference_group_id}-{topic}"
 
     def environment(self) -> dict[str, str]:
-        """Return the settings as variables, for a child process."""
-        return {SETTINGS[name].variable: str(value) for name, value in self._values.items()}
+        """Return the settings as variables, for a child process: secrets too, which is why none goes by its command line."""
+        return {
+            SETTINGS[name].variable: value.reveal() if isinstance(value, SecretUrl) else str(value)
+            for name, value in self._values.items()
+        }
 
 
 def _read_file(path: Path, *, required: bool) -> dict[str, Any]:

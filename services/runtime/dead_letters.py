@@ -11,10 +11,10 @@ import numpy as np
 
 from services.codec.records import encode_record
 from services.codec.schemas import topics
+from services.core.card_number_kernels import mask_record
 from services.core.columns import Text, filled, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import misplaced
-from services.core.masking import mask_bytes
 from services.core.validation import Reject
 from services.runtime import catalogue as m
 from services.runtime.logs import transaction_token
@@ -76,15 +76,15 @@ def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, 
     keys, values = [], []
     for i in bad_rows.tolist():
         key, value = records.keys[i], records.values[i]
-        masked_key = None if key is None else mask_bytes(key)[:DEAD_LETTER_BYTES_MAX]
-        masked_value = None if value is None else mask_bytes(value)
-        keys.append(masked_key)
+        masked_key = None if key is None else mask_record(key)
+        masked_value = None if value is None else mask_record(value)
+        keys.append(None if masked_key is None else masked_key[:DEAD_LETTER_BYTES_MAX])
         letter = {
             "reason": Reject(status[i]).name,
-            "key": masked_key,
+            "key": keys[-1],
             "value": None if masked_value is None else masked_value[:DEAD_LETTER_BYTES_MAX],
             "value_bytes": len(value or b""),
-            "masked": masked_value != value or (key is not None and mask_bytes(key) != key),
+            "masked": masked_value != value or masked_key != key,
             "source_topic": records.topic,
             "source_partition": int(records.partition[i]),
             "source_offset": int(records.offset[i]),

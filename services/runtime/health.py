@@ -6,15 +6,15 @@ condition holds: partitions assigned and claimed, kernels compiled, model verifi
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 
 from services.runtime.catalogue import READY
 from services.runtime.clock import Clock
@@ -23,6 +23,11 @@ from services.runtime.metrics import MetricsRegistry
 
 LIVE_WITHIN_S = 30.0
 """A loop that has not turned for so long is stuck."""
+CONNECTIONS_MAX: Final = 128
+"""Open at once; one more, and the oldest is closed."""
+REQUEST_WITHIN_S: Final = 5.0
+"""How long a client may take to ask and to be answered."""
+REQUEST_BYTES_MAX: Final = 16 * 1024
 CONDITIONS = ("kernels_compiled", "partitions_assigned", "grid_reachable", "log_reachable", "nothing_waits")
 """Of every worker. ``nothing_waits``: no batch has waited for long for what others have not done yet."""
 
@@ -80,48 +85,85 @@ class Health:
         return {"live": self.live, "ready": self.holding, **self.detail, **details}
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+class HealthServer:
+    """Answers from one thread, however many connect: who says nothing holds a socket for some seconds, and no thread."""
 
+    def __init__(self, listening: socket.socket, health: Health, metrics: MetricsRegistry) -> None:
+        self._listening, self._health, self._metrics = listening, health, metrics
+        self._registry = CollectorRegistry()
+        self._registry.register(metrics)
+        ProcessCollector(registry=self._registry)
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._thread.start()
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing: a scrape every few seconds is no news."""
+    @property
+    def server_port(self) -> int:
+        """Where it listens."""
+        return int(self._listening.getsockname()[1])
 
+    def shutdown(self) -> None:
+        """Stop answering."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._listening.close()
 
-_StartResponse = Callable[[str, list[tuple[str, str]]], object]
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        # Kept, or it would be collected, and closed.
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, sock=self._listening, limit=REQUEST_BYTES_MAX, backlog=CONNECTIONS_MAX)
+        )
+        self._loop.run_forever()
 
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = None
+        if len(self._open) > CONNECTIONS_MAX:  # whoever came first has had the most time
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        try:
+            async with asyncio.timeout(REQUEST_WITHIN_S):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(request))
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            writer.transport.abort()  # it is too slow, says too much, or is gone
+        finally:
+            self._open.pop(writer, None)
+            writer.close()
 
-def _application(
-    health: Health, metrics: MetricsRegistry
-) -> Callable[[dict[str, Any], _StartResponse], Iterable[bytes]]:
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    ProcessCollector(registry=registry)
-    exposition = make_wsgi_app(registry)
+    def _answer(self, request: bytes) -> bytes:
+        first, *lines = request.decode("latin-1").split("\r\n")
+        method, _, rest = first.partition(" ")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        status, content_type, body = self._page(rest.split(" ")[0].partition("?")[0], headers.get("accept", ""))
+        if method not in ("GET", "HEAD"):
+            status, body = "405 Method Not Allowed", b""
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        return head.encode() + (b"" if method == "HEAD" else body)
 
-    def application(environ: dict[str, Any], start_response: _StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
+    def _page(self, path: str, accept: str) -> tuple[str, str, bytes]:
+        """Return status, type and body."""
         if path == "/metrics":
-            metrics.set(READY, health.ready)
-            return exposition(environ, start_response)
-        answers = {"/livez": health.live, "/readyz": health.ready}
+            self._metrics.set(READY, self._health.ready)
+            encode, content_type = choose_encoder(accept)
+            return "200 OK", content_type, encode(self._registry)
+        answers = {"/livez": self._health.live, "/readyz": self._health.ready}
         status = "404 Not Found" if path not in answers else "200 OK" if answers[path] else "503 Service Unavailable"
-        start_response(status, [("Content-Type", "application/json")])
-        return [json.dumps(health.as_json()).encode() + b"\n"]
-
-    return application
+        return status, "application/json", json.dumps(self._health.as_json()).encode() + b"\n"
 
 
-def serve_health(host: str, port: int, health: Health, metrics: MetricsRegistry) -> WSGIServer:
+def serve_health(host: str, port: int, health: Health, metrics: MetricsRegistry) -> HealthServer:
     """Serve from a thread of its own until the process ends.
 
     Raises:
         ConfigError: the port is taken.
     """
     try:
-        server = make_server(host, port, _application(health, metrics), _Server, _Quiet)
+        listening = socket.create_server((host, port), backlog=CONNECTIONS_MAX)
     except OSError as error:
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}; set --metrics-port") from None
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server
+    return HealthServer(listening, health, metrics)

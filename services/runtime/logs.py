@@ -10,8 +10,10 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,13 +36,29 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
         if self._as_json:
-            line = json.dumps(
-                {"at": at, "level": record.levelname, "logger": record.name, "message": message, **fields}
-            )
-        else:
-            extra = "".join(f" {k}={v}" for k, v in fields.items())
-            line = f"{at[11:23]} {record.levelname:<7} {record.name}: {message}{extra}"
-        return mask_text(line)
+            said = {"at": at, "level": record.levelname, "logger": record.name, "message": message, **fields}
+            # Masked before it is JSON: stars in a bare number would not be any.
+            return json.dumps(_masked(said), allow_nan=False)
+        extra = "".join(f" {k}={v}" for k, v in fields.items())
+        line = mask_text(f"{at[11:23]} {record.levelname:<7} {record.name}: {message}{extra}")
+        return line.encode(errors="backslashreplace").decode()
+
+
+def _masked(value: object) -> object:
+    """Return what JSON can say of a value, with card numbers starred out; a number that looks like one becomes a text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {mask_text(str(key)): _masked(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_masked(one) for one in value]
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        digits = str(int(value))
+        masked = mask_text(digits)
+        return value if masked == digits else masked
+    if isinstance(value, float) and math.isfinite(value):
+        return value  # its digits behind the point are no card number
+    return mask_text(str(value))
 
 
 def set_up_logging(log_format: str) -> None:

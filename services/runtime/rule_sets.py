@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.codec.records import UndecodableError, decode_record
-from services.codec.rule_sets import ACKS, NO_RULES, RULE_SETS, RuleSetAck, rule_set_of
+from services.codec.rule_sets import ACKS, NO_RULES, RULE_SETS, VERSIONS_MAX, RuleSetAck, rule_set_of
 from services.core.rules.engine import RuleEngine
 from services.core.rules.syntax import RuleError
 from services.runtime import catalogue as m
@@ -24,6 +24,8 @@ log = logging.getLogger("proact.rules")
 HEARD_EVERY_S: Final = 5.0
 """How often a worker says what it runs."""
 CATCH_UP_S: Final = 0.2
+REFUSED_MAX: Final = 1_000
+"""Of how many refused versions it is remembered why."""
 FETCH_WAIT_MS: Final = 500
 """How long the broker keeps a question open while nothing is announced."""
 
@@ -36,6 +38,10 @@ class RuleSetLog:
     """The SAVED record of every version."""
     live: int = NO_RULES
     live_since_ms: int = 0
+    refused: tuple[int, str] | None = None
+    """The version that somebody says is live, where it cannot be: then what was live before still is."""
+    _why_not: dict[int, str] = field(default_factory=dict)
+    """Of versions that were not taken."""
 
     def add(self, values: Iterable[bytes | None]) -> None:
         """Take records in their order; what is not one of them is passed over."""
@@ -47,9 +53,34 @@ class RuleSetLog:
             if schema.topic != RULE_SETS:
                 continue
             if record["kind"] == "SAVED":
-                self.saved[record["version"]] = record
+                self._save(record["version"], record)
             else:
-                self.live, self.live_since_ms = record["version"], record["at_ms"]
+                self._put_live(record["version"], record["at_ms"])
+
+    def _save(self, version: int, record: dict[str, Any]) -> None:
+        """Take a version that follows the last one; no version is ever changed, skipped, or beyond its range."""
+        known = self.saved.get(version)
+        if known is not None and all(known[name] == record[name] for name in ("rules", "lists")):
+            return  # a producer's repeat
+        if not 1 <= version <= VERSIONS_MAX:
+            why = f"a version lies between 1 and {VERSIONS_MAX:,}"
+        elif version <= self.newest:
+            why = f"version {version} was saved before, with other rules"
+        elif version > self.newest + 1:
+            why = f"version {version} does not follow version {self.newest}"
+        else:
+            self.saved[version] = record
+            self._why_not.pop(version, None)
+            return
+        if known is None and len(self._why_not) < REFUSED_MAX:
+            self._why_not[version] = why
+        log.error("a rule set is not taken", extra=fields(version=version, error=why))
+
+    def _put_live(self, version: int, at_ms: int) -> None:
+        if version == NO_RULES or version in self.saved:
+            self.live, self.live_since_ms, self.refused = version, at_ms, None
+            return
+        self.refused = version, self._why_not.get(version, f"version {version} was never saved")
 
     @property
     def newest(self) -> int:
@@ -134,8 +165,17 @@ class RuleSetFollower:
 
     def _change(self) -> None:
         """Run what is live, if it can be run: else go on with what ran before, and say so."""
+        if self._log.refused is not None:
+            if self._refused != self._log.refused:
+                self._refuse(*self._log.refused)
+            return
         live = self._log.live
-        if live == self._running or (self._refused is not None and self._refused[0] == live):
+        if live == self._running:
+            if self._refused is not None:  # what it runs is live again
+                self._refused = None
+                self._metrics.set(m.RULE_SET_REFUSED, 0)
+            return
+        if self._refused is not None and self._refused[0] == live:
             return
         try:
             engine = runnable(self._log.saved, live) if live != NO_RULES else None

@@ -44,7 +44,7 @@ def transactional_id(settings: Settings, group_id: str) -> str:
 
 def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     """Connect to Kafka and Redis. Raises ConfigError when Redis is not set up as it must be."""
-    grid = RedisGrid(settings.redis_url, settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
+    grid = RedisGrid(settings.redis_url.reveal(), settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
     try:
         grid.check()
     except UnsafeGridError as error:

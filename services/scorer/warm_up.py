@@ -74,7 +74,8 @@ def _warm_explanations(processor: ScorerProcessor) -> None:
 def warm_up(processor: ScorerProcessor) -> None:
     """Compile every kernel of the scorer, on a batch with good and bad records; what it decides is thrown away."""
     columns = _transactions(8)
-    values: list[bytes | None] = [*encode_transactions(columns), None, b"bad"]
+    # The bad one is masked, too.
+    values: list[bytes | None] = [*encode_transactions(columns), None, b"bad 4111111111111111"]
     keys: list[bytes | None] = [*columns.card_id.tolist(), None, b"bad"]
     n = len(values)
     zeros = np.zeros(n, np.int64)

@@ -19,6 +19,7 @@ from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record, encode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, KEY_FIELDS, decode_change
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
+from services.codec.terminal_events import LABELS
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
@@ -28,6 +29,7 @@ from services.paths import data_folder
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
 from services.reference.processor import ReferenceProcessor
+from services.router.processor import RouterProcessor
 from services.runtime.config import SETTINGS, resolve_settings
 from services.streams import Records
 from services.streams.memory import MemoryLog, MemoryPlaces
@@ -43,6 +45,7 @@ REJECTED = [path for path in _REJECTED if path not in REJECTED_KEYS]
 SERVICES = {
     ACCOUNTS: ReferenceProcessor(ACCOUNTS),
     CUSTOMERS: ReferenceProcessor(CUSTOMERS),
+    LABELS: RouterProcessor(),
     TERMINALS: ProfilerProcessor(),
     REQUESTS: ReassessorProcessor(None, SAFE),
 }

@@ -20,7 +20,7 @@ from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.core.validation import Reject
 from services.inference.artifact import load_small
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.paths import data_folder
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
@@ -35,7 +35,7 @@ from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, relea
 PROCESSORS: dict[str, Callable[[], Any]] = {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, alone": lambda: ScorerProcessor(released_model(), SAFE, alone=True),
-    f"{TRANSACTIONS}, by the small model": lambda: ScorerProcessor(load_small(newest_model()), SAFE),
+    f"{TRANSACTIONS}, by the small model": lambda: ScorerProcessor(load_small(live_model()), SAFE),
     TERMINALS: ProfilerProcessor,
     LABELS: RouterProcessor,
     REQUESTS: lambda: ReassessorProcessor(released_model(), SAFE),
