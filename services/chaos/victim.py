@@ -30,12 +30,12 @@ from services.runtime.clock import SystemClock
 from services.runtime.config import Settings, resolve_settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.ports import Ports
 from services.runtime.processor import LateOutputs, Processor
 from services.runtime.service import run_service
 from services.runtime.team import Runnable
 from services.runtime.upkeep import NoUpkeep, Upkeep
 from services.runtime.wiring import Membership, build_ports, build_worker
-from services.runtime.worker import Ports
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.scorer.warm_up import warm_up
 from services.scorer.wiring import keepers, ladder_of, membership

@@ -10,22 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from services.checker.card_numbers import holds_card_number, token_ok
 from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import in_their_partitions, letters_of
-from services.checker.reference import (
-    DAY,
-    HEADER,
-    HOUR,
-    MASK40,
-    NEVER,
-    Schemas,
-    amounts,
-    hash64,
-    holds_card_number,
-    times_and_hashes,
-    token_ok,
-)
+from services.checker.reference import DAY, HEADER, HOUR, MASK40, NEVER, Schemas, amounts, hash64, times_and_hashes
 
 KEEP: Final = 45 * DAY
 BUCKET: Final = 6 * HOUR

@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from services.grid.answers import attempt_of, changed_since, number_of, offsets_of, status_of
 from services.grid.base import (
     CHANGES_MAX,
     ERRORS_MAX,
@@ -101,8 +102,8 @@ class RedisGrid:
         died = process not in (b"", self._process.encode())
         return Claim(
             partition, owner, int(epoch), int(applied) if applied else None, died,
-            _attempt(attempt) if died else None,
-            _offsets(killers), int(accepted), _offsets(errors), int(begins_ms) if begins_ms else None,
+            attempt_of(attempt) if died else None,
+            offsets_of(killers), int(accepted), offsets_of(errors), int(begins_ms) if begins_ms else None,
         )  # fmt: skip
 
     def read(
@@ -157,14 +158,14 @@ class RedisGrid:
     def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
         """See :class:`services.grid.Grid`."""
         with outages():
-            known = _offsets(self._client.hget(meta_key(topic, claim.partition), "killers") or b"")
+            known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "killers") or b"")
         value = ",".join(map(str, sorted(known | {offset})))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "killers", value])])
 
     def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
         """See :class:`services.grid.Grid`."""
         with outages():
-            known = _offsets(self._client.hget(meta_key(topic, claim.partition), "errors") or b"")
+            known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "errors") or b"")
         value = ",".join(map(str, sorted(known.union(offsets))[-ERRORS_MAX:]))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "errors", value])])
 
@@ -196,7 +197,9 @@ class RedisGrid:
             pipeline.hlen(profiles_key(topic, partition))
         with outages():
             answers = pipeline.execute()
-        return [_status(p, meta, count) for p, meta, count in zip(partitions, answers[::2], answers[1::2], strict=True)]
+        return [
+            status_of(p, meta, count) for p, meta, count in zip(partitions, answers[::2], answers[1::2], strict=True)
+        ]
 
     def dump(self, topic: str, partition: int) -> dict[bytes, bytes]:
         """See :class:`services.grid.Grid`."""
@@ -284,23 +287,9 @@ def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found
         until_ms, applied, owner, changes = next(answers)
         profiles = _take_profiles(answers, lookup.keys)
         mark = None if owner is None or changes is None else CopyMark(owner.decode(), int(changes))
-        changed = None if lookup.copied is None else _changed(lookup.copied, mark, next(answers))
-        found.append(Found(profiles, _number(until_ms), _number(applied), mark, changed))
+        changed = None if lookup.copied is None else changed_since(lookup.copied, mark, next(answers))
+        found.append(Found(profiles, number_of(until_ms), number_of(applied), mark, changed))
     return found
-
-
-def _number(text: bytes | None) -> int | None:
-    return None if text is None else int(text)
-
-
-def _changed(
-    copied: CopyMark, mark: CopyMark | None, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
-) -> dict[bytes, bytes] | None:
-    """Return what changed since, None if not all of it is remembered."""
-    if mark is None or not mark.continues(copied):
-        return None
-    first = int(entries[0][0].split(b"-")[1]) if entries else mark.changes + 1
-    return {fields[b"k"]: fields[b"v"] for _, fields in entries} if first == copied.changes + 1 else None
 
 
 def _keys(topic: str, partition: int) -> list[bytes]:
@@ -315,28 +304,3 @@ def _prove(read: GridRead, meta: Sequence[bytes | None], there: int) -> None:
             f"partition {read.claim.partition} stands at {applied!r} with {there} of {profiles!r} profiles, "
             f"not at {read.expected}, or is claimed by somebody else"
         )
-
-
-def _attempt(text: bytes) -> Attempt | None:
-    return Attempt(*map(int, text.split(b":"))) if text else None
-
-
-def _offsets(text: bytes) -> frozenset[int]:
-    return frozenset(map(int, text.split(b","))) if text else frozenset()
-
-
-def _status(partition: int, meta: dict[bytes, bytes], profiles: int) -> PartitionStatus:
-    identity = None
-    if b"topic_id" in meta:
-        identity = LogIdentity(meta[b"topic_id"].decode(), int(meta.get(b"partitions", 0)), int(meta[b"layout"]))
-    return PartitionStatus(
-        partition=partition,
-        identity=identity,
-        epoch=int(meta.get(b"epoch", 0)),
-        applied=int(meta[b"applied"]) if b"applied" in meta else None,
-        profiles=profiles,
-        halted=meta[b"halted"].decode(errors="replace") if b"halted" in meta else None,
-        killers=_offsets(meta.get(b"killers", b"")),
-        errors=_offsets(meta.get(b"errors", b"")),
-        begins_ms=_number(meta.get(b"begins_ms")),
-    )

@@ -14,11 +14,12 @@ from services.runtime.clock import Clock
 from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, Processor, R
 from services.runtime.recalling import KafkaLetters
 from services.runtime.sandbox import ProcessSandbox, sandbox_command
 from services.runtime.unsaved import SavingLimits
-from services.runtime.worker import Ports, Worker, WorkerLimits
+from services.runtime.worker import Worker
 from services.streams import Publisher
 from services.streams.atomic import AtomicPublisher
 from services.streams.kafka import KafkaSource

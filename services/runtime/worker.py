@@ -16,21 +16,18 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from services.core.columns import type_i64
-from services.grid import Grid
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.attendance import Attendance
 from services.runtime.breaker import Breaker
-from services.runtime.clock import Clock
 from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
 from services.runtime.fencings import Fencings
 from services.runtime.finishing import Batch, Finishing
@@ -43,58 +40,24 @@ from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages, RefusedError
 from services.runtime.ownership import Ownership
 from services.runtime.places import PlaceReading
+from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Caches, Reading, Stores
-from services.runtime.recalling import Letters, NoLetters, recall
+from services.runtime.recalling import recall
 from services.runtime.reporting import Report
 from services.runtime.saving import Saving, Shore
-from services.runtime.suspects import CAREFUL_BATCH, Sandbox, Suspects
-from services.runtime.unsaved import SavingLimits, Unsaved
-from services.runtime.upkeep import NoUpkeep, Upkeep
+from services.runtime.suspects import CAREFUL_BATCH, Suspects
+from services.runtime.unsaved import Unsaved
 from services.streams import (
     MISSING_TOPIC,
     DamagedRecordError,
-    NoPlaceReader,
-    PlaceReader,
-    Publisher,
     Records,
-    Source,
     StreamsError,
 )
 from services.streams.atomic import FencedError
-from services.streams.background import Background, ThreadBackground
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """What bounds one turn of the loop."""
-
-    batch_records_max: int
-    poll_timeout_s: float
-    near_cache_bytes: int
-    saving: SavingLimits
-    copies_bytes: int = 64 * 1024 * 1024
-    breaker_share: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What a worker talks to."""
-
-    source: Source
-    publisher: Publisher
-    grid: Grid
-    clock: Clock
-    sandbox: Callable[[Outages], Sandbox]
-    """Makes a sandbox that shows the group signs of life by the given outages."""
-    upkeep: Upkeep = field(default_factory=NoUpkeep)
-    letters: Letters = field(default_factory=NoLetters)
-    places: PlaceReader = field(default_factory=NoPlaceReader)
-    background: Callable[[], Background] = ThreadBackground
-    """Makes what runs beside the worker's thread: one publishes, one saves."""
 
 
 class Worker(Generic[P, R]):
@@ -196,26 +159,8 @@ class Worker(Generic[P, R]):
         most = min(CAREFUL_BATCH if self._suspects.careful else 2**31, self._limits.batch_records_max)
         try:
             self._upkeep.turn()
-            if not self._attendance.turn():
-                return
-            if not self._pressed:
-                self._finishing.linger()
-            if self._outages.given_up:
-                # Not by poll: whatever it raised for last time may be found again by it until reading begins anew.
-                self._source.keep_alive(0.0 if self._outages.stopping else RETRY_S)
-                self._take_over()
-                return
-            records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
-            if self._source.assignment.generation != self._outages.generation:
-                self._take_over()
-            elif len(records):
-                self._process(records, pressed=len(records) == most)
-            else:
-                self._finishing.rest()
-            self._ownership.check_topic()
-            if self._outages.probe_due():
-                self._probe(idle=not len(records))
-            self._report.show_when_due()
+            if self._attendance.turn():
+                self._step(most)
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencings.note(error)
@@ -233,6 +178,26 @@ class Worker(Generic[P, R]):
             self._leave(error)
         except AbandonedError as error:
             self._give_up("abandoned", error)
+
+    def _step(self, most: int) -> None:
+        if not self._pressed:
+            self._finishing.linger()
+        if self._outages.given_up:
+            # Not by poll: whatever it raised for last time may be found again by it until reading begins anew.
+            self._source.keep_alive(0.0 if self._outages.stopping else RETRY_S)
+            self._take_over()
+            return
+        records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
+        if self._source.assignment.generation != self._outages.generation:
+            self._take_over()
+        elif len(records):
+            self._process(records, pressed=len(records) == most)
+        else:
+            self._finishing.rest()
+        self._ownership.check_topic()
+        if self._outages.probe_due():
+            self._probe(idle=not len(records))
+        self._report.show_when_due()
 
     def _give_up(self, cause: str, error: Exception) -> None:
         """Begin again from what Kafka and the grid say."""

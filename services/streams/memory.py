@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from services.core.columns import Text, type_i64
+from services.core.columns import Text
 from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
 from services.streams.base import (
     MISSING_TOPIC,
     Assignment,
-    AtPlaces,
     LogState,
     Records,
     StreamsError,
@@ -326,35 +325,6 @@ class MemorySource:
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
-
-
-class MemoryPlaces:
-    """See :class:`services.streams.PlaceReader`."""
-
-    def __init__(self, log: MemoryLog, wire: Wire = direct) -> None:
-        self._log, self._wire = log, wire
-
-    def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
-        """See :class:`services.streams.PlaceReader`."""
-        return self._wire("read_places", lambda: self._read(topic, partition.tolist(), offset.tolist()))
-
-    def _read(self, topic: str, partitions: Sequence[int], offsets: Sequence[int]) -> AtPlaces:
-        self._log.check_available()
-        found = AtPlaces.nothing(len(offsets))
-        for row, (p, at) in enumerate(zip(partitions, offsets, strict=True)):
-            if not 0 <= p < self._log.partitions or at < self._log.log_start.get((topic, p), 0):
-                continue
-            stored = self._log.partition_log(topic, p)
-            # Nothing is seen behind the first commit that is open.
-            end = next((i for i, r in enumerate(stored) if r.commit and r.commit.state == OPEN), len(stored))
-            found.may_come[row] = at >= end
-            if at < end and (stored[at].commit is None or stored[at].commit.state == COMMITTED):  # type: ignore[union-attr]
-                found.keys[row], found.values[row] = stored[at].key, stored[at].value
-                found.there[row] = True
-        return found
-
-    def close(self) -> None:
-        """See :class:`services.streams.PlaceReader`."""
 
 
 def partition_of(key: bytes | None, partitions: int) -> int:

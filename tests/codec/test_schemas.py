@@ -32,7 +32,8 @@ from services.reference.processor import ReferenceProcessor
 from services.router.processor import RouterProcessor
 from services.runtime.config import SETTINGS, resolve_settings
 from services.streams import Records
-from services.streams.memory import MemoryLog, MemoryPlaces
+from services.streams.memory import MemoryLog
+from services.streams.memory_places import MemoryPlaces
 from services.topology import edges, topic_plans
 from tests.services.system import SAFE, nothing_known
 

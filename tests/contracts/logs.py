@@ -16,7 +16,8 @@ from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.atomic import AtomicPublisher
 from services.streams.events import ErrorEvent
 from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryLog, MemoryPlaces, MemorySource, partition_of
+from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory_places import MemoryPlaces
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from services.streams.places import KafkaPlaces
 from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher

@@ -20,10 +20,11 @@ from services.inference.released import live_model
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import LookedUp
 from services.runtime.recalling import Letters, NoLetters
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
-from services.runtime.worker import Ports, Worker, WorkerLimits
+from services.runtime.worker import Worker
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams import AtPlaces, Publisher
 from services.streams.atomic import AtomicPublisher

@@ -21,11 +21,13 @@ from services.runtime.deciding import WAITS_LONG_S
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.places import PLACE_WAIT_MS
+from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.unsaved import EVERY_BATCH
-from services.runtime.worker import Ports, Worker, WorkerLimits
+from services.runtime.worker import Worker
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import PromptBackground
-from services.streams.memory import MemoryPlaces, MemorySource, partition_of
+from services.streams.memory import MemorySource, partition_of
+from services.streams.memory_places import MemoryPlaces
 from services.streams.memory_publishers import MemoryAtomicProducer
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, NoSandbox, released_model

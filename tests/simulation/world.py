@@ -20,9 +20,10 @@ from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import PROBE_EVERY_S, REFUSED_MAX_S
+from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.recalling import LeftOut, Letter
 from services.runtime.unsaved import EVERY_BATCH, SavingLimits
-from services.runtime.worker import Ports, Worker, WorkerLimits
+from services.runtime.worker import Worker
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
