@@ -54,6 +54,15 @@ def taken_over(system: ChaosSystem) -> float:
     return round(took_s, 2)
 
 
+def restart_with(system: ChaosSystem, victim: Victim, **environment: str) -> None:
+    """Start a worker again with other environment variables; wait until all partitions are owned. Raises ChaosError."""
+    victim.child.environment.update(environment)
+    victim.signal(signal.SIGTERM)
+    victim.child.process.wait(10)
+    time.sleep(0.1)
+    taken_over(system)
+
+
 def at_point(victim: Victim, point: str, order: str, timeout_s: float = 15.0) -> None:
     """Leave an order at a point of a worker, and wait until it is found. Raises NotFiredError."""
     victim.order(point, order)
