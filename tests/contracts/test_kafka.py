@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
+from confluent_kafka import Consumer
 
 from services.codec.schemas import topics
 from services.streams import StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
-from services.streams.clients import ATOMIC, PRODUCER
+from services.streams.clients import ATOMIC, COMMON, CONSUMER, PRODUCER
 from services.streams.committer import SERVE_S, SERVINGS_MAX
 from services.streams.kafka import KafkaSource, generation_of
 from services.streams.publishers import KafkaAtomicProducer
@@ -249,3 +250,35 @@ def test_those_who_apply_at_the_same_time_all_succeed(stack):
 def test_a_batch_of_ours_is_smaller_than_what_every_topic_takes():
     for settings in (PRODUCER, ATOMIC):
         assert all(settings["batch.size"] < topic.max_message_bytes for topic in topics().values())
+
+
+def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as_a_new_client(stack, monkeypatch):
+    """The one fatal error that a consumer can be brought to from outside; see the events' contract for the others."""
+    monkeypatch.setitem(CONSUMER, "group.instance.id", "the-only-one")
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    until_assigned(source)
+    first = source._consumer
+    thief = Consumer(
+        COMMON
+        | CONSUMER
+        | {"bootstrap.servers": stack.kafka_address, "group.id": f"group-{topic}", "session.timeout.ms": 6_000}
+    )
+    thief.subscribe([topic])
+    told: list[str] = []
+    deadline = time.monotonic() + 60
+    while not told:
+        assert time.monotonic() < deadline
+        thief.poll(0.1)
+        try:
+            source.poll(1, 0.1)
+        except StreamsError as error:
+            told.append(str(error))
+    thief.close()
+
+    assert "FATAL" in told[0] or "FENCED_INSTANCE_ID" in told[0]
+    assert source._consumer is not first
+    until_assigned(source)
+    assert generation_of(source.group_metadata()) > 0
+    source.close()
