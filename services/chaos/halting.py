@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +28,9 @@ class Halting:
     title: str
     cause: str
     make: Callable[[ChaosSystem], set[int]]
-    """Does it while no worker runs; returns the partitions that must be halted."""
+    """Does it; returns the partitions that must be halted."""
+    live: bool = False
+    """Whether it is done while workers run, none of which may die of it; else while none runs."""
 
 
 def _all(system: ChaosSystem) -> set[int]:
@@ -61,10 +64,36 @@ def delete_offsets(system: ChaosSystem) -> set[int]:
     return _all(system)
 
 
+def truncate_under_a_frozen_worker(system: ChaosSystem) -> set[int]:
+    """F-23-frozen: all of a frozen worker's partitions lose what it has not decided on."""
+    victim, load = system.any_victim(), load_of(LOAD, 500, 2)
+    partitions = set((victim.child.health() or {})["partitions"])
+    victim.signal(signal.SIGSTOP)
+    system.load.producer.send(load, Pace(None))
+    ends = system.admin.extents(TOPIC)
+    system.admin.delete_records(TOPIC, {p: ends[TOPIC, p][1] for p in partitions})
+    victim.signal(signal.SIGCONT)
+    return partitions
+
+
 HALTING: Final = (
     Halting("F-21", "partitions are added to the topic", "PARTITIONS_CHANGED", add_partitions),
     Halting("F-22", "the topic is deleted and made again", "TOPIC_RECREATED", recreate_topic),
     Halting("F-23", "retention overtakes the grid", "RETENTION", delete_records),
+    Halting(
+        "F-22-live",
+        "the topic is deleted and made again under its workers",
+        "TOPIC_RECREATED",
+        recreate_topic,
+        live=True,
+    ),
+    Halting(
+        "F-23-frozen",
+        "the log is truncated under a frozen worker",
+        "RETENTION",
+        truncate_under_a_frozen_worker,
+        live=True,
+    ),
     Halting("F-24", "the group's offsets are deleted", "OFFSETS_MISSING", delete_offsets),
 )
 
@@ -84,10 +113,12 @@ def run_halting(fault: Halting, settings: Settings, folder: Path, progress: Call
         _send(system, 1)
         if system.drained_within(60) is None:
             raise ChaosError("the load was not worked off")
-        system.stop_victims()
+        if not fault.live:
+            system.stop_victims()
+        deaths = [victim.deaths for victim in system.victims]
         wanted = fault.make(system)
         before = _decided(system)
-        for victim in system.victims:
+        for victim in system.victims if not fault.live else ():
             victim.died_at_s, victim.wanted = None, True
         begin_s = time.monotonic()
         while (found := _halted(system)).keys() != wanted or any(fault.cause not in r for r in found.values()):
@@ -101,6 +132,8 @@ def run_halting(fault: Halting, settings: Settings, folder: Path, progress: Call
         after = _decided(system)
         if wrong := [p for p in wanted if after[p] != before[p]]:
             raise ChaosError(f"halted partitions were decided on: {wrong}")
+        if fault.live and deaths != [victim.deaths for victim in system.victims]:
+            raise ChaosError("a worker died of it instead of halting")
         return {"halted": len(found), "cause": fault.cause, "halted_s": round(took_s, 1)}
 
 

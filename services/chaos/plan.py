@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.chaos.errors import ChaosError
+from services.chaos.errors import PATIENCE_S, ChaosError
 from services.chaos.system import ChaosSystem, Victim
 
 Measured = dict[str, Any]
@@ -52,6 +52,16 @@ def taken_over(system: ChaosSystem) -> float:
     if took_s is None:
         raise ChaosError(f"the partitions were not taken over within {TAKE_OVER_S:.0f} s")
     return round(took_s, 2)
+
+
+def restart_with(system: ChaosSystem, victim: Victim, **environment: str) -> None:
+    """Start a worker again with other environment variables; wait until all partitions are owned. Raises ChaosError."""
+    victim.child.environment.update(environment)
+    victim.signal(signal.SIGTERM)
+    victim.child.process.wait(10)
+    time.sleep(0.1)
+    if system.owned_within(PATIENCE_S) is None:  # how long a process takes to start is not what is measured
+        raise ChaosError("a worker that was started again did not become ready")
 
 
 def at_point(victim: Victim, point: str, order: str, timeout_s: float = 15.0) -> None:

@@ -12,8 +12,19 @@ from typing import Any
 import redis
 
 from services.chaos import proxy as px
-from services.chaos.plan import Measured, NotFiredError, fault, freeze, hit, taken_over, wait_for_progress
+from services.chaos.errors import ChaosError
+from services.chaos.plan import (
+    Measured,
+    NotFiredError,
+    fault,
+    freeze,
+    hit,
+    restart_with,
+    taken_over,
+    wait_for_progress,
+)
 from services.chaos.system import TOPIC, ChaosSystem
+from services.runtime.outages import REFUSED_MAX_S
 from services.stack.processes import free_port
 from services.stack.redis import EmbeddedRedis
 
@@ -120,6 +131,33 @@ def redis_slow(system: ChaosSystem) -> Measured:
         freeze(system.stack.redis.pid, seconds)
         time.sleep(0.2)
     return {"back_s": taken_over(system)}
+
+
+@fault("F-48", "a wrong Redis password on one of three workers")
+def wrong_password(system: ChaosSystem) -> Measured:
+    """It leaves its partitions to the others after a while, and comes back when Redis takes it again."""
+    victim, client = system.any_victim(), _redis(system)
+    others = [other for other in system.victims if other is not victim]
+    address, user = f"127.0.0.1:{system.redis_doors[victim.number]}/0", "the-victim"
+    client.execute_command("ACL", "SETUSER", user, "reset", "on", ">right", "~*", "&*", "+@all")
+    try:
+        restart_with(system, victim, PROACT_REDIS_URL=f"redis://{user}:right@{address}")
+        deaths = [each.deaths for each in system.victims]
+        client.execute_command("ACL", "SETUSER", user, "resetpass", ">another")
+        system.proxy.order("reset", name=f"redis-{victim.number}")
+        left_s = system.owned_within(REFUSED_MAX_S + 30, others)
+        health = victim.child.health() or {}
+        if left_s is None or "left" not in health or health["status"] == 200:
+            raise ChaosError(f"a worker that Redis refuses keeps its partitions: {health}")
+        client.execute_command("ACL", "SETUSER", user, "resetpass", ">right")
+        back_s = taken_over(system)
+    finally:
+        client.execute_command("ACL", "SETUSER", user, "resetpass", ">right")
+        restart_with(system, victim, PROACT_REDIS_URL=f"redis://{address}")
+        client.execute_command("ACL", "DELUSER", user)
+    if [each.deaths - (each is victim) for each in system.victims] != deaths:
+        raise ChaosError("a worker died of it")
+    return {"left_s": round(left_s, 1), "back_s": back_s}
 
 
 @fault("F-51", "three faults at once, healed in another order")

@@ -11,7 +11,7 @@ import psutil
 from confluent_kafka import Consumer, Producer
 
 from services.chaos.errors import ChaosError
-from services.chaos.plan import TAKE_OVER_S, Measured, NotFiredError, at_point, fault, taken_over
+from services.chaos.plan import TAKE_OVER_S, Measured, NotFiredError, at_point, fault, restart_with, taken_over
 from services.chaos.system import TOPIC, ChaosSystem, Victim, percentile
 from services.chaos.victim import POINTS
 
@@ -159,28 +159,20 @@ def skew(system: ChaosSystem) -> Measured:
     """One worker an hour ahead, one an hour behind: decisions are the same but for their stamp."""
     skews = {0: 3_600_000, 1: -3_600_000}
     for i, skew_ms in skews.items():
-        _restart_with(system, system.victims[i], PROACT_CHAOS_SKEW_MS=str(skew_ms))
+        restart_with(system, system.victims[i], PROACT_CHAOS_SKEW_MS=str(skew_ms))
     time.sleep(4)
     for i in skews:
-        _restart_with(system, system.victims[i], PROACT_CHAOS_SKEW_MS="0")
+        restart_with(system, system.victims[i], PROACT_CHAOS_SKEW_MS="0")
     return {"skewed": len(skews)}
-
-
-def _restart_with(system: ChaosSystem, victim: Victim, **environment: str) -> None:
-    victim.child.environment.update(environment)
-    victim.signal(signal.SIGTERM)
-    victim.child.process.wait(10)
-    time.sleep(0.1)
-    taken_over(system)
 
 
 @fault("F-44", "a producer with room for next to nothing")
 def small_queue(system: ChaosSystem) -> Measured:
     """What does not fit is queued again or its commit given up; nothing is dropped."""
     victim = system.any_victim()
-    _restart_with(system, victim, PROACT_CHAOS_QUEUE="50")
+    restart_with(system, victim, PROACT_CHAOS_QUEUE="50")
     time.sleep(4)
-    _restart_with(system, victim, PROACT_CHAOS_QUEUE="500000")
+    restart_with(system, victim, PROACT_CHAOS_QUEUE="500000")
     return {"queue_records": 50}
 
 

@@ -61,6 +61,8 @@ class Ownership:
         self._resumed: dict[int, int] = {}
         self.topic: TopicIdentity | None = None
         """What the topic was at the last take-over; None where that is not known."""
+        self._given: Sequence[int] = ()
+        """What the group gave last; it takes all of a topic back that is gone."""
         self.damages = Damages()
         self.needs_grid = True
         """Whether a take-over waits for the grid; else it goes on with what was claimed before, if that can be."""
@@ -80,9 +82,11 @@ class Ownership:
         before, before_halted, before_topic = self.owned, self.halted, self.topic
         self._release([o.claim for p, o in before.items() if p not in assignment.partitions])
         self.owned, self.halted = {}, {}
+        if assignment.partitions or assignment.member:
+            self._given = assignment.partitions
         if not assignment.partitions:
             self.topic = self._source.topic_seen
-            self._miss([*before, *before_halted] if self.topic == MISSING_TOPIC else [])
+            self._miss(self._given if self.topic == MISSING_TOPIC else ())
             return True
         wait_out, partitions = self._outages.wait_out, assignment.partitions
         for partition, reason in self.damages.lasting().items():

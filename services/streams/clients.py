@@ -41,6 +41,8 @@ CONSUMER: Final[dict[str, Any]] = FETCHES | {
     "isolation.level": "read_committed",  # and so committed() is the stable offset
     "partition.assignment.strategy": "range",  # eager: one owner at a time, without overlap
     "max.poll.interval.ms": 15_000,  # a stuck worker gives its partitions up; the default is 5 minutes
+    # Partitions that were added, and a topic that was made anew, are given out only when the client has noticed; the default is five minutes.
+    "topic.metadata.refresh.interval.ms": 2_000,
     "fetch.wait.max.ms": 50,  # an idle partition must not delay the others
     "fetch.min.bytes": 1,
     "fetch.error.backoff.ms": 50,

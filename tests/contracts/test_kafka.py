@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer
 
 from services.codec.schemas import topics
 from services.core.validation import Reject
@@ -16,7 +17,7 @@ from services.runtime.dead_letters import encode_dead_letters
 from services.runtime.recalling import KafkaLetters, LeftOut, recall
 from services.streams import Records, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
-from services.streams.clients import ATOMIC, PRODUCER
+from services.streams.clients import ATOMIC, COMMON, CONSUMER, PRODUCER
 from services.streams.committer import SERVE_S, SERVINGS_MAX
 from services.streams.kafka import KafkaSource, generation_of
 from services.streams.publishers import KafkaAtomicProducer
@@ -277,3 +278,35 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
     }
     assert recall(letters, topic, {1: (5, 9), 2: (0, 9)}) == {}
     assert visible_extent(stack.kafka_address, f"{topic}-missing", 0) == (0, 0)
+
+
+def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as_a_new_client(stack, monkeypatch):
+    """The one fatal error that a consumer can be brought to from outside; see the events' contract for the others."""
+    monkeypatch.setitem(CONSUMER, "group.instance.id", "the-only-one")
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    until_assigned(source)
+    first = source._consumer
+    thief = Consumer(
+        COMMON
+        | CONSUMER
+        | {"bootstrap.servers": stack.kafka_address, "group.id": f"group-{topic}", "session.timeout.ms": 6_000}
+    )
+    thief.subscribe([topic])
+    told: list[str] = []
+    deadline = time.monotonic() + 60
+    while not told:
+        assert time.monotonic() < deadline
+        thief.poll(0.1)
+        try:
+            source.poll(1, 0.1)
+        except StreamsError as error:
+            told.append(str(error))
+    thief.close()
+
+    assert "FATAL" in told[0] or "FENCED_INSTANCE_ID" in told[0]
+    assert source._consumer is not first
+    until_assigned(source)
+    assert generation_of(source.group_metadata()) > 0
+    source.close()
