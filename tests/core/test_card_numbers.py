@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.checker.reference import holds_card_number as plain
+from services.checker.card_numbers import holds_card_number as plain
 from services.core.card_number_kernels import mask_record, rows_with_card_numbers
 from services.core.card_numbers import ISSUERS, holds_card_number
 from services.core.columns import Text

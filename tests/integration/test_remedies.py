@@ -318,7 +318,7 @@ HALTERS = {
 
 
 def test_every_cause_and_everything_that_marks_a_partition_is_walked():
-    assert {case.cause for case in CASES.values()} == set(Cause)
+    assert {case.cause for case in CASES.values()} | {Cause.TOPIC_MISSING} == set(Cause)
     marking = {name_of(path) for path in SOURCES if re.search(r"(grid|ownership)\.halt\(", path.read_text())}
     assert marking == HALTERS.keys()
     assert set(HALTERS.values()) <= CASES.keys()
@@ -349,6 +349,11 @@ def test_whoever_does_what_a_halt_says_ends_where_the_partition_runs(system: Sys
         spoil(system)
     halted = system.work(system.settled)
     assert case.cause in {halt.cause for halt in halted.values()}
+    walk(system, halted)
+
+
+def walk(system: System, halted: dict[int, Halt]) -> None:
+    """Follow the remedies of halts until everything runs, and look whether it does."""
     walked: set[tuple[int, str, str]] = set()
     for _ in range(STEPS_MAX):
         for partition, halt in halted.items():
@@ -363,7 +368,7 @@ def test_whoever_does_what_a_halt_says_ends_where_the_partition_runs(system: Sys
     system.send(9)
     assert system.work(system.settled) == {}, "it goes on"
     short = {p for p, _, command in walked if command.endswith("--accept-loss")}
-    if short and case.topic == TOPIC:
+    if short and system.topic == TOPIC:
         marked_so = [
             "PROFILE_TRUNCATED" in one["degraded"]
             for one in (decode_record(value or b"")[1] for *_, value in read_all(system.stack, "card-decisions"))
@@ -380,3 +385,29 @@ def test_whoever_does_what_a_halt_says_ends_where_the_partition_runs(system: Sys
             assert code == 0, said
     states = system.run(f"grid status --service {system.service}")[1]
     assert states.count("current") == system.admin.partitions()[system.topic], states
+
+
+def test_a_topic_that_is_deleted_under_a_worker_ends_by_its_remedies(system: System):
+    """The one halt that only a running worker sees: the next one is given no partition of a topic that is not there."""
+    system.begin(TOPIC)
+    system.send(1)
+    deleted = False
+
+    def missed(worker: Worker[Any, Any]) -> bool:
+        nonlocal deleted
+        if not deleted and system.settled(worker):
+            system.admin.delete_topic(TOPIC)
+            deleted = True
+        return [halt.cause for halt in worker._ownership.halted.values()] == [Cause.TOPIC_MISSING] * PARTITIONS
+
+    halted = system.work(missed)
+    for partition, halt in halted.items():
+        assert "proact topics apply" in halt.remedy(TOPIC, partition)
+    wait_for(lambda: TOPIC not in system.admin.partitions(), "the topic is gone")
+    system.stack.apply_topics({"partitions": PARTITIONS})
+    wait_for(lambda: system.admin.partitions().get(TOPIC) == PARTITIONS, "the topic is there")
+    system.send(2)
+
+    halted = system.work(system.settled)
+    assert {halt.cause for halt in halted.values()} == {Cause.TOPIC_RECREATED}
+    walk(system, halted)
