@@ -77,21 +77,28 @@ class KafkaReader:
         return [TopicPartition(topic, p) for p in metadata.partitions]
 
     def read(self, timeout_s: float, records_max: int = 5_000) -> Iterator[Records]:
-        """Yield what is there, a batch a topic; wait for a first record until the time is over."""
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            return
-        messages = [first, *self._consumer.consume(records_max - 1, 0)]
+        """Yield what is there, a batch a topic; wait for a first record until the time is over. Raises StreamsError."""
+        try:
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                return
+            messages = [first, *self._consumer.consume(records_max - 1, 0)]
+        except KafkaException as error:
+            raise StreamsError(describe(error)) from error
         for topic in self._topics:
             mine = [m for m in messages if m.error() is None and m.topic() == topic]
             if mine:
                 yield to_records(topic, mine)
 
     def caught_up(self) -> bool:
-        """Whether all that was there at construction has been read."""
+        """Whether all that was there at construction has been read. Raises StreamsError."""
         if self._left:
             wanted = [TopicPartition(topic, partition) for topic, partition in self._left]
-            for tp in self._consumer.position(wanted):
+            try:
+                positions = self._consumer.position(wanted)
+            except KafkaException as error:
+                raise StreamsError(describe(error)) from error
+            for tp in positions:
                 if tp.offset >= self._left[tp.topic, tp.partition]:
                     del self._left[tp.topic, tp.partition]
         return not self._left
