@@ -80,6 +80,41 @@ def test_every_metric_is_shown_asked_or_watched_somewhere():
     assert unused == {"proact_lag_records", "proact_event_age_seconds"}
 
 
+OF_EVERY_SERVICE = {
+    # Asked of all services on purpose; the panels say so.
+    "proact_halted_partitions", "proact_outage_seconds_total", "proact_recovered_records_total", "proact_model_complete",
+    "proact_profiles_cached", "proact_copies_cached",
+}  # fmt: skip
+
+
+def people_ask() -> dict[str, str]:
+    """Return what people look at: the questions and the panels."""
+    return {where: query for where, query in queries().items() if not where.startswith(("rule ", "alert "))}
+
+
+@pytest.mark.parametrize("where", people_ask())
+def test_what_several_services_measure_is_asked_of_one_of_them(where):
+    """A reassessor scores, too: without a job it would be counted among the scorers."""
+    others = {metric.name for metric in {*m.PROFILER_METRICS, *m.REASSESSOR_METRICS}}
+    shared = {metric.name for metric in m.SCORER_METRICS} & others - OF_EVERY_SERVICE
+    named = re.findall(r"\b(proact_[a-z0-9_]+?)(?:_bucket|_sum|_count)?\b(\{[^}]*\})?(?=[^a-z0-9_]|$)", people_ask()[where])
+
+    without = {name for name, labels in named if name in shared and "job=" not in labels}
+    assert not without or re.search(r"by \([^)]*\bjob\b", people_ask()[where]), without
+
+
+@pytest.mark.parametrize("where", [where for where, query in people_ask().items() if "increase(" in query])
+def test_what_is_counted_is_told_in_whole_numbers(where):
+    assert people_ask()[where].startswith("round(") or where == "business: Score distribution A"  # a colour, no number
+
+
+def test_an_alert_tells_counts_in_whole_numbers():
+    told = [r for g in ALERTS for r in g["rules"] if "$value" in r["annotations"]["summary"] and "increase(" in r["expr"]]
+
+    assert told
+    assert all("round(" in r["expr"] or "and on ()" in r["expr"] for r in told)
+
+
 def test_the_dashboards_are_the_generated_ones():
     maker = dashboard_maker()
 

@@ -144,11 +144,11 @@ def test_whatever_ends_a_command_what_it_started_ends_with_it(proact, tmp_path, 
         process.send_signal(number)
         process.wait(END_S)
         deadline = time.monotonic() + END_S
-        while (left := still_there(children)) and time.monotonic() < deadline:
+        # Threads of a killed Java may hold its ports for a moment after its process counts as ended.
+        while (left := [*still_there(children), *filter(port_taken, ports)]) and time.monotonic() < deadline:
             time.sleep(0.05)
 
         assert left == [], (tmp_path / "output.log").read_text()[-2000:]
-        assert [port for port in ports if port_taken(port)] == []
         assert "nothing ran" in run(proact, "stack", "down", **environment).stdout
     if name == "bench-compare":  # a kill leaves its checkout of the other revision behind
         for checkout in tmp_path.glob("tmp*/base"):
