@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from services.stack.processes import free_port
@@ -18,7 +19,8 @@ from services.stack.processes import free_port
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 MOMENTS, AT_ONCE = 30, 3
-END_S = 60
+START_S, END_S = 200, 60
+"""Bounds for a busy machine, not what is usual."""
 RUNS = '"scorer runs"'
 
 
@@ -36,6 +38,18 @@ def start(folder: Path, name: str) -> tuple[subprocess.Popen[bytes], Path]:
         return subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment), log
 
 
+def wait_for(process: subprocess.Popen[bytes], log: Path, cpu_s: float) -> float:
+    """Wait until a process has worked for so long, or runs; return for how long it has: by the clock it is slower on a busy machine."""
+    own, deadline = psutil.Process(process.pid), time.monotonic() + START_S
+    while True:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        worked_s = sum(own.cpu_times()[:2])
+        if worked_s >= cpu_s or RUNS in log.read_text():
+            return worked_s
+        time.sleep(0.002)
+
+
 def handles(pid: int, number: int) -> bool:
     """Whether the process has a handler for a signal: Linux says so."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -43,38 +57,32 @@ def handles(pid: int, number: int) -> bool:
     return bool(mask >> (number - 1) & 1)
 
 
-def hit(folder: Path, number: int, moment_s: float) -> tuple[float, int | None, bool]:
-    """Send a signal that long after the start; return the exit code, None where it goes on, and whether it could be handled."""
-    process, _ = start(folder, f"at-{moment_s:.3f}")
+def hit(folder: Path, number: int, cpu_s: float) -> tuple[float, int | None, bool]:
+    """Send a signal after so much work; return when, the exit code, None where it goes on, and whether a handler of ours was there."""
+    process, log = start(folder, f"at-{cpu_s:.3f}")
     try:
-        time.sleep(moment_s)
-        handled = handles(process.pid, signal.SIGTERM)  # Python itself handles SIGINT
+        wait_for(process, log, cpu_s)
+        ours = handles(process.pid, signal.SIGHUP)  # Python itself handles SIGINT
         process.send_signal(number)
-        return moment_s, process.wait(END_S), handled
+        return cpu_s, process.wait(END_S), ours
     except subprocess.TimeoutExpired:
-        return moment_s, None, handled
+        return cpu_s, None, ours
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda v: v.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda v: v.name)
 def test_a_signal_at_any_moment_of_the_start_ends_a_scorer(tmp_path, number):
     process, log = start(tmp_path, "whole")
-    begin = time.monotonic()
-    while RUNS not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() - begin < 200
-        time.sleep(0.02)
-    whole_s = time.monotonic() - begin
+    whole_s = wait_for(process, log, float("inf"))
     process.kill()
     process.wait()
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        moments = np.linspace(0.0, 1.3 * AT_ONCE * whole_s, MOMENTS).tolist()
-        found = list(pool.map(lambda at: hit(tmp_path, number, at), moments))
+        found = list(pool.map(lambda at: hit(tmp_path, number, at), np.linspace(0.0, 1.1 * whole_s, MOMENTS).tolist()))
 
-    # Before any line of ours has run, the system's default for the signal holds, which ends it, too.
-    expected = [(at, 0 if handled or code == 0 else -number, handled) for at, code, handled in found]
+    # Before any line of ours has run, what Python and the system do on the signal holds, which ends it, too.
+    expected = [(at, 0 if ours or code == 0 else -number, ours) for at, code, ours in found]
     assert found == expected
-    assert sum(handled for _, _, handled in found) > MOMENTS / 3
+    assert sum(ours for _, _, ours in found) > MOMENTS / 2
