@@ -18,13 +18,13 @@ help: ## Show this list
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "· creating $(VENV) and installing locked dependencies (about a minute the first time)" >&2
+	@echo "· creating $(VENV) and installing locked dependencies (one to five minutes the first time)" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes --requirement requirements.lock \
 	  | awk '/^Collecting/ { printf "  %2d of %d packages: %s\n", ++n, total, $$2; fflush() } /^Installing/ { print "  unpacking"; fflush() }' \
 	    total=$$(grep -c '^[a-z].*==' requirements.lock) >&2
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	@echo "· compiling kernels (20 s)" >&2
+	@echo "· compiling kernels (20 s to two minutes)" >&2
 	@$(BIN)/python -m services.scorer.warm_up || echo "· kernels will be compiled when they are first used" >&2
 	@touch $@
 
@@ -45,8 +45,8 @@ logs: ## Follow the scorers' logs; ARGS="kafka redis" for others
 events: setup ## Send live traffic to the published Kafka: RATE a second for SECONDS
 	@$(BIN)/proact simulate --fresh --rate $(RATE) --seconds $(SECONDS) --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT) $(ARGS)
 
-roll: ## Build the image and replace the scorers by ones of it, one by one, without a stop
-	@deploy/roll
+roll: ## Build the image and replace all services by ones of it, one by one, in order; ARGS=back for the image before
+	@deploy/roll $(ARGS)
 
 demo-compose: setup up ## Start the containers, send a month of traffic and some live, and ask Prometheus what happened
 	@$(BIN)/proact simulate --fresh --days 30 --kafka-bootstrap-servers 127.0.0.1:$(KAFKA_PORT)

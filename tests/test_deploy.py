@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import yaml
 
 from services.observer.questions import QUESTIONS
 from services.runtime import catalogue as m
+from services.runtime.config import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -80,6 +84,45 @@ def test_every_metric_is_shown_asked_or_watched_somewhere():
     assert unused == {"proact_lag_records", "proact_event_age_seconds"}
 
 
+OF_EVERY_SERVICE = {
+    # Asked of all services on purpose; the panels say so.
+    "proact_halted_partitions", "proact_outage_seconds_total", "proact_recovered_records_total", "proact_model_complete",
+    "proact_profiles_cached", "proact_copies_cached",
+}  # fmt: skip
+
+
+def people_ask() -> dict[str, str]:
+    """Return what people look at: the questions and the panels."""
+    return {where: query for where, query in queries().items() if not where.startswith(("rule ", "alert "))}
+
+
+@pytest.mark.parametrize("where", people_ask())
+def test_what_several_services_measure_is_asked_of_one_of_them(where):
+    """A reassessor scores, too: without a job it would be counted among the scorers."""
+    others = {metric.name for metric in {*m.PROFILER_METRICS, *m.REASSESSOR_METRICS}}
+    shared = {metric.name for metric in m.SCORER_METRICS} & others - OF_EVERY_SERVICE
+    named = re.findall(
+        r"\b(proact_[a-z0-9_]+?)(?:_bucket|_sum|_count)?\b(\{[^}]*\})?(?=[^a-z0-9_]|$)", people_ask()[where]
+    )
+
+    without = {name for name, labels in named if name in shared and "job=" not in labels}
+    assert not without or re.search(r"by \([^)]*\bjob\b", people_ask()[where]), without
+
+
+@pytest.mark.parametrize("where", [where for where, query in people_ask().items() if "increase(" in query])
+def test_what_is_counted_is_told_in_whole_numbers(where):
+    assert people_ask()[where].startswith("round(") or where == "business: Score distribution A"  # a colour, no number
+
+
+def test_an_alert_tells_counts_in_whole_numbers():
+    told = [
+        r for g in ALERTS for r in g["rules"] if "$value" in r["annotations"]["summary"] and "increase(" in r["expr"]
+    ]
+
+    assert told
+    assert all("round(" in r["expr"] or "and on ()" in r["expr"] for r in told)
+
+
 def test_the_dashboards_are_the_generated_ones():
     maker = dashboard_maker()
 
@@ -128,6 +171,62 @@ def test_the_images_lock_files_hold_the_versions_of_the_whole_one():
         assert text.count("--hash=sha256:") >= len(locked)
         wanted = [line for line in (ROOT / f"deploy/{name}.in").read_text().splitlines() if line and line[0] != "#"]
         assert set(wanted) <= locked.keys(), "run `make lock`"
+
+
+def compose_config(env_file: Path | str) -> dict:
+    """Return docker-compose.yml as compose understands it, which needs no engine."""
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("there is no docker compose to ask what it makes of docker-compose.yml")
+    command = [docker, "compose", "--env-file", str(env_file), "config", "--format", "json"]
+    # What a person has exported for the command line is of no concern to the containers.
+    own = {
+        "PATH": os.environ["PATH"],
+        "PROACT_ENV_FILE": str(env_file),
+        "PROACT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["services"]
+
+
+def test_every_setting_of_the_env_file_reaches_every_service(tmp_path):
+    wanted = {setting.variable: f"{number}" for number, setting in enumerate(SETTINGS.values())}
+    (tmp_path / "own.env").write_text("".join(f"{name}={value}\n" for name, value in wanted.items()))
+
+    services = compose_config(tmp_path / "own.env")
+
+    for name in OURS:
+        assert wanted.items() <= services[name]["environment"].items(), name
+
+
+def test_without_an_env_file_services_use_what_compose_starts():
+    services = compose_config("/dev/null")
+
+    for name in OURS:
+        found = services[name]["environment"]
+        assert (found["PROACT_KAFKA_BOOTSTRAP_SERVERS"], found["PROACT_REDIS_URL"]) == (
+            "kafka:19092",
+            "redis://redis:6379/0",
+        )
+    assert services["kafka"]["deploy"]["replicas"] == services["redis"]["deploy"]["replicas"] == 1
+
+
+def test_an_own_kafka_and_redis_take_the_place_of_the_bundled_ones(tmp_path):
+    (tmp_path / "own.env").write_text("PROACT_BUNDLED_KAFKA=0\nPROACT_BUNDLED_REDIS=0\n")
+
+    services = compose_config(tmp_path / "own.env")
+
+    assert services["kafka"]["deploy"]["replicas"] == services["redis"]["deploy"]["replicas"] == 0
+    for name in OURS:
+        needed = services[name].get("depends_on", {})
+        assert not any(needed[store]["required"] for store in ("kafka", "redis") if store in needed), name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_setting_of_a_service_stands_where_an_env_file_cannot_change_it(name):
+    assert not [key for key in OURS[name].get("environment", {}) if key.startswith("PROACT_")]
+    assert OURS[name]["env_file"][-1] == {"path": "${PROACT_ENV_FILE:-.env}", "required": False}
 
 
 def test_every_image_is_pinned():

@@ -25,15 +25,15 @@ LAYERS = {
     "datasets": {"core"},
     "simulator": {"core"},
     "trainer": {"core", "inference", "datasets", "simulator"},
-    "runtime": {"core", "streams", "grid", "inference", "codec"},
-    "stack": {"grid", "streams", "paths", "topology"},
-    "scorer": {"core", "codec", "streams", "grid", "inference", "runtime"},
-    "profiler": {"core", "codec", "streams", "runtime"},
-    "router": {"core", "codec", "streams", "runtime"},
-    "reference": {"core", "codec", "streams", "runtime"},
-    "reassessor": {"core", "codec", "streams", "inference", "runtime", "scorer"},
+    "runtime": {"core", "streams", "grid", "inference", "codec", "signals", "subprocesses"},
+    "stack": {"grid", "streams", "paths", "topology", "subprocesses"},
+    "scorer": {"core", "codec", "streams", "grid", "inference", "runtime", "signals"},
+    "profiler": {"core", "codec", "streams", "runtime", "signals"},
+    "router": {"core", "codec", "streams", "runtime", "signals"},
+    "reference": {"core", "codec", "streams", "runtime", "signals"},
+    "reassessor": {"core", "codec", "streams", "inference", "runtime", "scorer", "signals"},
     "replay": {"core", "codec", "streams", "runtime", "datasets", "simulator"},
-    "monitor": {"codec", "streams", "grid", "runtime"},
+    "monitor": {"codec", "streams", "grid", "runtime", "signals"},
     "observer": {"core", "codec", "streams"},
     "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
     "measure": {
@@ -52,6 +52,7 @@ LAYERS = {
         "stack",
         "trainer",
         "rulebook",
+        "subprocesses",
     },
     "rulebook": {"core", "codec", "streams", "runtime"},
 }
@@ -138,7 +139,12 @@ def test_the_core_imports_nothing_but_the_standard_library_numpy_and_numba(path:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_the_logic_never_reads_a_clock(path: Path):
     folder = path.relative_to(ROOT / "services").parts[0]
-    if folder in {"commands", "stack", "measure", "chaos"} or path.name in {"clock.py", "supervisor.py", "children.py"}:
+    if folder in {"commands", "stack", "measure", "chaos"} or path.name in {
+        "clock.py",
+        "supervisor.py",
+        "children.py",
+        "signals.py",
+    }:
         return  # they run processes and talk to people, in real time
     banned = {"time", "monotonic", "time_ns", "perf_counter", "now", "utcnow", "today", "sleep"}
     for node in ast.walk(ast.parse(path.read_text())):
@@ -151,6 +157,26 @@ def test_the_checker_shares_no_code_with_what_it_checks():
     for path in sorted((ROOT / "services/checker").glob("*.py")):
         ours = {m for m in imports_of(path) if m.startswith("services.") and not m.startswith("services.checker")}
         assert ours <= allowed, path.name
+
+
+def test_processes_are_started_in_one_place_and_signals_handled_in_one():
+    """What is started elsewhere would outlive a command that is killed; an exception out of a handler may be swallowed."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if path.name != "subprocesses.py":
+                assert called not in {
+                    "Popen",
+                    "subprocess.Popen",
+                    "subprocess.run",
+                    "subprocess.check_output",
+                    "os.fork",
+                }, path
+                assert not called.startswith(("os.spawn", "os.exec", "os.posix_spawn")), path
+            if path.name != "signals.py":
+                assert called not in {"signal.signal", "signal.sigaction"}, path
+            if called in {"spawn.Process", "Process", "ProcessPoolExecutor", "multiprocessing.Process"}:
+                assert "end_with_parent" in path.read_text(), f"{path.name} starts a process that may outlive it"
 
 
 def test_nothing_is_called_utils_common_or_helpers():

@@ -64,7 +64,7 @@ BUSINESS: Final = (
         one("Fraud alerts", "ops", rate("proact_alerts_total", where='kind="FRAUD"'), "Without those about declines."),
         one("Refused records", "ops", rate("proact_dead_letters_total", where=OF_SCORERS)),
         one("Decided within 0.1 s", "percentunit", "1 - proact:slow_decisions:ratio_rate5m", "The objective is 99%."),
-        one("Model", "none", "count(proact_model_info)", "How many scorers score with a verified model."),
+        one("Model", "none", f"count(proact_model_info{{{OF_SCORERS}}})", "How many scorers score with a verified model."),
     ),
     (
         lines("Decisions by action", "ops", (rate("proact_decisions_total", "action"), "{{action}}"), stacked=True),
@@ -85,7 +85,7 @@ BUSINESS: Final = (
         ),
         Panel(
             "Money by action in this time range", "none",
-            (("sum by (action) (increase(proact_billing_amount_total[$__range]))", "{{action}}"),), "bargauge",
+            (("round(sum by (action) (increase(proact_billing_amount_total[$__range])))", "{{action}}"),), "bargauge",
         ),
     ),
     (
@@ -101,7 +101,7 @@ BUSINESS: Final = (
             "Decisions that could not see everything, and repeats", "ops",
             (rate("proact_degraded_total", "what"), "{{what}}"),
             (rate("proact_repeats_total", where=OF_SCORERS), "REPEAT"),
-            (rate("proact_lookups_missed_total"), "batches without what other services know"),
+            (rate("proact_lookups_missed_total", where=OF_SCORERS), "batches without what other services know"),
         ),
     ),
     (
@@ -111,8 +111,8 @@ BUSINESS: Final = (
         ),
         lines("Refused by account or customer", "ops", (rate("proact_refusals_total", "refusal"), "{{refusal}}")),
         lines(
-            "Rule set that runs, by scorer", "none", ("proact_rule_set_version", "{{instance}}"),
-            ("sum(proact_rule_set_refused)", "scorers that cannot run the live one"),
+            "Rule set that runs, by scorer", "none", (f"proact_rule_set_version{{{OF_SCORERS}}}", "{{instance}}"),
+            (f"sum(proact_rule_set_refused{{{OF_SCORERS}}})", "scorers that cannot run the live one"),
         ),
     ),
     (

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final
 
 import numpy as np
@@ -31,9 +31,10 @@ from services.runtime.clock import SystemClock
 from services.runtime.config import Settings
 from services.simulator.reference import SimulatedReference
 from services.stack.embedded import EmbeddedStack
-from services.stack.processes import free_port
+from services.stack.processes import COMMAND, Daemon, free_port
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
+from services.subprocesses import start_tied
 
 TOPIC: Final = "card-transactions"
 RESTART_AFTER_S: Final = 0.5
@@ -56,8 +57,8 @@ class ProxyProcess:
     """The proxy's process, and its orders."""
 
     def __init__(self, log: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.chaos.proxy"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self._process = start_tied(
+            [sys.executable, "-m", "services.chaos.proxy"], stdin=PIPE, stdout=PIPE,
             stderr=log.open("ab"), text=True, start_new_session=True,
         )  # fmt: skip
         self._lock = threading.Lock()
@@ -309,6 +310,7 @@ class ChaosSystem:
 def running(settings: Settings, folder: Path, progress: Callable[[str], None]) -> Iterator[ChaosSystem]:
     """Run a system for the length of a with block."""
     shutil.rmtree(folder, ignore_errors=True)
+    Daemon(COMMAND, folder).note(os.getpid())
     system = ChaosSystem(settings, folder)
     try:
         system.up(progress)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -189,21 +188,8 @@ def _service(
     return parts
 
 
-def _end_with_parent() -> None:
-    """End when the runner is gone, however it went."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> None:
     """Run with settings from the environment."""
-    _end_with_parent()
     settings = resolve_settings({})
     try:
         run_service(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import subprocess
 import time
 
 import psutil
@@ -14,6 +13,7 @@ from services.chaos.errors import ChaosError
 from services.chaos.plan import TAKE_OVER_S, Measured, NotFiredError, at_point, fault, restart_with, taken_over
 from services.chaos.system import TOPIC, ChaosSystem, Victim, percentile
 from services.chaos.victim import POINTS
+from services.subprocesses import start_tied
 
 
 def _kill_at(system: ChaosSystem, victim: Victim, point: str) -> float:
@@ -193,7 +193,7 @@ def starved(system: ChaosSystem) -> Measured:
     time.sleep(4)
     if hungry.child.process.poll() is None:
         resource.prlimit(hungry.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    eaters = [subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"]) for _ in range(3)]
+    eaters = [start_tied(["/bin/sh", "-c", "while :; do :; done"]) for _ in range(3)]
     time.sleep(5)
     for eater in eaters:
         eater.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import signal
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from services.runtime.config import SETTINGS, ConfigError, Settings, resolve_settings
+from services.signals import end_in_order
 
 
 class UserError(click.ClickException):
@@ -45,18 +46,19 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what is inside, with its cleaning up, which a second one does not disturb.
+    """Let Ctrl-C, SIGTERM and a closed terminal end what is inside, with its cleaning up; a second signal ends the process at once.
 
-    The handlers are set here, since a shell that starts a command in the background makes it ignore Ctrl-C.
+    What it started ends with it in either case (:mod:`services.subprocesses`).
     """
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
 
-    def interrupt(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    def interrupt() -> None:
+        for fd in terminals:
+            if not os.isatty(fd):  # it is gone, and whoever wrote to it would fail in the middle of the cleaning up
+                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    end_in_order(interrupt)
     try:
         yield
     except KeyboardInterrupt:

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from services.rulebook.book import Rulebook
 
 DOCUMENT_BYTES_MAX = 1_000_000
+NO_SCORER = 3
+"""The exit code where nobody was there to run a version: neither done nor refused."""
 _KAFKA = with_settings("kafka_bootstrap_servers")
+_KAFKA_AND_GROUPS = with_settings("kafka_bootstrap_servers", "reassessor_group_id")
 _AUTHOR = click.option("--author", default=None, help="Who does this; the user's name if left out.")
 _WAIT = click.option(
     "--wait-s", default=10.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for the workers."
+)
+_NO_WAIT = click.option(
+    "--no-wait", is_flag=True, help="Wait for nobody: for rules that are to be there before the scorers are."
 )
 
 
@@ -85,34 +91,39 @@ def check(file: Path) -> None:
 
 
 @rules.command(epilog=example("proact rules apply rules.yaml"))
-@_KAFKA
+@_KAFKA_AND_GROUPS
 @click.argument("file", type=click.Path(path_type=Path))
 @_AUTHOR
 @_WAIT
-def apply(settings: Settings, file: Path, author: str | None, wait_s: float) -> None:
-    """Save a file of rules as the next version, put it live, and wait until every worker runs it."""
+@_NO_WAIT
+def apply(settings: Settings, file: Path, author: str | None, wait_s: float, no_wait: bool) -> None:
+    """Save a file of rules as the next version, put it live, and wait until every worker runs it.
+
+    Exit code 1: a worker cannot run it, or does not say that it does; 3: no scorer is there.
+    """
     rule_set, book = read_file(file), _book(settings)
     begin_s = time.monotonic()
     version = _guarded(lambda: book.save(rule_set, author or getpass.getuser()))
     _guarded(lambda: book.put_live(version, author or getpass.getuser()))
-    _await(book, version, begin_s, wait_s)
+    _await(book, version, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 
 @rules.command(epilog=example("proact rules rollback"))
-@_KAFKA
+@_KAFKA_AND_GROUPS
 @click.option(
     "--to", "version", default=None, type=click.IntRange(0), help="Which version; 0: no rules. Else the one before."
 )
 @_AUTHOR
 @_WAIT
-def rollback(settings: Settings, version: int | None, author: str | None, wait_s: float) -> None:
-    """Put an earlier version live again, and wait until every worker runs it."""
+@_NO_WAIT
+def rollback(settings: Settings, version: int | None, author: str | None, wait_s: float, no_wait: bool) -> None:
+    """Put an earlier version live again, and wait until every worker runs it; exit codes as of `apply`."""
     book, begin_s = _book(settings), time.monotonic()
     wanted = book.before() if version is None else version
     if wanted and wanted not in book.log.saved:
         raise UserError(f"version {wanted} was never saved; there are {sorted(book.log.saved) or 'none'}")
     _guarded(lambda: book.put_live(wanted, author or getpass.getuser()))
-    _await(book, wanted, begin_s, wait_s)
+    _await(book, wanted, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 
 def _guarded(call: Any) -> Any:
@@ -124,10 +135,14 @@ def _guarded(call: Any) -> Any:
         raise UserError(str(error)) from None
 
 
-def _await(book: Rulebook, version: int, begin_s: float, wait_s: float) -> None:
-    """Wait for the workers; the last line is JSON."""
+def _await(book: Rulebook, version: int, begin_s: float, wait: tuple[float, str] | None) -> None:
+    """Wait so long for the workers, of which a group's decide nothing, or for nobody; the last line is JSON."""
+    if wait is None:
+        progress(f"version {version} is live for whoever runs; nobody was waited for")
+        click.echo(json.dumps({"version": version, "workers": None, "waiting": None, "took_s": 0.0}))
+        return
     with interruptible():
-        done = _guarded(lambda: book.wait(version, wait_s))
+        done = _guarded(lambda: book.wait(version, *wait))
     took_s = round(time.monotonic() - begin_s, 2)
     for worker, why in done.refused.items():
         progress(f"{worker} cannot run it: {why}")
@@ -138,6 +153,12 @@ def _await(book: Rulebook, version: int, begin_s: float, wait_s: float) -> None:
     )
     if done.refused or done.waiting:
         raise SystemExit(1)
+    if not done.scorers:
+        progress(
+            f"version {version} is saved and live, but no scorer runs: the next one that starts will run it, or say why not "
+            "(proact rules status)"
+        )
+        raise SystemExit(NO_SCORER)
 
 
 @rules.command(epilog=example("proact rules status"))

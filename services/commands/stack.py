@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 
-from services.commands.options import UserError, example, progress, with_settings
+from services.commands.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.config import TOPIC_SCALES, Settings
+
+STOP_S, COMMAND_STOP_S = 15.0, 60.0
+"""How long one may take to end in order; a command ends all that it has started."""
 
 
 @click.group()
@@ -25,10 +28,10 @@ def up(settings: Settings, timeout_s: float) -> None:
     from services.stack.processes import StackError
     from services.streams import StreamsError
 
-    embedded = EmbeddedStack(Path(settings.data_folder), settings.kafka_port, settings.redis_port)
+    embedded = EmbeddedStack(Path(settings.data_folder), settings.kafka_port, settings.redis_port, outlives=True)
     try:
-        embedded.up(progress, timeout_s)
-        embedded.apply_topics(settings.topic_counts)
+        with interruptible():
+            embedded.up_with_topics(progress, settings.topic_counts, timeout_s)
     except (StackError, StreamsError) as error:
         raise UserError(str(error)) from None
     click.echo(f"Kafka  {embedded.kafka_address}   log {embedded.kafka.log}")
@@ -63,8 +66,13 @@ def status(settings: Settings, as_json: bool) -> None:
 @stack.command(epilog=example("proact stack down"))
 @with_settings("data_folder", "kafka_port", "redis_port")
 def down(settings: Settings) -> None:
-    """Stop what was started from this data folder; the data stay."""
-    from services.stack.embedded import EmbeddedStack
+    """Stop all that was started from this data folder, a demo or a measurement that is under way included; the data stay."""
+    from services.stack.processes import COMMAND, daemons_below
 
-    stopped = EmbeddedStack(Path(settings.data_folder), settings.kafka_port, settings.redis_port).down()
+    folder, stopped = Path(settings.data_folder), []
+    for daemon in daemons_below(folder):
+        where = daemon.folder.relative_to(folder)
+        name = f"the command that used {where}" if daemon.name == COMMAND else daemon.name.capitalize()
+        if daemon.stop(COMMAND_STOP_S if daemon.name == COMMAND else STOP_S):
+            stopped.append(name if daemon.name == COMMAND or where == Path(daemon.name) else f"{name} in {where}")
     click.echo("stopped " + " and ".join(stopped) if stopped else "nothing ran")

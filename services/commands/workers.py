@@ -8,6 +8,7 @@ import click
 
 from services.commands.options import UserError, example, with_settings
 from services.runtime.config import ConfigError, Settings
+from services.signals import end_at_once
 
 _COMMON = (
     "kafka_bootstrap_servers", "redis_url", "workers", "batch_records_max", "poll_timeout_ms", "guarantee",
@@ -19,7 +20,10 @@ _COMMON = (
 _DECIDING = ("lookup_timeout_ms", "model_path", "safe_challenge_from", "safe_review_from")
 
 
-def _run(name: str, settings: Settings) -> None:
+def _run(name: str, settings: Settings, *, decides: bool = False) -> None:
+    end_at_once()  # before what takes its time to import, and may swallow an interrupt
+    if decides:
+        _check_model(settings)
     from services.runtime.fencings import DoubleError
     from services.runtime.service import run_service
     from services.runtime.supervisor import supervise
@@ -37,16 +41,14 @@ def _run(name: str, settings: Settings) -> None:
 @with_settings(*_COMMON, *_DECIDING, "group_id", "without_profiles")
 def scorer(settings: Settings) -> None:
     """Run scorers until SIGTERM or Ctrl-C: one process each, under one supervisor that starts a dead one again."""
-    _check_model(settings)
-    _run("scorer", settings)
+    _run("scorer", settings, decides=True)
 
 
 @click.command(epilog=example("proact reassessor --metrics-port 9148"))
 @with_settings(*_COMMON, *_DECIDING, "reassessor_group_id")
 def reassessor(settings: Settings) -> None:
     """Run reassessors until SIGTERM or Ctrl-C: they say what would have been decided where something was missing."""
-    _check_model(settings)
-    _run("reassessor", settings)
+    _run("reassessor", settings, decides=True)
 
 
 def _check_model(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from services.core.vacuous import VacuousError, require_figures
+from services.subprocesses import run_tied
 
 _GIT = shutil.which("git") or "git"
 
@@ -86,7 +87,7 @@ def flat(found: Any, prefix: str = "") -> dict[str, float]:
 
 
 def _root() -> Path:
-    done = subprocess.run([_GIT, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
+    done = run_tied([_GIT, "rev-parse", "--show-toplevel"], text=True)
     if done.returncode:
         raise CompareError("this is not a checkout of git: there is no other revision to compare with")
     return Path(done.stdout.strip())
@@ -97,20 +98,21 @@ def _checked_out(root: Path, revision: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder) / "base"
         command = [_GIT, "-C", str(root), "worktree", "add", "--detach", str(there), revision]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_tied(command, text=True)
         if done.returncode:
             raise CompareError(f"git has no revision {revision!r} to check out: {done.stderr.strip().splitlines()[-1]}")
         try:
             yield there
         finally:
             command = [_GIT, "-C", str(root), "worktree", "remove", "--force", str(there)]
-            subprocess.run(command, capture_output=True, check=False)
+            run_tied(command)
 
 
 def _bench(folder: Path, options: Sequence[str]) -> Any:
     # What is imported is what lies in the folder that it is started in; the libraries are the same for both.
     command = [sys.executable, "-m", "services.cli", "bench", *options]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    # Another revision may not tie what it starts to itself, so it is asked to end, not killed.
+    done = run_tied(command, last=signal.SIGTERM, cwd=folder, stderr=None, text=True)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise CompareError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ from services.runtime.pauses import collect_seldom
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import nothing_known, warm_up
 from services.streams import Records
+from services.subprocesses import end_with_parent
 
 SIZES: Final = (1, 10, 100, 1_000)
 PARTITIONS: Final = 12
@@ -80,7 +82,7 @@ def measure_in_fresh_process(*, alone: bool) -> dict[str, Any]:
     Raises:
         ChildError: it ended without an answer.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         try:
             return pool.submit(_measure_live, alone).result()
         except BrokenProcessPool as error:

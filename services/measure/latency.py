@@ -8,8 +8,9 @@ share the machine's monotonic clock.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -29,6 +30,7 @@ from services.runtime.children import ChildError
 from services.runtime.pauses import collect_seldom
 from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
+from services.subprocesses import end_with_parent
 
 WARM_UP_S: Final = 5.0
 """At each rate, so long nothing counts."""
@@ -145,13 +147,18 @@ def _alive() -> Iterator[None]:
         raise ChildError("the sender or the observer of the open loop ended before it was done") from error
 
 
+def _tied(parent: int, target: Callable[[str, Connection], None], address: str, pipe: Connection) -> None:
+    end_with_parent(parent)
+    target(address, pipe)
+
+
 @contextmanager
 def open_loop(address: str, traffic: Traffic) -> Iterator[OpenLoop]:
     """Start a sender and an observer; stop them whatever happens. Raises ChildError."""
     spawn = multiprocessing.get_context("spawn")
     (mine, senders), (watch, observers) = spawn.Pipe(), spawn.Pipe()
     processes = [
-        spawn.Process(target=target, args=(address, theirs), daemon=True)
+        spawn.Process(target=_tied, args=(os.getpid(), target, address, theirs), daemon=True)
         for target, theirs in ((run_sender, senders), (_observe, observers))
     ]
     for process, theirs in zip(processes, (senders, observers), strict=True):

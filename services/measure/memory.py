@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from services.measure.bench_system import START_MS, bench_system
 from services.runtime.config import Settings
 from services.simulator.generate import simulate
 from services.simulator.traffic import Traffic
+from services.subprocesses import run_tied
 
 IN_GRID: Final = 5_000
 IN_WORKER: Final = 200_000
@@ -70,9 +70,9 @@ def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:
             grid.apply("bench", [GridWrite(claim, applied, at + 1, cards, profiles)])
             applied = at + 1
         used = status.ask().memory_bytes - before
-    told = subprocess.run(
+    told = run_tied(
         [sys.executable, "-m", "services.measure.memory"],
-        capture_output=True, check=True, text=True, input=json.dumps([one.hex() for one in some]),
+        check=True, text=True, input=json.dumps([one.hex() for one in some]),
     )  # fmt: skip
     require_positive("the memory that Redis used for profiles", used)
     return {

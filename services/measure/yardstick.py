@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from services.paths import data_folder
 from services.runtime.children import ChildError
 from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
+from services.subprocesses import start_tied
 
 PLAIN_WORKER: Final = Path(__file__).parents[2] / "tests" / "benchmarks" / "plain_worker.py"
 READY_WITHIN_S: Final = 60.0
@@ -43,7 +43,7 @@ def measure_plain_worker(settings: Settings, folder: Path, traffic: Traffic) -> 
             str(live_model() / "champion.json"), str(len(FEATURES)), str(schema), str(ready),
         ]  # fmt: skip
         with (folder / "plain.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = start_tied(command, stdout=log, stderr=log)
         try:
             deadline_s = time.monotonic() + READY_WITHIN_S
             while not ready.exists():

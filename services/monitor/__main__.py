@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
+
+from services.signals import end_at_once, end_in_order
+
+if __name__ == "__main__":
+    end_at_once()  # before what takes its time to import, and may swallow an interrupt
 
 from services.codec.reassessments import REQUESTS
 from services.codec.reference import ACCOUNTS, CUSTOMERS
@@ -57,8 +61,7 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
 def main() -> None:
     """Run with settings from the environment and ``proact.toml``."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    end_in_order(stop.set)
     try:
         run_monitor(resolve_settings({}), stop)
     except ConfigError as error:

@@ -28,9 +28,10 @@ class Question:
     unit: str
 
 
+# An increase is extrapolated to the ends of its window: what is counted is told in whole numbers.
 QUESTIONS: Final = (
     Question("How many transactions are decided?", "sum(rate(proact_decisions_total[1m]))", "a second"),
-    Question("What is decided?", "sum by (action) (increase(proact_decisions_total[1h]))", "in the last hour"),
+    Question("What is decided?", "round(sum by (action) (increase(proact_decisions_total[1h])))", "in the last hour"),
     Question(
         "How long does it take, half of the time?",
         "histogram_quantile(0.5, sum by (le) (rate(proact_decision_latency_seconds_bucket[1m])))",
@@ -44,17 +45,17 @@ QUESTIONS: Final = (
     Question("How many records wait?", 'sum(proact_group_lag_records{topic="card-transactions"})', "records"),
     Question(
         "What is refused, and why?",
-        'sum by (reason) (increase(proact_dead_letters_total{job="scorer"}[1h]))',
+        'round(sum by (reason) (increase(proact_dead_letters_total{job="scorer"}[1h])))',
         "in the last hour",
     ),
     Question(
         "How much money is blocked?",
-        'sum by (currency) (increase(proact_billing_amount_total{action="BLOCK"}[1h]))',
+        'round(sum by (currency) (increase(proact_billing_amount_total{action="BLOCK"}[1h])))',
         "major units in the last hour",
     ),
     Question(
         "How many alerts are about fraud, and how many about declines?",
-        "sum by (kind, severity) (increase(proact_alerts_total[1h]))",
+        "round(sum by (kind, severity) (increase(proact_alerts_total[1h])))",
         "in the last hour",
     ),
     Question(
@@ -68,7 +69,7 @@ QUESTIONS: Final = (
         "microseconds of processor",
     ),
     Question("How many scorers are ready?", 'sum(proact_ready{job="scorer"})', "scorers"),
-    Question("Which model scores?", "sum by (model, version) (proact_model_info)", "scorers"),
+    Question("Which model scores?", 'sum by (model, version) (proact_model_info{job="scorer"})', "scorers"),
     Question("How full is the grid?", "100 * max(proact:grid_memory:ratio)", "% of its memory"),
     Question("What is wrong?", 'count by (alertname, severity) (ALERTS{alertstate="firing"})', "times"),
 )

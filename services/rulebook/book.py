@@ -24,7 +24,7 @@ from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 
 SILENT_AFTER_S: Final = 3 * HEARD_EVERY_S
-"""A worker that has said nothing for so long is not waited for."""
+"""A worker that has said nothing for so long is not there."""
 FLUSH_S: Final = 10.0
 
 
@@ -36,6 +36,13 @@ class Waited:
     waiting: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     """Why a worker cannot run it."""
+    scorers: list[str] = field(default_factory=list)
+    """Those of them all that decide."""
+
+    @property
+    def heard(self) -> list[str]:
+        """All workers that are there."""
+        return [*self.running, *self.waiting, *self.refused]
 
 
 class Rulebook:
@@ -87,15 +94,26 @@ class Rulebook:
         reader.close()
         return heard.sorted()
 
-    def wait(self, version: int, wait_s: float) -> Waited:
-        """Wait until every worker that is heard of runs a version, or cannot. Raises StreamsError."""
+    def wait(self, version: int, wait_s: float, reassessors: str = "") -> Waited:
+        """Wait until every worker that is heard of runs a version, or cannot, and at least one of them is a scorer.
+
+        Args:
+            version: the version.
+            wait_s: for how long at most.
+            reassessors: the group of the workers that score, too, and decide nothing; empty: there are none.
+
+        Raises:
+            StreamsError: Kafka does not answer.
+        """
         reader = KafkaReader(self._servers, [ACKS], from_beginning=True)
         heard, until_s = _Heard(), self._clock.monotonic_s() + wait_s
         try:
             while True:
                 heard.read(reader, 0.05)
                 found = _sorted_out(heard.sorted(), version, self._clock.now_ms())
-                if (reader.caught_up() and not found.waiting) or self._clock.monotonic_s() > until_s:
+                found.scorers = [w for w in found.heard if not (reassessors and w.startswith(f"{reassessors}-"))]
+                done = reader.caught_up() and found.scorers and not found.waiting
+                if done or self._clock.monotonic_s() > until_s:
                     return found
         finally:
             reader.close()
@@ -124,10 +142,12 @@ class _Heard:
 def _sorted_out(acks: list[RuleSetAck], version: int, now_ms: int) -> Waited:
     found = Waited()
     for ack in acks:
+        if now_ms - ack.heard_ms >= 1000 * SILENT_AFTER_S:
+            continue  # it has gone without a word, whatever it ran
         if ack.version == version:
             found.running.append(ack.worker)
         elif ack.refused_version == version:
             found.refused[ack.worker] = ack.error or "it does not say why"
-        elif now_ms - ack.heard_ms < 1000 * SILENT_AFTER_S:
+        else:
             found.waiting.append(ack.worker)
     return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from prometheus_client.samples import Sample
 
 from services.runtime.catalogue import Metric
 from services.runtime.config import Settings
+from services.subprocesses import start_tied
 
 
 class ChildError(Exception):
@@ -47,16 +48,16 @@ def _all_samples(said: str, metric: Metric) -> list[Sample]:
 
 
 class ServiceChild:
-    """``python -m services.NAME`` with its settings, for the length of a with block."""
+    """``python -m services.NAME`` with its settings, for the length of a with block, and never longer than this process."""
 
     def __init__(
         self, module: str, settings: Settings, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self._module, self._settings, self._log, self.environment = module, settings, log, dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Popen[bytes]:
         """The running process."""
         assert self._process is not None, "not started"
         return self._process
@@ -65,8 +66,8 @@ class ServiceChild:
         """Start it in a session of its own: Ctrl-C is the parent's to handle."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self._process = start_tied(
+                [sys.executable, "-m", self._module], stdin=DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **self._settings.environment(), **self.environment}, start_new_session=True,
             )  # fmt: skip
 
@@ -113,7 +114,7 @@ class ServiceChild:
             self.process.terminate()
             try:
                 self.process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
 

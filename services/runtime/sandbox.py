@@ -6,11 +6,11 @@ import base64
 import json
 import os
 import select
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from services.core.columns import type_i64
 from services.runtime.isolating import NotOfRecordsError, isolate
 from services.runtime.processor import NotYetError, Outcome, Prepared, Processor, guarded
 from services.streams import Records
+from services.subprocesses import start_tied
 
 STEP_S: Final = 0.1
 STEPS_MAX: Final = 300
@@ -62,17 +63,14 @@ class ProcessSandbox:
 
     def __init__(self, command: Sequence[str], stay: Callable[[float], None]) -> None:
         self._command, self._stay = list(command), stay
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Popen[bytes] | None = None
 
     def survives(self, records: Records) -> bool:
         """See :class:`services.runtime.suspects.Sandbox`."""
         if self._child is None:
-            self._child = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=dict(os.environ),
+            # In a session of its own: a child that dies of the terminal's Ctrl-C would seem to die of a record.
+            self._child = start_tied(
+                self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=dict(os.environ), start_new_session=True
             )
         assert self._child.stdin is not None
         assert self._child.stdout is not None

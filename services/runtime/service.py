@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +16,7 @@ from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.pauses import collect_seldom
 from services.runtime.team import Runnable
+from services.signals import end_at_once, end_in_order
 
 Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
 """Builds a service's worker, or several. May raise ConfigError."""
@@ -29,23 +29,20 @@ METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS, "reass
 
 
 def run_service(name: str, settings: Settings, build: Build) -> None:
-    """Run a service until SIGTERM or SIGINT.
+    """Run a service until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         ConfigError: before it begins.
         DoubleError: another process works under its name.
     """
+    end_at_once()  # nothing is under way yet
     log = logging.getLogger(f"proact.{name}")
     set_up_logging(settings.log_format)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A container's first process ignores signals that it has no handler for; nothing is under way yet.
-        signal.signal(number, lambda *_: sys.exit(0))
     conditions = dict.fromkeys((*CONDITIONS, *MORE_CONDITIONS.get(name, ())), False)
     health, metrics = Health(SystemClock(), conditions), MetricsRegistry(METRICS.get(name, WORKER_METRICS))
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     worker = build(settings, health, metrics)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+    end_in_order(worker.stop)
     collect_seldom()
     log.info("%s runs", name, extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     worker.run()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from subprocess import Popen, TimeoutExpired
 
 from services.runtime.config import ConfigError, Settings
 from services.runtime.logs import fields, set_up_logging
+from services.signals import end_in_order
+from services.subprocesses import start_tied
 
 log = logging.getLogger("proact.supervisor")
 
@@ -24,21 +25,19 @@ STOP_WITHIN_S = 10.0
 @dataclass(slots=True)
 class _Child:
     number: int
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     started_s: float
     backoff_s: float = 0.5
     restart_at_s: float | None = None
 
 
-def _start(module: str, settings: Settings, number: int) -> subprocess.Popen[bytes]:
+def _start(module: str, settings: Settings, number: int) -> Popen[bytes]:
     own = settings.with_values(metrics_port=settings.metrics_port + number, workers=1)
-    return subprocess.Popen(
-        [sys.executable, "-m", module], env={**os.environ, **own.environment()}, start_new_session=True
-    )
+    return start_tied([sys.executable, "-m", module], env={**os.environ, **own.environment()}, start_new_session=True)
 
 
 def supervise(module: str, settings: Settings) -> None:
-    """Run ``settings.workers`` processes of a module until SIGTERM or SIGINT.
+    """Run ``settings.workers`` processes of a module until SIGTERM, SIGINT or SIGHUP; they end with this process, however it ends.
 
     Each has its own metrics port, counted up from the setting. A worker that dies is started again, after a pause that
     doubles up to ``BACKOFF_S_MAX`` as long as it keeps dying young. Raises ConfigError when the ports do not fit.
@@ -46,9 +45,8 @@ def supervise(module: str, settings: Settings) -> None:
     set_up_logging(settings.log_format)
     if settings.metrics_port + settings.workers - 1 > 65_535:
         raise ConfigError("the workers' metrics ports do not fit below 65536: choose a lower --metrics-port")
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: stopping.append(received))
+    stopping: list[bool] = []
+    end_in_order(lambda: stopping.append(True))
     children = [_Child(i, _start(module, settings, i), time.monotonic()) for i in range(settings.workers)]
     log.info("supervises workers", extra=fields(workers=len(children), metrics_port=settings.metrics_port))
     while not stopping:
@@ -80,7 +78,7 @@ def _stop(children: list[_Child]) -> None:
     for child in children:
         try:
             child.process.wait(max(0.1, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             child.process.kill()
             child.process.wait()
     log.info("all workers stopped")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from services.topology import topic_plans
 
 
 class EmbeddedStack:
-    """A Kafka and a Redis whose data lie in one folder."""
+    """A Kafka and a Redis whose data lie in one folder; ``outlives``: they go on when the process has ended that started them."""
 
     def __init__(
         self,
@@ -22,16 +23,39 @@ class EmbeddedStack:
         redis_port: int,
         kafka_doors: Sequence[tuple[int, int]] = (),
         compiling: Compiling = QUICKLY,
+        *,
+        outlives: bool = False,
     ) -> None:
-        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors, compiling)
-        self.redis = EmbeddedRedis(folder, redis_port)
+        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors, compiling, outlives=outlives)
+        self.redis = EmbeddedRedis(folder, redis_port, outlives=outlives)
         self.kafka_address = f"127.0.0.1:{kafka_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
 
     def up(self, progress: Callable[[str], None], timeout_s: float = 60.0) -> None:
-        """Start what does not run and wait until both answer. Raises StackError."""
-        self.redis.up(progress, timeout_s)
-        self.kafka.up(progress, timeout_s)
+        """Start what does not run and wait until both answer; when that fails, what was started for it is stopped. Raises StackError."""
+        with self._undone_if_it_fails():
+            for part in (self.redis, self.kafka):
+                part.refuse_taken_port()
+            self.redis.up(progress, timeout_s)
+            self.kafka.up(progress, timeout_s)
+
+    def up_with_topics(
+        self, progress: Callable[[str], None], counts: Mapping[str, int], timeout_s: float = 60.0
+    ) -> None:
+        """Do that, and create the topics as :meth:`apply_topics` does; all of it or nothing. Raises StackError, StreamsError."""
+        with self._undone_if_it_fails():
+            self.up(progress, timeout_s)
+            self.apply_topics(counts)
+
+    @contextmanager
+    def _undone_if_it_fails(self) -> Iterator[None]:
+        new = [part for part in (self.kafka, self.redis) if part.pid is None]
+        try:
+            yield
+        except BaseException:  # an interrupt, too
+            for part in new:
+                part.down()
+            raise
 
     def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:
         """Create the topics, with numbers of partitions by the setting that scales them. Raises StreamsError."""

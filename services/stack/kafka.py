@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from services.paths import cache_folder
-from services.stack.processes import STOP_TIMEOUT_S, Daemon, StackError, free_port, port_taken
+from services.stack.processes import STOP_TIMEOUT_S, Daemon, StackError, free_port, port_taken, taken_by
 from services.streams.admin import KafkaAdmin
+from services.subprocesses import run_tied
 
 VERSION: Final = "4.1.0"
 _KAFKA: Final = f"org.apache.kafka:kafka_2.13:{VERSION}"
@@ -59,7 +60,7 @@ group.min.session.timeout.ms=1000
 
 def _java_version(java: str) -> int:
     try:
-        printed = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
+        printed = run_tied([java, "-version"], text=True, timeout=20, check=True).stderr
         return int(printed.split('"')[1].split(".")[0])
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return 0
@@ -135,11 +136,12 @@ class EmbeddedKafka:
     """
 
     def __init__(
-        self, folder: Path, port: int, doors: Sequence[tuple[int, int]] = (), compiling: Compiling = QUICKLY
-    ) -> None:
+        self, folder: Path, port: int, doors: Sequence[tuple[int, int]] = (), compiling: Compiling = QUICKLY,
+        *, outlives: bool = False,
+    ) -> None:  # fmt: skip
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._compiling = compiling
-        self._daemon = Daemon("kafka", self._folder)
+        self._daemon = Daemon("kafka", self._folder, outlives)
         self._admin_address = f"127.0.0.1:{port}"
 
     @property
@@ -160,17 +162,21 @@ class EmbeddedKafka:
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""
         if self._daemon.running() is None:
-            if port_taken(self._port):
-                raise StackError(
-                    f"port {self._port} is taken by something else: choose another with --kafka-port, or use the Kafka "
-                    f"that is there by setting PROACT_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{self._port}"
-                )
+            self.refuse_taken_port()
             jars = resolve_jars(progress)
             progress(f"starting Kafka {VERSION} on 127.0.0.1:{self._port}")
             self._format(jars)
             options = ["-Xms512m", "-Xmx512m", *self._compiling.options]
             self._daemon.start(self._java_command(jars, *options, "kafka.Kafka"))
         self._daemon.wait_until(self.answers, timeout_s)
+
+    def refuse_taken_port(self) -> None:
+        """Raise StackError when something else listens at the port."""
+        if self._daemon.running() is None and port_taken(self._port):
+            raise StackError(
+                f"port {self._port} is taken by {taken_by(self._port)}: choose another with --kafka-port, or use the Kafka "
+                f"that is there by setting PROACT_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{self._port}"
+            )
 
     def _java_command(self, jars: Path, *arguments: str) -> list[str]:
         *options, main = arguments
@@ -200,7 +206,7 @@ class EmbeddedKafka:
         (self._folder / "log4j2.yaml").write_text(_LOGGING)
         command = self._java_command(jars, "-Xmx128m", *QUICKLY.options, "kafka.tools.StorageTool")
         command = [*command[:-1], "format", "--ignore-formatted", "-t", _CLUSTER_ID, "-c", command[-1]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+        done = run_tied(command, text=True, timeout=60, env=dict(os.environ))
         if done.returncode:
             raise StackError(f"Kafka's storage could not be formatted:\n{done.stdout[-800:]}{done.stderr[-800:]}")
 

@@ -6,17 +6,23 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 import psutil
+
+from services.subprocesses import start_tied
 
 LOG_TAIL_LINES = 15
 STOP_TIMEOUT_S = 15.0
 FREE_PORTS = range(20_000, 32_000)
+COMMAND = "command"
+"""What a command is noted as that uses a folder of its own."""
+PID_FILES = ("*.pid", "*/*.pid", "*/*/*.pid", "*/*/*/*.pid")
+"""As deep as chaos has its rounds; not through all that Kafka keeps."""
 _given: set[int] = set()
 
 
@@ -26,10 +32,12 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A process that outlives the command that started it, with its log and the file that holds its id."""
+    """A process with its log and the file that holds its id."""
 
     name: str
     folder: Path
+    outlives: bool = False
+    """Whether it goes on when the command has ended that started it; else it ends with it, however that ends."""
 
     @property
     def log(self) -> Path:
@@ -53,12 +61,18 @@ class Daemon:
     def start(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         """Start it in a session of its own, so that Ctrl-C in the terminal does not reach it."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        start = Popen if self.outlives else start_tied
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+            process = start(
+                command, stdin=DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 env={**os.environ, **(environment or {})}, start_new_session=True,
             )  # fmt: skip
-        self._pid_file.write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
+        self.note(process.pid)
+
+    def note(self, pid: int) -> None:
+        """Note which process it is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._pid_file.write_text(f"{pid} {psutil.Process(pid).create_time()}")
 
     def wait_until(self, answers: Callable[[], bool], timeout_s: float) -> None:
         """Wait until it answers. Raises StackError with the end of its log when it dies or takes too long."""
@@ -94,11 +108,28 @@ class Daemon:
         return "\n".join(f"    {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
+def daemons_below(folder: Path) -> list[Daemon]:
+    """Return what runs of all that was started below a folder: commands first, since what they started ends with them."""
+    noted = [path for pattern in PID_FILES for path in folder.glob(pattern)]
+    found = [Daemon(path.stem, path.parent) for path in sorted(noted)]
+    return sorted((one for one in found if one.running() is not None), key=lambda one: one.name != COMMAND)
+
+
 def port_taken(port: int) -> bool:
     """Whether something listens on a loopback port."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def taken_by(port: int) -> str:
+    """Say who listens on a loopback port, as far as the system tells."""
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        found = [c.pid for c in listening if c.laddr and c.laddr.port == port]
+        return f"process {found[0]} ({psutil.Process(found[0]).name()})" if found and found[0] else "something else"
+    except psutil.Error:
+        return "something else"
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.grid import GridUnavailableError
 from services.grid.redis import RedisGrid
-from services.stack.processes import Daemon, StackError, port_taken
+from services.stack.processes import Daemon, StackError, port_taken, taken_by
 
 START_TIMEOUT_S: Final = 20.0
 _CONFIG: Final = """\
@@ -44,9 +44,9 @@ def find_redis() -> str:
 class EmbeddedRedis:
     """One Redis whose data lie in a folder."""
 
-    def __init__(self, folder: Path, port: int, maxmemory_mb: int = 4096) -> None:
+    def __init__(self, folder: Path, port: int, maxmemory_mb: int = 4096, *, outlives: bool = False) -> None:
         self._folder, self._port, self._maxmemory_mb = (folder / "redis").absolute(), port, maxmemory_mb
-        self._daemon = Daemon("redis", self._folder)
+        self._daemon = Daemon("redis", self._folder, outlives)
 
     @property
     def log(self) -> Path:
@@ -70,17 +70,21 @@ class EmbeddedRedis:
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""
         if self._daemon.running() is None:
-            if port_taken(self._port):
-                raise StackError(
-                    f"port {self._port} is taken by something else: choose another with --redis-port, or use the Redis "
-                    f"that is there by setting PROACT_REDIS_URL=redis://127.0.0.1:{self._port}/0"
-                )
+            self.refuse_taken_port()
             progress(f"starting Redis on 127.0.0.1:{self._port}")
             self._folder.mkdir(parents=True, exist_ok=True)
             config = self._folder / "redis.conf"
             config.write_text(_CONFIG.format(port=self._port, folder=self._folder, maxmemory_mb=self._maxmemory_mb))
             self._daemon.start([find_redis(), str(config)])
         self._daemon.wait_until(self.answers, timeout_s)
+
+    def refuse_taken_port(self) -> None:
+        """Raise StackError when something else listens at the port."""
+        if self._daemon.running() is None and port_taken(self._port):
+            raise StackError(
+                f"port {self._port} is taken by {taken_by(self._port)}: choose another with --redis-port, or use the Redis "
+                f"that is there by setting PROACT_REDIS_URL=redis://127.0.0.1:{self._port}/0"
+            )
 
     def down(self) -> bool:
         """Stop it; whether it ran."""

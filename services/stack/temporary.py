@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from services.stack.embedded import EmbeddedStack
 from services.stack.kafka import QUICKLY, Compiling
-from services.stack.processes import free_port
+from services.stack.processes import COMMAND, Daemon, free_port
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def temporary_stack(
 ) -> Iterator[EmbeddedStack]:
     """Start an empty Kafka and Redis with the topics; stop them whatever happens. Raises StackError, StreamsError."""
     shutil.rmtree(folder, ignore_errors=True)
+    Daemon(COMMAND, folder).note(os.getpid())
     kafka_port, redis_port = free_port(), free_port()
     while redis_port == kafka_port:
         redis_port = free_port()

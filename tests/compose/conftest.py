@@ -104,7 +104,7 @@ def docker() -> None:
 def system(docker) -> Iterator[ComposeSystem]:
     ports = {f"PROACT_{name}_PORT": str(free_port()) for name in ("KAFKA", "REDIS", "PROMETHEUS", "GRAFANA")}
     project = f"proact-test-{os.getpid()}"
-    own = {"COMPOSE_PROJECT_NAME": project, "PROACT_IMAGE_TAG": "test", **ports}
+    own = {"COMPOSE_PROJECT_NAME": project, "PROACT_IMAGE_TAG": "test", "PROACT_ENV_FILE": "/dev/null", **ports}
     running = ComposeSystem(project, os.environ | own)
     try:
         running.compose("build", "--quiet")

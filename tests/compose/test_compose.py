@@ -30,6 +30,7 @@ from tests.integration.system import (
     wait_until_busy,
 )
 
+OURS = ("scorer", "profiler", "router", "reference", "reassessor", "monitor")
 CARD_NUMBER = b"4000056655665556"
 BAD = {
     "EMPTY": (b"card-1", None),
@@ -200,7 +201,7 @@ def test_in_a_scorers_container_nobody_can(system, what, command):
 
 
 def test_every_container_of_ours_is_locked_down_and_limited(system):
-    for service in ("scorer", "profiler", "router", "reference", "reassessor", "monitor"):
+    for service in OURS:
         for container in system.containers(service):
             found = system.inspect(container)
             host = found["HostConfig"]
@@ -241,9 +242,9 @@ def test_scorers_are_killed_scaled_and_rolled_under_load_and_nothing_is_lost(sys
         )
         system.run("docker", "start", victim)
         system.scale(3)
-        rolled = set(system.containers("scorer"))
+        rolled = {name: set(system.containers(name)) for name in OURS}
         system.run("deploy/roll")
-        assert not rolled & set(system.containers("scorer"))
+        assert not [name for name in OURS if rolled[name] & set(system.containers(name))]
         system.scale(1)
 
     assert check_everything(system)["decided"] == 160_000

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.stack.processes import free_port
+from services.stack.processes import free_port, port_taken
 from tests.commands.running import run
 from tests.integration.system import check_everything, scorers, wait_drained
 
@@ -52,6 +52,23 @@ def test_a_taken_port_is_told_with_the_way_out(proact, tmp_path):
     assert "--redis-port" in done.stderr
 
 
+def test_a_stack_whose_second_port_is_taken_leaves_nothing_and_says_by_whom(proact, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        kafka, redis = str(taken.getsockname()[1]), free_port()
+        flags = ["--data-folder", str(tmp_path / "d"), "--redis-port", str(redis), "--kafka-port", kafka]
+        done = run(proact, "stack", "up", *flags)
+
+    try:
+        assert done.returncode == 1
+        assert f"port {kafka} is taken by process {os.getpid()} (" in done.stderr
+        assert not port_taken(redis)
+        assert leftovers(tmp_path) == []
+    finally:
+        assert "nothing ran" in run(proact, "stack", "down", *flags).stdout
+
+
 def test_a_stack_that_cannot_start_shows_the_end_of_its_log(proact, tmp_path):
     kafka, redis = str(free_port()), str(free_port())
     flags = ["--data-folder", str(tmp_path / "d"), "--kafka-port", kafka, "--redis-port", redis]
@@ -64,6 +81,7 @@ def test_a_stack_that_cannot_start_shows_the_end_of_its_log(proact, tmp_path):
         assert done.returncode == 1
         assert "kafka stopped while it started; the end of" in done.stderr
         assert "not-a-number" in done.stderr
+        assert not port_taken(int(redis)), "what was started for it is stopped"
     finally:
         run(proact, "stack", "down", *flags)
 

@@ -97,9 +97,15 @@ def test_a_worker_that_starts_late_runs_what_is_live_and_says_goodbye(own_stack,
     stack = own_stack()
     file = tmp_path / "rules.yaml"
     file.write_text(RULES % "nobody")
-    nobody = json.loads(rules(stack, "apply", str(file)).stdout.splitlines()[-1])
+    applied = rules(stack, "apply", str(file), "--wait-s", "1")
+    nobody = json.loads(applied.stdout.splitlines()[-1])
     assert (nobody["version"], nobody["workers"]) == (1, 0)
-    assert json.loads(rules(stack, "apply", str(file)).stdout.splitlines()[-1])["version"] == 1  # it is the same
+    assert applied.returncode == 3
+    assert "no scorer runs" in applied.stderr
+    ahead = rules(stack, "apply", str(file), "--no-wait")
+    assert json.loads(ahead.stdout.splitlines()[-1])["version"] == 1  # it is the same
+    assert ahead.returncode == 0, ahead.stderr
+    assert "nobody was waited for" in ahead.stderr
 
     with scorers(stack, tmp_path) as [child]:
         child.wait_ready()
