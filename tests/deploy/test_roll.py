@@ -38,7 +38,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=250,
         )
 
     @property
@@ -71,7 +71,7 @@ def test_the_way_back_goes_the_other_way_round(world):
     assert world.read()["images"] == {"proact:dev": "old", "proact:dev-previous": "new"}
 
 
-@pytest.mark.parametrize("broken", [*dict.fromkeys(ORDER)])
+@pytest.mark.parametrize("broken", ["monitor", "router", "scorer"])
 def test_when_one_does_not_become_healthy_all_that_was_replaced_goes_back(world, broken):
     world.change(broken=[[broken, "new"]])
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
+import termios
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -38,8 +43,9 @@ COMMANDS = {
     "stack-up": (["stack", "up"], ("redis-server",)),
 }  # fmt: skip
 """Each command that starts processes, and what is to be seen of them before it is hit."""
+CLOSED = "closed terminal"
 HITS = [
-    *(("demo", number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)),
+    *(("demo", number) for number in (CLOSED, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)),
     *((name, number) for name in ("supervisor", "chaos") for number in (signal.SIGHUP, signal.SIGKILL)),
     ("bench", signal.SIGKILL),
     ("bench-compare", signal.SIGKILL),
@@ -94,17 +100,55 @@ def ports_of(processes: list[psutil.Process]) -> set[int]:
 
 def still_there(processes: list[psutil.Process]) -> list[str]:
     """Return those that run; a zombie has ended, and nobody is left here to collect it."""
-    return [words_of(p)[:160] for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(words_of(process)[:160])
+    return found
+
+
+class Terminal:
+    """A terminal that a command runs on, until it is closed; what it shows is kept."""
+
+    def __init__(self, log: Path) -> None:
+        self._master, self.slave = pty.openpty()
+        self._log = log
+        self._closed = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._log.open("wb") as log, suppress(OSError):
+            while not self._closed.is_set():
+                if select.select([self._master], [], [], 0.05)[0]:
+                    log.write(os.read(self._master, 4096))
+                    log.flush()
+
+    def close(self) -> None:
+        """Close it: Linux sends SIGHUP to the command, and whatever it writes from now on fails."""
+        self._closed.set()
+        self._reader.join()
+        os.close(self._master)
 
 
 @contextmanager
-def started(command: list[str], wanted: tuple[str, ...], log: Path, environment: dict[str, str]) -> Iterator:
+def started(
+    command: list[str],
+    wanted: tuple[str, ...],
+    log: Path,
+    environment: dict[str, str],
+    terminal: Terminal | None = None,
+) -> Iterator:
     """Run a command until all that is wanted is there; yield it with what it started and their ports."""
-    with log.open("wb") as output:
+    options: dict = {"stdin": subprocess.DEVNULL}
+    if terminal is not None:
+        slave = terminal.slave
+        options = {"stdin": slave, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    with log.open("ab") if terminal is None else os.fdopen(terminal.slave, "wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | environment,
-            start_new_session=True,
-        )  # fmt: skip
+            command, stdout=output, stderr=output, env=os.environ | environment, start_new_session=True, **options
+        )
     found: list[psutil.Process] = []
     try:
         deadline = time.monotonic() + START_S
@@ -140,8 +184,12 @@ def test_whatever_ends_a_command_what_it_started_ends_with_it(proact, tmp_path, 
         "TMPDIR": str(tmp_path),
     }
     command = [*proact, *(one.replace("{handbook}", str(handbook)) for one in arguments)]
-    with started(command, wanted, tmp_path / "output.log", environment) as (process, children, ports):
-        process.send_signal(number)
+    terminal = Terminal(tmp_path / "output.log") if number == CLOSED else None
+    with started(command, wanted, tmp_path / "output.log", environment, terminal) as (process, children, ports):
+        if terminal is None:
+            process.send_signal(number)
+        else:
+            terminal.close()
         process.wait(END_S)
         deadline = time.monotonic() + END_S
         # Threads of a killed Java may hold its ports for a moment after its process counts as ended.
