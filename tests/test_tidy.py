@@ -161,6 +161,7 @@ def test_the_checker_shares_no_code_with_what_it_checks():
 
 def test_processes_are_started_in_one_place_and_signals_handled_in_one():
     """What is started elsewhere would outlive a command that is killed; an exception out of a handler may be swallowed."""
+    assert SOURCES
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

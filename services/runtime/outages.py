@@ -49,15 +49,6 @@ class Outages:
         self._refused_since_s: float | None = None
 
     @property
-    def given_up(self) -> bool:
-        """Whether what was under way was given up since partitions were last taken over."""
-        return self.generation < 0
-
-    def give_up(self) -> None:
-        """Work under no assignment until partitions are taken over again."""
-        self.generation = -1
-
-    @property
     def stopping(self) -> bool:
         """Whether the worker was told to stop."""
         return self._stop_at_s is not None

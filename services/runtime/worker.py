@@ -182,11 +182,6 @@ class Worker(Generic[P, R]):
     def _step(self, most: int) -> None:
         if not self._pressed:
             self._finishing.linger()
-        if self._outages.given_up:
-            # Not by poll: whatever it raised for last time may be found again by it until reading begins anew.
-            self._source.keep_alive(0.0 if self._outages.stopping else RETRY_S)
-            self._take_over()
-            return
         records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
         if self._source.assignment.generation != self._outages.generation:
             self._take_over()
@@ -204,7 +199,8 @@ class Worker(Generic[P, R]):
         self._metrics.add(m.ABANDONED, 1, cause)
         log.warning("begins again from the committed offsets", extra=fields(cause=cause, error=str(error)))
         self._finishing.drop()
-        self._outages.give_up()
+        self._outages.generation = -1
+        self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
 
     def _leave(self, error: Exception) -> None:
         """Leave the partitions to others: Redis does not take this worker, and may take them."""

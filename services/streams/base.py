@@ -190,7 +190,7 @@ class Source(Protocol):
 
         Raises:
             DamagedRecordError: a record cannot be read.
-            StreamsError: records may have been skipped, or Kafka refuses: start again before the next poll.
+            StreamsError: records may have been skipped, or Kafka refuses: nothing more is read until :meth:`start`.
         """
         ...
 

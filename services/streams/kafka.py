@@ -125,7 +125,7 @@ class KafkaSource:
         except KafkaException as error:
             inner = error.args[0]
             if isinstance(inner, KafkaError) and inner.fatal():
-                self._events.take(_event(inner))  # raises
+                self._take(_event(inner))  # raises
             raise StreamsError(describe(error)) from error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -194,8 +194,16 @@ class KafkaSource:
             if error is None:
                 kept.append(message)
             else:
-                self._events.take(_event(error, message))
+                self._take(_event(error, message))
         return kept
+
+    def _take(self, event: ErrorEvent) -> None:
+        """Do what an error asks for. Raises StreamsError; then nothing of what was started is read any more."""
+        try:
+            self._events.take(event)
+        except StreamsError:
+            self._positions, self._held = {}, []
+            raise
 
     def group_metadata(self) -> bytes:
         """Return what proves to Kafka that this member has its partitions. Raises StreamsError when it has none any more.

@@ -197,8 +197,16 @@ class MemorySource:
     def _serve(self) -> None:
         """Do what every call does that serves the client: events, then the group."""
         while self._delivered:
-            self._events.take(self._delivered.popleft())
+            self._take(self._delivered.popleft())
         self._rebalance()
+
+    def _take(self, event: ErrorEvent) -> None:
+        """Do what an error asks for. Raises StreamsError; then nothing of what was started is read any more."""
+        try:
+            self._events.take(event)
+        except StreamsError:
+            self._positions = {}
+            raise
 
     def _rejoin(self) -> None:
         if self._lost and self.member not in self._log.absent:
@@ -245,10 +253,10 @@ class MemorySource:
         if self._log.available:
             for partition, position in self._positions.items():
                 if self.topic in self._log.deleted:
-                    self._events.take(ErrorEvent("UNKNOWN_TOPIC_OR_PART", partition=partition))
+                    self._take(ErrorEvent("UNKNOWN_TOPIC_OR_PART", partition=partition))
                 log = self._log.partition_log(self.topic, partition)
                 if position < self._log.log_start.get((self.topic, partition), 0) or position > len(log):
-                    self._events.take(ErrorEvent("_AUTO_OFFSET_RESET", partition=partition, offset=position))
+                    self._take(ErrorEvent("_AUTO_OFFSET_RESET", partition=partition, offset=position))
                 stop = min(len(log), position + records_max - len(found))
                 found += [(partition, offset, log[offset]) for offset in range(position, stop)]
                 self._positions[partition] = max(position, stop)

@@ -85,9 +85,7 @@ def verdict_of_service(topic: str, value: bytes, record: dict, example: dict) ->
 
 
 def verdict_of_json(topic: str, record: dict) -> Reject:
-    """What the reference service makes of a change that Avro cannot say, as JSON."""
-    if topic not in KEY_FIELDS:
-        return Reject.MALFORMED
+    """What the reference service makes of a change as JSON, which can say what Avro cannot."""
     change = json.dumps({"op": "u", "after": record}).encode()
     return decode_change(topic, str(record[KEY_FIELDS[topic]]).encode(errors="replace"), change)[1]
 
@@ -97,11 +95,13 @@ def verdict(topic: str, record: dict, example: dict | None = None) -> Reject:
     if topic == REQUESTS and example is not None:
         purchase = json.loads((SCHEMAS / TOPIC / "examples" / "contactless-purchase.json").read_text())
         record = record | {"transaction": encode_record(topics()[TOPIC].latest, to_record(purchase)).decode("latin-1")}
+    if topic in KEY_FIELDS and (why := verdict_of_json(topic, record)) != Reject.NONE:
+        return why
     try:
         value = encode_record(topics()[topic].latest, to_record(record))
         decode_record(value)
     except (ValueError, TypeError, KeyError):
-        return verdict_of_json(topic, record)
+        return Reject.MALFORMED
     if topic in SERVICES and (topic != REQUESTS or example is not None):
         return verdict_of_service(topic, value, record, example or {})
     if topic != TOPIC:

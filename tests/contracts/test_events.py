@@ -83,6 +83,8 @@ def test_after_a_gap_a_refusal_or_damage_reading_begins_again_where_it_is_told_t
     log.deliver(name)
     with pytest.raises(StreamsError, match=name):
         poll_through(log)
+    for _ in range(3):
+        assert len(log.source.poll(10, 0.1)) == 0, "nothing may follow a gap"
 
     log.source.start(dict.fromkeys(range(PARTITIONS), 0))
     assert sum(map(len, drain(log.source, 10))) == 10

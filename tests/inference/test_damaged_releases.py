@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.inference import ModelError
 from services.inference.artifact import load_manifest, load_model, load_small
 from services.inference.json_files import DEPTH_MAX, parse_object
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.runtime.config import resolve_settings
 from services.runtime.model_keeper import usable_model
 
@@ -29,13 +29,13 @@ FILES = ("manifest.json", "golden.json", "anomaly.json", "champion.json", "small
 
 @pytest.fixture
 def release(tmp_path):
-    return shutil.copytree(newest_model(), tmp_path / "v1")
+    return shutil.copytree(live_model(), tmp_path / "v1")
 
 
 def put(release, name: str, raw: bytes) -> None:
     """Write a file, and into the manifest what belongs to it, as who damages it on purpose would."""
     (release / name).write_bytes(raw)
-    manifest = json.loads((newest_model() / "manifest.json").read_text())
+    manifest = json.loads((live_model() / "manifest.json").read_text())
     digest = hashlib.sha256(raw).hexdigest()
     if name == "anomaly.json":
         manifest["anomaly_sha256"] = digest
@@ -78,7 +78,7 @@ ANYTHING = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.sampled_from(("manifest.json", "golden.json", "anomaly.json")), st.data())
 def test_no_value_in_the_place_of_another_is_anything_but_that_error(release, name, data):
-    told = json.loads((newest_model() / name).read_text())
+    told = json.loads((live_model() / name).read_text())
     at, key = told, data.draw(st.sampled_from(sorted(told)))
     while isinstance(at[key], dict) and at[key] and data.draw(st.booleans()):
         at = at[key]

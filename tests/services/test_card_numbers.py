@@ -61,10 +61,10 @@ def transaction(**changes: str) -> bytes:
 def refused(topic: str, record: dict) -> tuple[Reject, bytes]:
     """Return why a record is refused, and everything that its dead letter says of it."""
     key = record[KEYS[topic]]
-    raw = key.encode() if isinstance(key, str) else key
+    raw = key.encode() if isinstance(key, str) else str(uuid.UUID(bytes=key)).encode()
     value = encode_record(topics()[topic].latest, record)
     records = Records(topic, np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, NOW_MS), [raw], [value])
-    status = PROCESSORS[topic].prepare(records, np.zeros(1, bool)).status
+    status = PROCESSORS[topic].prepare(records, np.zeros(1, np.int64)).status
     if status[0] == Reject.NONE:
         return Reject.NONE, b""
     output = encode_dead_letters(records, np.zeros(1, np.int64), status, NOW_MS)
@@ -113,7 +113,7 @@ def test_nor_does_json_of_a_change_however_it_is_escaped(topic):
     key = SPELLINGS[1].encode()
     records = Records(topic, np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, NOW_MS), [key], [told])
 
-    status = PROCESSORS[topic].prepare(records, np.zeros(1, bool)).status
+    status = PROCESSORS[topic].prepare(records, np.zeros(1, np.int64)).status
     letter = decode_record(encode_dead_letters(records, np.zeros(1, np.int64), status, NOW_MS).values[0])[1]
 
     assert status[0] == Reject.CARD_NUMBER

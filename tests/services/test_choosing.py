@@ -78,6 +78,7 @@ def test_records_are_chosen_by_what_they_say():
 @pytest.mark.parametrize("topic", sorted(CHOOSABLE))
 def test_a_topic_that_has_no_such_thing_is_an_error(topic):
     values: dict[str, Any] = {"card": "x", "severity": ("LOW",), "kind": ("FRAUD",), "action": ("BLOCK",)}
+    assert len(values) == 4
     for name, value in values.items():
         if name in CHOOSABLE[topic]:
             assert Choice(topic, **{name: value})

@@ -131,9 +131,9 @@ def test_what_lies_below_the_beginning_of_the_log_is_refused():
 def test_another_transaction_than_the_one_on_the_log_is_refused():
     asked = Asked()
     partition, offset = asked.places[0]
-    columns = to_columns(random_events(9, 3))
-    forged = encode_transactions(columns)[0]
-    asked.ask(asked.request(0, transaction=forged, transaction_id=bytes(columns.transaction_id[0])))
+    stored = decode_record(asked.system.log.partition_log(TOPIC, partition)[offset].value or b"")[1]
+    forged = encode_record(topics()[TOPIC].latest, stored | {"transaction_id": bytes(range(16))})
+    asked.ask(asked.request(0, transaction=forged, transaction_id=bytes(range(16))))
     assert asked.system.log.partition_log(TOPIC, partition)[offset].value != forged
 
     asked.turn(asked.reassessor())

@@ -53,10 +53,10 @@ def recreate(system: MemorySystem) -> None:
 @pytest.mark.parametrize(
     ("spoil", "cause", "remedy"),
     [
-        (truncate, "RETENTION", "proact grid resume --accept-gap"),
-        (recreate, "TOPIC_RECREATED", "proact grid rebuild"),
+        (truncate, "RETENTION", "proact grid resume --partition {} --accept-gap"),
+        (recreate, "TOPIC_RECREATED", "proact grid rebuild --partition {}"),
         (lambda s: s.log.deleted.add(TOPIC), "TOPIC_MISSING", "proact topics apply"),
-        (add_partition, "PARTITIONS_CHANGED", "proact grid rebuild"),
+        (add_partition, "PARTITIONS_CHANGED", "proact grid rebuild --partition {}"),
     ],
     ids=["truncated", "recreated", "deleted", "partitions-added"],
 )
@@ -69,7 +69,7 @@ def test_what_befalls_the_topic_under_a_running_worker_halts_its_partitions_with
 
     halted = worker._health.detail["halted"]
     assert halted.keys() == {0, 1}
-    assert all(cause in reason and remedy in reason for reason in halted.values())
+    assert [cause in reason and remedy.format(p) in reason for p, reason in halted.items()] == [True, True]
     assert not worker._health.ready
     assert worker._metrics.value(m.HALTED, cause) == 2
 
@@ -84,7 +84,8 @@ def test_a_topic_that_is_deleted_and_made_again_is_another_one():
     for _ in range(3):
         worker.turn()
 
-    assert all("TOPIC_RECREATED" in reason for reason in worker._health.detail["halted"].values())
+    halted = worker._health.detail["halted"]
+    assert ["TOPIC_RECREATED" in reason for reason in halted.values()] == [True, True]
 
 
 def test_a_spare_is_not_ready_either_while_there_is_no_topic():
