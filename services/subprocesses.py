@@ -63,7 +63,9 @@ def run_tied(command: Sequence[str], **options: Any) -> subprocess.CompletedProc
     with start_tied(command, last=last, **(pipes | options)) as process:
         try:
             out, err = process.communicate(said, timeout)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, subprocess.TimeoutExpired):
+                error.cmd = list(command)
             process.send_signal(last)
             try:
                 process.wait(ENDED_WITHIN_S)

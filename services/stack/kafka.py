@@ -21,6 +21,7 @@ _LOGGING_BRIDGE: Final = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 """Resolved apart: together, the resolver lets the bridge's management of versions choose an older kafka-clients."""
 _CLUSTER_ID: Final = "cHJvYWN0LWVtYmVkZGVkMQ"  # one broker of one's own: any id does
 START_TIMEOUT_S: Final = 60.0
+FORMAT_TIMEOUT_S: Final = 120.0
 _LEAST_JAVA: Final = 17
 _LEAST_JAVA_THAT_LEARNS: Final = 25
 _KEPT_WITHIN_S: Final = 90.0
@@ -206,7 +207,10 @@ class EmbeddedKafka:
         (self._folder / "log4j2.yaml").write_text(_LOGGING)
         command = self._java_command(jars, "-Xmx128m", *QUICKLY.options, "kafka.tools.StorageTool")
         command = [*command[:-1], "format", "--ignore-formatted", "-t", _CLUSTER_ID, "-c", command[-1]]
-        done = run_tied(command, text=True, timeout=60, env=dict(os.environ))
+        try:
+            done = run_tied(command, text=True, timeout=FORMAT_TIMEOUT_S, env=dict(os.environ))
+        except subprocess.TimeoutExpired:
+            raise StackError(f"Kafka's storage was not formatted within {FORMAT_TIMEOUT_S:.0f} s") from None
         if done.returncode:
             raise StackError(f"Kafka's storage could not be formatted:\n{done.stdout[-800:]}{done.stderr[-800:]}")
 

@@ -18,7 +18,7 @@ from services.stack.processes import free_port
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
-MOMENTS, AT_ONCE = 30, 3
+MOMENTS, AT_ONCE = {signal.SIGINT: 30, signal.SIGTERM: 10}, 3
 START_S, END_S = 200, 60
 """Bounds for a busy machine, not what is usual."""
 RUNS = '"scorer runs"'
@@ -72,7 +72,7 @@ def hit(folder: Path, number: int, cpu_s: float) -> tuple[float, int | None, boo
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda v: v.name)
+@pytest.mark.parametrize("number", MOMENTS, ids=lambda v: v.name)
 def test_a_signal_at_any_moment_of_the_start_ends_a_scorer(tmp_path, number):
     process, log = start(tmp_path, "whole")
     whole_s = wait_for(process, log, float("inf"))
@@ -80,9 +80,10 @@ def test_a_signal_at_any_moment_of_the_start_ends_a_scorer(tmp_path, number):
     process.wait()
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(lambda at: hit(tmp_path, number, at), np.linspace(0.0, 1.1 * whole_s, MOMENTS).tolist()))
+        moments = np.linspace(0.0, 1.1 * whole_s, MOMENTS[number]).tolist()
+        found = list(pool.map(lambda at: hit(tmp_path, number, at), moments))
 
     # Before any line of ours has run, what Python and the system do on the signal holds, which ends it, too.
     expected = [(at, 0 if ours or code == 0 else -number, ours) for at, code, ours in found]
     assert found == expected
-    assert sum(ours for _, _, ours in found) > MOMENTS / 2
+    assert sum(ours for _, _, ours in found) > MOMENTS[number] / 2
