@@ -34,7 +34,7 @@ FIRST_SERVICE = (*SERVERS, "-m services.")
 SESSION = (*SERVERS, *(f"services.{name}" for name in ("scorer", "profiler", "router", "reference", "reassessor")))
 COMMANDS = {
     "demo": (["demo"], SESSION),
-    "bench": (["bench", "--records", "50000", "--cards", "1000", "--runs", "1"], (*SERVERS, "plain_worker")),
+    "bench": (["bench", "--records", "50000", "--cards", "1000", "--runs", "1"], SERVERS),
     "bench-compare": (["bench-compare", "HEAD", "--", "--records", "50000", "--cards", "1000"], ("services.cli bench", *SERVERS)),
     "chaos": (["chaos", "--fault", "F-13"], (*SERVERS, "services.chaos.proxy", "services.chaos.victim")),
     "parity": (["parity", "{handbook}"], FIRST_SERVICE),
