@@ -25,7 +25,7 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
         image,
         *arguments,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
 
 
 @pytest.mark.parametrize(
