@@ -67,7 +67,8 @@ def test_transactions_on_frozen_accounts_are_not_approved_without_a_mark(own_sta
         by_default = decide(stack, columns)
 
         assert len(by_default) == COUNT
-        silent = [d for d in by_default if d["action"] == "APPROVE" and not d["degraded"]]
+        # Nobody folds terminals here, which every decision says: it is no mark of what this is about.
+        silent = [d for d in by_default if d["action"] == "APPROVE" and set(d["degraded"]) <= {"TERMINAL_UNKNOWN"}]
         assert not silent, (
             f"{len(silent)} of {COUNT} approved on frozen accounts, and no mark says that they were not seen"
         )
