@@ -102,10 +102,15 @@ def _first_that_raises(
 
 
 class Lead:
-    """By how many records of each partition those that raise are ahead of those that do not."""
+    """By how many records of each partition those that raise are ahead of those that do not; each record counts once.
+
+    A batch that is given up is decided again, by the same worker or after another one: its records must not count as new ones.
+    """
 
     def __init__(self) -> None:
         self._ahead: dict[int, int] = {}
+        self._until: dict[int, int] = {}
+        """By partition, the offset before which records were counted."""
 
     def __bool__(self) -> bool:
         """Return whether any are ahead."""
@@ -118,9 +123,19 @@ class Lead:
             self._ahead[partition] = ahead
         return ahead >= AHEAD_MAX
 
+    def fresh(self, records: Records) -> np.ndarray:
+        """Return, of each record, whether it was not counted yet."""
+        until = [self._until.get(partition, 0) for partition in records.partition.tolist()]
+        return records.offset >= np.array(until, np.int64)
+
+    def count_until(self, partition: int, offset: int) -> None:
+        """Note up to where records are counted."""
+        self._until[partition] = max(offset, self._until.get(partition, 0))
+
     def forget(self, partition: int) -> None:
         """Begin anew."""
         self._ahead.pop(partition, None)
+        self._until.pop(partition, None)
 
 
 class LeadInBatch:
@@ -128,20 +143,26 @@ class LeadInBatch:
 
     def __init__(self, lead: Lead, records: Records) -> None:
         self._lead, self._records, self._partition = lead, records, records.partition
+        self._fresh = lead.fresh(records)
         self._counted: dict[int, int] = {}
 
     def add(self, row: int) -> bool:
         """Count a record that raises, and those of its partition before it; return whether that is too many."""
         partition = int(self._partition[row])
-        since = self._counted.get(partition, 0)
+        others = self._others(partition, row)
         self._counted[partition] = row + 1
-        return self._lead.add(partition, 1, int(np.count_nonzero(self._partition[since:row] == partition)))
+        self._lead.count_until(partition, int(self._records.offset[row]) + 1)
+        return self._lead.add(partition, int(self._fresh[row]), others)
 
     def finish(self) -> None:
         """Count what came behind them, or all there is."""
-        for partition in self._records.counts() if self._lead else ():
-            since = self._counted.get(partition, 0)
-            self._lead.add(partition, 0, int(np.count_nonzero(self._partition[since:] == partition)))
+        for partition, next_offset in self._records.next_offsets().items() if self._lead else ():
+            self._lead.add(partition, 0, self._others(partition, len(self._partition)))
+            self._lead.count_until(partition, next_offset)
+
+    def _others(self, partition: int, until: int) -> int:
+        rows = slice(self._counted.get(partition, 0), until)
+        return int(np.count_nonzero((self._partition[rows] == partition) & self._fresh[rows]))
 
 
 Work = Callable[[Records, type_i64, bool], T]
@@ -160,15 +181,12 @@ class Isolation(Generic[T]):
         self._found: dict[tuple[int, int], ProcessingError] = {}
         """By partition and offset, what was found in the batch at hand."""
         self._encode_until: dict[int, int] = {}
-        self._counted: dict[int, int] = {}
-        """By partition, up to where records were counted as they were searched."""
         self._told_s: dict[str, float] = {}
 
     def begin(self) -> None:
         """Begin anew with what was taken over."""
         for partition in self._ownership.halted:
             self._lead.forget(partition)
-        self._counted = {}
         self._encode_until = {p: o for p, o in self._encode_until.items() if p in self._ownership.owned}
 
     def encode_until(self, positions: Mapping[int, int]) -> None:
@@ -215,7 +233,6 @@ class Isolation(Generic[T]):
         except NotOfRecordsError as error:
             self._halt(sorted(set(records.partition.tolist())), error)
         batch.finish()
-        self._counted |= records.next_offsets()
         if not self._found:
             self._metrics.add(m.INTERNAL_ERRORS, 1, "not_again")
             self._tell("an exception did not come again: nothing is refused for it", first)
@@ -257,11 +274,7 @@ class Isolation(Generic[T]):
     def survived(self, records: Records) -> None:
         """Note that a batch was published."""
         if self._lead:
-            fresh = [
-                o >= self._counted.get(p, 0)
-                for p, o in zip(records.partition.tolist(), records.offset.tolist(), strict=True)
-            ]
-            LeadInBatch(self._lead, records.take(np.array(fresh, bool))).finish()
+            LeadInBatch(self._lead, records).finish()
         if self._encode_until:
             for partition, next_offset in records.next_offsets().items():
                 if next_offset >= self._encode_until.get(partition, next_offset + 1):

@@ -91,11 +91,16 @@ class Suspects:
                 ]
                 self._search(records, tried, owned[partition])
             if partition in self._careful_until:
-                attempt = Attempt(int(records.offset[rows[0]]), int(records.offset[rows[-1]]) + 1)
-                self._note(owned[partition], attempt)
+                self._note(owned[partition], self._attempted(partition, records.offset[rows]))
         reasons = self._reasons(records)
         self._note_recalled(records, reasons, owned)
         return reasons
+
+    def _attempted(self, partition: int, offsets: type_i64) -> Attempt:
+        """Return what is about to be tried, together with what killed before and is still to come: whoever takes over must know of both."""
+        before = self._attempt.get(partition)
+        end = int(offsets[-1]) + 1
+        return Attempt(int(offsets[0]), end if before is None else max(end, before.end))
 
     def _note_recalled(self, records: Records, reasons: type_i64, owned: Mapping[int, Owned]) -> None:
         """Note what dead letters said, now that it is known to be about these records. Raises AbandonedError."""

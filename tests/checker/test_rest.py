@@ -24,7 +24,13 @@ def decided(count: int | None = None) -> Evidence:
     world.spawn("a")
     for _ in range(count if count is not None else 60):
         world.turn("a")
-    return evidence_of(world)
+    nothing: dict[str, Any] = {"accounts": {}, "customers": {}}
+    return replace(
+        evidence_of(world),
+        reference={topic: [] for topic in nothing},
+        reference_applied=nothing,
+        reference_profiles=nothing,
+    )
 
 
 def positions_of(evidence: Evidence) -> Positions:
@@ -50,7 +56,6 @@ def said(
     before = positions_of(evidence)
     verdict = judge(evidence)
     looks = Look(before, there), Look(later({t: dict(ps) for t, ps in before.items()}), there)
-    evidence.reference = {"accounts": [], "customers": []}
     verdict.take(find_rest(*looks, evidence, GROUPS, halts or {}))
     return verdict
 
@@ -137,7 +142,6 @@ def test_who_is_missing_elsewhere_excuses_nothing():
     positions = positions_of(decided())
     missing = {p: replace(one, committed=1, applied=1) for p, one in positions[TERMINAL_EVENTS].items()}
     look = Look(positions | {TERMINAL_EVENTS: missing}, dict.fromkeys(SERVICES, 0))
-    evidence.reference = {"accounts": [], "customers": []}
     verdict = judge(evidence)
     verdict.take(find_rest(look, look, evidence, GROUPS, {}))
     assert {one.service for one in verdict.rest.unrest} == {"profiler"}

@@ -55,6 +55,8 @@ class System:
     settings: Settings = field(init=False)
     service: str = "scorer"
     topic: str = TOPIC
+    broken: bool = False
+    """Whether the program raises an exception on every record."""
 
     def begin(self, topic: str) -> None:
         """Begin anew: an empty topic, an empty Redis, a group that nobody knows."""
@@ -103,7 +105,10 @@ class System:
         health = Health(SystemClock())
         member = Membership(self.topic, self.group_id, "services.scorer.sandbox")
         ports = build_ports(self.settings, SystemClock(), member)
-        worker = build_worker(self.settings, PROCESSORS[self.topic](), ports, health, MetricsRegistry())
+        processor = PROCESSORS[self.topic]()
+        if self.broken:
+            processor.decide = raise_always
+        worker = build_worker(self.settings, processor, ports, health, MetricsRegistry())
         try:
             worker.open()
             deadline = time.monotonic() + 60
@@ -136,6 +141,10 @@ class System:
                 error.show()
                 code = error.exit_code
         return code, said.getvalue()
+
+
+def raise_always(*_: Any) -> Any:
+    raise LookupError
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -252,6 +261,11 @@ def burst(system: System) -> None:
     sink.close()
 
 
+def break_the_program(system: System) -> None:
+    system.broken = True
+    system.send(2)
+
+
 def marked(reason: str, *, drop: bool = False) -> Callable[[System], None]:
     def mark(system: System) -> None:
         RedisGrid(system.stack.redis_url).halt(system.topic, 0, reason, drop=drop)
@@ -300,6 +314,7 @@ CASES = {
     "another layout and the log is short": Case(Cause.HISTORY_MISSING, (shorten, change_the_layout)),
     "marked": Case(Cause.MARKED, (marked("somebody looks at it"),)),
     "the breaker": Case(Cause.MARKED, (burst,)),
+    "a broken program": Case(Cause.MARKED, (break_the_program,)),
     "a damaged profile": Case(Cause.MARKED, (damage,)),
     "a damaged profile and the log is short": Case(Cause.MARKED, (shorten, damage)),
     "a rebuild was interrupted": Case(Cause.MARKED, (marked(REBUILDING, drop=True),)),
@@ -311,6 +326,7 @@ HALTERS = {
     "commands/grid.py": "the acceptance of a gap was interrupted",
     "commands/grid_folds.py": "a rebuild was interrupted",
     "runtime/worker.py": "the breaker",
+    "runtime/isolating.py": "a broken program",
     "runtime/deciding.py": "a damaged profile",
     "runtime/ownership.py": "marked",
 }
@@ -348,6 +364,7 @@ def test_whoever_does_what_a_halt_says_ends_where_the_partition_runs(system: Sys
     for spoil in case.spoils:
         spoil(system)
     halted = system.work(system.settled)
+    system.broken = False
     assert case.cause in {halt.cause for halt in halted.values()}
     walk(system, halted)
 

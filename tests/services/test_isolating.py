@@ -19,7 +19,7 @@ from services.grid.memory import MemoryGrid
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import DEAD_LETTERS
 from services.runtime.folding import FoldError, fold_log
-from services.runtime.isolating import AHEAD_MAX, Lead, isolate
+from services.runtime.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
 from services.runtime.logs import _Formatter, frames_of
 from services.runtime.outages import PROBE_EVERY_S
 from services.runtime.processor import LateOutputs, ProcessingError, guarded
@@ -333,6 +333,18 @@ def test_the_lead_of_what_raises_is_counted_against_the_others():
     lead = Lead()
     assert not any(lead.add(0, 1, 2) for _ in range(10_000)), "one in three never halts"
     assert [lead.add(1, 1, 0) for _ in range(AHEAD_MAX)] == [False] * (AHEAD_MAX - 1) + [True]
+
+
+def test_a_record_counts_once_however_often_its_batch_is_given_up_and_decided_again():
+    lead, records = Lead(), some(10)
+    for _ in range(3 * AHEAD_MAX):
+        assert not LeadInBatch(lead, records).add(4)
+    LeadInBatch(lead, records).finish()
+
+    assert [lead.add(0, 1, 0) for _ in range(AHEAD_MAX)] == [False] * (AHEAD_MAX - 1) + [True], "the five behind it paid"
+    lead.forget(0)
+    assert not LeadInBatch(lead, records).add(4)
+    assert [lead.add(0, 1, 0) for _ in range(AHEAD_MAX - 1)][-1], "what was forgotten counts anew"
 
 
 def test_the_same_is_left_out_of_a_fold_and_a_broken_program_folds_nothing():

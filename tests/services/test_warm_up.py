@@ -12,7 +12,7 @@ from numba.core.dispatcher import Dispatcher
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.ladder import SafeDefault
 from services.inference.artifact import load_model
-from services.inference.released import newest_model
+from services.inference.released import live_model
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import nothing_known, warm_up
 from services.simulator.generate import simulate
@@ -26,7 +26,7 @@ def compiled():
 traffic = simulate(200, 10, 3, AT_MS)
 values, keys = encode_transactions(traffic.columns), traffic.columns.card_id.tolist()
 now_ms = AT_MS + 11 * 86_400_000
-processor = ScorerProcessor(load_model(newest_model()), SafeDefault(30.0, 300.0))
+processor = ScorerProcessor(load_model(live_model()), SafeDefault(30.0, 300.0))
 warm_up(processor)
 before, profiles, at = compiled(), {}, 0
 for size in (1, 2, 7, 500, 3):
