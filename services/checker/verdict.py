@@ -94,7 +94,9 @@ class Checker:
         again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
         progress(f"scoring {len(decided) + len(again):,} decisions again")
         if not decided:
-            verdict.wait("vacuous", INPUTS, "no transaction was decided on: features, scores and actions are not checked")
+            verdict.wait(
+                "vacuous", INPUTS, "no transaction was decided on: features, scores and actions are not checked"
+            )
         self._scoring.check([(one, None) for one in again], verdict)
         check_severities(evidence, self._scoring.check(decided, verdict), verdict)
         labels = check_terminals(evidence, self._events, verdict, repeats=self._repeats)

@@ -341,7 +341,9 @@ def test_a_record_counts_once_however_often_its_batch_is_given_up_and_decided_ag
         assert not LeadInBatch(lead, records).add(4)
     LeadInBatch(lead, records).finish()
 
-    assert [lead.add(0, 1, 0) for _ in range(AHEAD_MAX)] == [False] * (AHEAD_MAX - 1) + [True], "the five behind it paid"
+    assert [lead.add(0, 1, 0) for _ in range(AHEAD_MAX)] == [False] * (AHEAD_MAX - 1) + [True], (
+        "the five behind it paid"
+    )
     lead.forget(0)
     assert not LeadInBatch(lead, records).add(4)
     assert [lead.add(0, 1, 0) for _ in range(AHEAD_MAX - 1)][-1], "what was forgotten counts anew"
