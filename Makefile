@@ -11,7 +11,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality readme dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality docs docs-tables dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,20 +107,31 @@ parity: setup ## Compare features with the Fraud Detection Handbook's, on all of
 benchmark-quality: setup ## Train and test on the handbook's transactions by its protocol; the last line is JSON
 	@$(BIN)/proact benchmark-quality $(HANDBOOK) $(ARGS)
 
-readme: setup ## Write the README's generated tables anew
-	$(BIN)/python -m services.commands.readme README.md
+docs-tables: setup ## Write the generated tables of docs/ anew
+	$(BIN)/python -m services.commands.docs_tables .
+
+$(VENV)/docs/installed: docs/requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)/docs
+	@$(VENV)/docs/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --requirement docs/requirements.lock
+	@touch $@
+
+docs: $(VENV)/docs/installed ## Build docs/ as a site into site/; a dead link fails
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
+	@echo "open site/index.html"
 
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header
 dashboards: setup ## Write Grafana's dashboards anew
 	$(BIN)/python deploy/grafana/make_dashboards.py
 
-lock: setup ## Resolve the dependencies anew into requirements.lock and the image's two lock files
+lock: setup ## Resolve the dependencies anew into requirements.lock, the image's two lock files and the site's
 	$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
 	@sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock > $(VENV)/versions.txt
 	$(LOCK) --no-annotate --constraint $(VENV)/versions.txt --output-file deploy/requirements.lock deploy/requirements.in
 	$(LOCK) --no-annotate --constraint $(VENV)/versions.txt --output-file deploy/build-requirements.lock deploy/build-requirements.in
+	$(LOCK) --no-annotate --output-file docs/requirements.lock docs/requirements.in
 
 clean: ## Stop the embedded stack, remove what make and the commands made here
 	-@test -x $(BIN)/proact && $(BIN)/proact stack down
-	rm -rf $(VENV) .proact .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .proact .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

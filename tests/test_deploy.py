@@ -1,4 +1,4 @@
-"""What is deployed, as far as its files tell: settings of the containers, lock files, dashboards, rules, runbook."""
+"""What is deployed, as far as its files tell: settings of the containers, lock files, dashboards, rules."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def test_the_panels_of_a_dashboard_fill_its_rows_without_overlapping(file):
     assert {p["datasource"]["uid"] for p in panels(file)} == {s["uid"] for s in sources["datasources"]}
 
 
-def test_the_runbook_has_a_word_on_every_alert_and_on_nothing_else():
-    headings = re.findall(r"^## (.+)$", (ROOT / "deploy/RUNBOOK.md").read_text(), re.MULTILINE)
-    told = [name for heading in headings for name in heading.split(", ")]
+def test_operate_has_a_section_on_every_alert_and_on_nothing_else():
+    section = (ROOT / "docs/operate.md").read_text().split("\n## Alerts\n")[1].split("\n## ")[0]
+    told = re.findall(r"^### (.+)$", section, re.MULTILINE)
 
     assert sorted(told) == sorted(rule["alert"] for group in ALERTS for rule in group["rules"])
     assert all(
@@ -157,6 +157,16 @@ def test_the_runbook_has_a_word_on_every_alert_and_on_nothing_else():
         for g in ALERTS
         for r in g["rules"]
     )
+
+
+def test_the_sites_lock_file_has_hashes_and_no_addresses():
+    text = (ROOT / "docs/requirements.lock").read_text()
+    locked = re.findall(r"^([a-z0-9_.-]+==\S+)", text, re.MULTILINE | re.IGNORECASE)
+    wanted = [line for line in (ROOT / "docs/requirements.in").read_text().splitlines() if line and line[0] != "#"]
+
+    assert set(wanted) <= set(locked), "run `make lock`"
+    assert "://" not in text
+    assert text.count("--hash=sha256:") >= len(locked)
 
 
 def test_the_images_lock_files_hold_the_versions_of_the_whole_one():

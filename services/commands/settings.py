@@ -9,7 +9,7 @@ from services.runtime.config import SETTINGS, ConfigError, resolve_settings, set
 
 
 @click.command(epilog=example("PROACT_WORKERS=2 proact settings"))
-@click.option("--markdown", is_flag=True, help="Print the table of all settings as the README has it.")
+@click.option("--markdown", is_flag=True, help="Print the table of all settings as docs/settings.md has it.")
 def settings(markdown: bool) -> None:
     """Show every setting, its value here, and what it is for."""
     if markdown:

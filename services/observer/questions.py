@@ -1,4 +1,4 @@
-"""What people ask of Prometheus: the queries behind the README's table and ``proact report``."""
+"""What people ask of Prometheus: the queries behind the table of docs/metrics.md and ``proact report``."""
 
 from __future__ import annotations
 
@@ -127,6 +127,6 @@ def number(value: float) -> str:
 
 
 def questions_table() -> str:
-    """Return the table of all questions, in Markdown, as the README holds it."""
+    """Return the table of all questions, in Markdown, as docs/metrics.md holds it."""
     rows = ["| question | query | unit |", "|---|---|---|"]
     return "\n".join(rows + [f"| {q.text} | `{q.query}` | {q.unit} |" for q in QUESTIONS])

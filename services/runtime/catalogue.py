@@ -1,4 +1,4 @@
-"""Every metric, declared once: the services count under these names, the README's table is made from here.
+"""Every metric, declared once: the services count under these names, the tables of docs/metrics.md are made from here.
 
 A label's values come from a closed list; where the list is not fixed in the code (partitions, topics, models) it is as
 short as the cluster is small. No card, merchant, rule or error text is ever a label. A counter and a histogram whose
@@ -235,7 +235,7 @@ def _table(metrics: tuple[Metric, ...]) -> str:
 
 
 def metrics_table() -> str:
-    """Return the tables of all metrics, in Markdown, as the README holds them."""
+    """Return the tables of all metrics, in Markdown, as docs/metrics.md holds them."""
     parts = {
         "Of scorers, profilers, routers and reference services:": WORKER_METRICS,
         "Of a scorer:": tuple(m for m in SCORER_METRICS if m not in WORKER_METRICS),

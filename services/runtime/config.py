@@ -1,4 +1,4 @@
-"""Every setting of Proact, declared once: flags, ``PROACT_*`` variables, ``proact.toml`` and the README come from here.
+"""Every setting of Proact, declared once: flags, ``PROACT_*`` variables, ``proact.toml`` and docs/settings.md come from here.
 
 A value is taken from the flag, else from the variable, else from ``proact.toml`` in the working folder (or the file that
 ``PROACT_CONFIG`` names), else it is the default.
@@ -196,7 +196,7 @@ def resolve_settings(flags: Mapping[str, Any], environment: Mapping[str, str] | 
 
 
 def settings_table() -> str:
-    """Return the table of all settings, in Markdown, as the README holds it."""
+    """Return the table of all settings, in Markdown, as docs/settings.md holds it."""
     rows = ["| setting | flag | variable | default | meaning |", "|---|---|---|---|---|"]
     rows += [
         f"| `{s.name}` | `{s.flag}` | `{s.variable}` | {f'`{s.default}`' if s.default != '' else 'empty'} | {s.meaning} |"

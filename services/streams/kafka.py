@@ -39,7 +39,7 @@ NO_GENERATION: Final = -1
 
 def generation_of(metadata: bytes) -> int:
     """Return the group's generation from the client's opaque metadata; a test guards the format."""
-    assert metadata.startswith(b"CGMDv2:"), "the client's group metadata have another format: see docs/decisions/0056-what-a-batch-need-not-wait-for.md"
+    assert metadata.startswith(b"CGMDv2:"), "the client's group metadata have another format: see decision 56"
     return int.from_bytes(metadata[7:11], sys.byteorder, signed=True)
 
 

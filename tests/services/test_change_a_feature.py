@@ -1,4 +1,4 @@
-"""The README's "Change a feature", walked in a copy: what a change breaks is said with what to do about it."""
+"""The page's "Change a feature", walked in a copy: what a change breaks is said with what to do about it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 def checkout(tmp_path: Path) -> Path:
     """A copy of everything that a change of a feature touches."""
     bare = shutil.ignore_patterns("__pycache__", ".hypothesis")
-    for name in ("services", "schemas", "models", "deploy", "tests"):
+    for name in ("services", "schemas", "models", "deploy", "docs", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=bare)
-    for name in ("README.md", "pyproject.toml"):
+    for name in ("README.md", "mkdocs.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -39,31 +39,31 @@ def change(checkout: Path, was: str, becomes: str) -> None:
     path.write_text(text.replace(was, becomes))
 
 
-def the_readmes_line() -> str:
-    """Return the line that the README shows, as it stands in the declarations."""
-    section = (ROOT / "README.md").read_text().split("## Change a feature")[1]
+def the_pages_line() -> str:
+    """Return the line that the page shows, as it stands in the declarations."""
+    section = (ROOT / "docs/features.md").read_text().split("## Change a feature")[1]
     [line] = re.findall(r"^\((Feature\(.*\)),\)$", section, re.MULTILINE)
     return f"    {line},\n"
 
 
 def test_a_line_that_is_added_needs_a_model_and_no_rule(checkout):
-    line = the_readmes_line()
+    line = the_pages_line()
     change(checkout, line, line + line.replace("10 * MINUTE_MS", "20 * MINUTE_MS"))
 
     rules = python(checkout, "-m", "services.cli", "rules", "check", "deploy/rules.yaml")
     scorer = python(checkout, "-m", "services.cli", "scorer", "--metrics-port", "1")
-    readme = python(checkout, "-m", "services.commands.readme", "README.md")
+    tables = python(checkout, "-m", "services.commands.docs_tables", ".")
     tests = python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_deployed_rules.py")
 
-    assert (rules.returncode, readme.returncode, tests.returncode) == (0, 0, 0), rules.stderr + tests.stdout
+    assert (rules.returncode, tables.returncode, tests.returncode) == (0, 0, 0), rules.stderr + tests.stdout
     assert scorer.returncode == 1
     assert "make train" in scorer.stderr
     assert "name it as live" in scorer.stderr
-    assert "| `card_count_20m` |" in (checkout / "README.md").read_text()
+    assert "| `card_count_20m` |" in (checkout / "docs/features.md").read_text()
 
 
 def test_a_window_that_is_changed_says_which_rule_changes_with_it(checkout):
-    line = the_readmes_line()
+    line = the_pages_line()
     change(checkout, line, line.replace("10 * MINUTE_MS", "5 * MINUTE_MS"))
 
     rules = python(checkout, "-m", "services.cli", "rules", "check", "deploy/rules.yaml")

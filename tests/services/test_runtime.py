@@ -1,4 +1,4 @@
-"""Settings, metrics, health, logs, and the README that is generated from them."""
+"""Settings, metrics, health, logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.commands.readme import TABLES, with_tables
 from services.core.masking import mask_text
 from services.core.policy import Action
 from services.runtime import catalogue as m
@@ -25,8 +24,6 @@ from services.runtime.logs import _Formatter, fields, set_up_logging, transactio
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import LINES_MAX, Notices
 from services.stack.processes import free_port
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +74,6 @@ def test_settings_travel_to_a_child_through_its_environment():
     again = resolve_settings({}, settings.environment())
 
     assert again.environment() == settings.environment()
-
-
-def test_the_tables_in_the_readme_are_the_generated_ones():
-    text = README.read_text()
-
-    assert all(f"<!-- {name} -->" in text for name in TABLES)
-    assert with_tables(text) == text, "run `make readme` to write the tables anew"
 
 
 def exposition(registry: MetricsRegistry) -> str:

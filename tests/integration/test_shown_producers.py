@@ -1,4 +1,4 @@
-"""What README shows as a producer runs as it stands, and every producer that is shown, or that is ours, sets the partitioner."""
+"""What the pages show as a producer runs as it stands, and every producer that is shown, or that is ours, sets the partitioner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.streams.clients import ATOMIC, PRODUCER
 from tests.integration.system import read_all, scorers, wait_drained
 
 ROOT = Path(__file__).parents[2]
-SHOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md")])
+SHOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = re.compile(r"\bProducer\((?!Protocol)")
 OWN_SETTINGS = ("PRODUCER |", "ATOMIC |", "self._settings", "murmur2_random")
@@ -43,7 +43,7 @@ def test_every_producer_that_is_shown_or_ours_sets_the_partitioner():
     assert silent == NOT_OF_KEYED_INPUT
 
 
-def test_what_readme_shows_runs_as_it_stands_and_is_decided(own_stack, tmp_path):
+def test_what_the_pages_show_runs_as_it_stands_and_is_decided(own_stack, tmp_path):
     stack = own_stack(6)
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
