@@ -1,4 +1,4 @@
-"""The pages of docs/ and the README: no dead links, nothing named that is not there, all found in the navigation, and true to the code."""
+"""The pages of docs/ and the README: links lead somewhere, names exist, all are in the navigation and true to the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def anchors(text: str) -> set[str]:
 
 
 def dead_links(page: Path, text: str) -> list[str]:
-    """Return the links of a page that lead nowhere; a page of docs/ may lead to others of docs/ alone, since the site has no more."""
+    """Return the links of a page that lead nowhere; a page of docs/ leads to others of docs/, since the site has no more."""
     found = []
     for target in links(text):
         path, _, anchor = target.partition("#")

@@ -1,4 +1,7 @@
-"""Write what the pages of ``docs/`` say of the code between their marks: tables of settings, metrics, features, decisions; tests keep them true."""
+"""Write the generated tables of ``docs/`` between their marks: settings, metrics, features, questions, decisions.
+
+``tests/test_docs.py`` fails while a page says something else than the code.
+"""
 
 from __future__ import annotations
 
