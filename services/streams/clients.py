@@ -8,9 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient
 
 from services.streams.base import Records, StreamsError
 
+log = logging.getLogger("proact.kafka")
+_REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's public error codes
+_REFUSED_HINTS: Final = ("security.protocol", "SSL", "sasl.")
+"""What the client says where a broker asks for a password or TLS and is not given it."""
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
 COMMON: Final[dict[str, Any]] = {
@@ -22,7 +27,7 @@ COMMON: Final[dict[str, Any]] = {
     # After an outage a client may know of no broker any more; it then begins with the bootstrap servers again. The default is 300 s,
     # for which a worker stays out of its group.
     "metadata.recovery.rebootstrap.trigger.ms": 10_000,
-    "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
+    "logger": log,  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
 FETCHES: Final[dict[str, Any]] = {
@@ -92,6 +97,27 @@ def describe(error: KafkaException | KafkaError) -> str:
     """Return an error's name and words."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
+
+
+class Refusals:
+    """A client's ``error_cb``: keeps why brokers do not let it in, which no call's own error says, and logs each reason once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take an error of a connection. Never raises: it would replace the result of whatever call served it."""
+        # How long it took and how often it happened is said behind the reason.
+        said = error.str().partition(" (after")[0]
+        refused = error.code() in _REFUSED or any(hint in said for hint in _REFUSED_HINTS)
+        if refused and said != self._last:
+            self._last = said
+            log.warning("Kafka does not let this client in: %s", said)
+
+    def told(self, client: Consumer | AdminClient) -> str:
+        """Return what is to be added to an error of a client, after serving what it has to say."""
+        client.poll(0)
+        return f" ({self._last})" if self._last else ""
 
 
 def count_partitions(client: Consumer, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> int:

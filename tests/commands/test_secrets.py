@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from services.cli import proact as command_line
 from services.grid.redis import described
 from services.runtime.config import ConfigError, resolve_settings
-from services.runtime.secrets import SecretUrl
+from services.secrets import SecretUrl
 from tests.commands.running import run
 
 CANARY = "c4n4ry"
