@@ -16,7 +16,7 @@ from services.streams.admin import KafkaAdmin
 from services.streams.connection import KafkaConnection
 from services.subprocesses import run_tied
 
-VERSION: Final = "4.1.0"
+VERSION: Final = "4.1.2"
 _KAFKA: Final = f"org.apache.kafka:kafka_2.13:{VERSION}"
 _LOGGING_BRIDGE: Final = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 """Resolved apart: together, the resolver lets the bridge's management of versions choose an older kafka-clients."""

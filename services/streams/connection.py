@@ -53,7 +53,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "acks": "a record counts when every replica in sync has it",
     "request.required.acks": "a record counts when every replica in sync has it",
     "partitioner": "a key must be in the same partition whoever writes it",
-    "partitioner.cb": "a key must be in the same partition whoever writes it",
     "message.timeout.ms": _BOUNDS,
     "delivery.timeout.ms": _BOUNDS,
     "transaction.timeout.ms": _BOUNDS,
@@ -69,6 +68,8 @@ REFUSED: Final[Mapping[str, str]] = {
     "ssl.engine.location": _CODE,
     "log.level": "an outage is told by Proact, once, in its format",
     "log.queue": "an outage is told by Proact, once, in its format",
+    "logger": "an outage is told by Proact, once, in its format",
+    "default.topic.config": "say the property itself",
     "test.mock.num.brokers": _FORGED,
     "test.mock.broker.rtt": _FORGED,
 }
@@ -91,6 +92,8 @@ def refusal(name: str) -> str | None:
     """Return why a property of the client cannot be set; None where it may be, if there is one of this name."""
     if name.startswith("test.mock."):
         return _FORGED
+    if "_" in name:
+        return "the client's properties are written with dots"
     return REFUSED.get(name)
 
 
