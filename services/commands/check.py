@@ -71,6 +71,10 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     from services.checker.evidence import Where, gather
     from services.checker.rest import Looker, find_rest
 
+    with open_stores(settings, "scorer") as stores:
+        # Asked by clients that say why they are not let in.
+        stores.admin.partitions()
+        stores.grid.status(stores.topic, [0])
     groups = {topic: group_of(settings, service) for topic, service in SERVICE_OF.items()}
     where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
     looker = Looker(where, groups)

@@ -87,7 +87,7 @@ class KafkaAdmin:
         try:
             yield
         except KafkaException as error:
-            why = f"{error.args[0].str()}{self._refusals.told(self._admin)}"
+            why = f"{error.args[0].str()}{self._refusals.told(error, self._admin, self._connection)}"
             raise StreamsError(f"Kafka at {self._connection} does not answer: {why}") from None
 
     def answers(self, timeout_s: float = 2.0) -> bool:

@@ -56,7 +56,9 @@ class KafkaReader:
             if since_ms is not None:
                 self._begin_at(partitions, highs, since_ms)
         except KafkaException as error:
-            raise StreamsError(f"Kafka at {connection}: {describe(error)}{refusals.told(self._consumer)}") from None
+            raise StreamsError(
+                f"Kafka at {connection}: {describe(error)}{refusals.told(error, self._consumer, connection)}"
+            ) from None
         self._consumer.assign(partitions)
         self._left = {
             (tp.topic, tp.partition): high for tp, high in zip(partitions, highs, strict=True) if tp.offset < high
