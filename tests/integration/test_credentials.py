@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +86,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     stack = EmbeddedStack(folder, free_port(), free_port(), [(door, door) for door in doors])
     try:
         stack.up(lambda _: None)
-        admin = AdminClient({"bootstrap.servers": stack.kafka_address})
+        admin = AdminClient({"bootstrap.servers": stack.kafka_address, "log_level": 0})
         scram = UserScramCredentialUpsertion(
             USER, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), CANARY.encode()
         )
@@ -219,3 +222,49 @@ def test_a_sandbox_works_with_the_credentials_that_its_parent_has(guarded, tmp_p
     nothing = np.zeros(1, np.int64)
     with closing(ProcessSandbox(sandbox_command("services.scorer.sandbox"), lambda _: None)) as sandbox:
         assert sandbox.survives(Records("card-transactions", nothing, nothing, nothing, [b"k"], [b"v"], 2))
+
+
+@contextmanager
+def in_tls(folder: Path, port: int) -> Iterator[int]:
+    """Offer a port by TLS, since the embedded Redis is built without."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = listener.accept()
+                with suppress(OSError):
+                    outer = context.wrap_socket(accepted, server_side=True)
+                    inner = socket.create_connection(("127.0.0.1", port))
+                    for pair in ((outer, inner), (inner, outer)):
+                        threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def test_a_redis_behind_tls_is_verified_by_its_certificate(guarded, proact):
+    with in_tls(guarded.folder, int(guarded.stack.redis_url.rsplit(":", 1)[1].split("/")[0])) as port:
+        own = guarded.environment() | {"PROACT_REDIS_URL": f"rediss://127.0.0.1:{port}/0"}
+        trusted = own | {"PROACT_REDIS_SSL_CA_CERTS": str(guarded.folder / "ca.pem")}
+        run(proact, "topics", "apply", **own)
+        for _ in range(10):  # a broker that has just begun may not answer for groups yet
+            done = run(proact, "grid", "status", "--json", timeout=120, **trusted)
+            if not done.returncode:
+                break
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 2
+
+        done = run(proact, "grid", "status", timeout=120, **own)
+        assert done.returncode == 1
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("proact: ")]
+        assert "certificate verify failed" in line
