@@ -113,6 +113,7 @@ def test_all_that_ours_must_hold_is_refused():
 def test_what_a_client_does_not_take_is_one_line_that_says_where_it_was_said(environment, says):
     said = refused(environment)
 
+    assert says
     assert all(words in said for words in says), said
 
 
