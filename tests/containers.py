@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from services.grid.connection import GridConnection
 from services.stack.embedded import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
+from services.streams.connection import KafkaConnection
 from services.topology import topic_plans
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +94,10 @@ class ContainerStack:
             testcontainers_config.ryuk_disabled = True
         self.kafka_address = f"127.0.0.1:{kafka_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        self.kafka_connection, self.grid_connection = (
+            KafkaConnection(self.kafka_address),
+            GridConnection.of(self.redis_url),
+        )
         kafka = (
             DockerContainer(image_of("kafka"))
             .with_command("bash /etc/proact/start")
@@ -105,7 +111,7 @@ class ContainerStack:
         redis = DockerContainer(image_of("redis")).with_command(command).with_kwargs(user="redis")
         # Its with_bind_ports binds to every address of the host.
         kafka.ports, redis.ports = {"9092/tcp": ("127.0.0.1", kafka_port)}, {"6379/tcp": ("127.0.0.1", redis_port)}
-        self.kafka = ContainerPart(kafka, KafkaAdmin(self.kafka_address).answers)
+        self.kafka = ContainerPart(kafka, KafkaAdmin(self.kafka_connection).answers)
         self.redis = ContainerPart(redis, EmbeddedRedis(_folder, redis_port).answers)
 
     def up(self, progress: Callable[[str], None]) -> None:
@@ -115,7 +121,7 @@ class ContainerStack:
 
     def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:
         """Create the topics."""
-        return KafkaAdmin(self.kafka_address).apply(topic_plans(counts))
+        return KafkaAdmin(self.kafka_connection).apply(topic_plans(counts))
 
     def down(self) -> None:
         """Remove both."""

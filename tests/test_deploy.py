@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,14 @@ def test_the_sites_lock_file_has_hashes_and_no_addresses():
 def test_the_images_lock_files_hold_the_versions_of_the_whole_one():
     pattern = re.compile(r"^([a-z0-9_.-]+)==(\S+)", re.MULTILINE | re.IGNORECASE)
     whole = dict(pattern.findall((ROOT / "requirements.lock").read_text()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    build = (ROOT / "deploy/build-requirements.in").read_text().splitlines()
+    asked = {
+        "requirements": {one.partition("==")[0] for one in project["dependencies"]},
+        "build-requirements": {line for line in build if line and line[0] != "#"},
+    }
+    more = {one.partition("==")[0] for extra in ("stack", "train") for one in project["optional-dependencies"][extra]}
+    assert (more | asked["requirements"]) <= whole.keys(), "run `make lock`"
     for name in ("requirements", "build-requirements"):
         text = (ROOT / f"deploy/{name}.lock").read_text()
         locked = dict(pattern.findall(text))
@@ -179,8 +188,8 @@ def test_the_images_lock_files_hold_the_versions_of_the_whole_one():
         assert {k: v for k, v in locked.items() if k != "async-timeout"}.items() <= whole.items()
         assert "://" not in text
         assert text.count("--hash=sha256:") >= len(locked)
-        wanted = [line for line in (ROOT / f"deploy/{name}.in").read_text().splitlines() if line and line[0] != "#"]
-        assert set(wanted) <= locked.keys(), "run `make lock`"
+        assert asked[name] <= locked.keys(), "run `make lock`"
+        assert not more & locked.keys(), "the image is a plain installation"
 
 
 def compose_config(env_file: Path | str) -> dict:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from services.cli import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,3 +55,69 @@ def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_
 
     assert done.stdout.split()[0].startswith(str(tmp_path))
     assert done.stdout.split()[1:] == ["12", "v4"]
+
+
+BLOCKER = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+SERVICES = [
+    "monitor.stores",
+    *(f"{name}.wiring" for name in ("scorer", "profiler", "router", "reference", "reassessor")),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an installation that lacks all extras: whatever is of one cannot be imported."""
+    folder = tmp_path_factory.mktemp("plain")
+    names = {name for packages in EXTRAS.values() for name in packages}
+    (folder / "sitecustomize.py").write_text(BLOCKER.replace("{names}", repr(names)))
+    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PROACT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("module", SERVICES)
+def test_a_plain_installation_runs_every_service(plain: dict[str, str], module: str):
+    command = [sys.executable, "-c", f"import services.{module}"]
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("demo", "pip install 'proact[stack]'"),
+        ("stack up", "pip install 'proact[stack]'"),
+        ("train", "pip install 'proact[train]'"),
+        ("evaluate models/fraud/v4", "pip install 'proact[train]'"),
+        ("replay x.parquet", "pip install 'proact[train]'"),
+        ("simulate --cards 1 --days 1 --output x.parquet", "pip install 'proact[train]'"),
+        ("simulate --cards 1 --days 1", "Kafka at 127.0.0.1:1 does not answer"),
+        ("grid status", "Kafka at 127.0.0.1:1 does not answer"),
+    ],
+)
+def test_a_command_that_needs_an_extra_names_it_in_one_line(
+    plain: dict[str, str], tmp_path: Path, command: str, says: str
+):
+    run = [sys.executable, "-m", "services.cli", *command.split()]
+    done = subprocess.run(run, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_each_extra_is_known_by_what_is_imported_of_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    imported = importlib.metadata.packages_distributions()
+    asked = {name: {one.partition("==")[0] for one in project["optional-dependencies"][name]} for name in EXTRAS}
+
+    assert {"stack", "train"} <= EXTRAS.keys()
+    for extra, packages in EXTRAS.items():
+        brought = {found.lower() for package in packages for found in imported[package]}
+        assert brought <= asked[extra] if extra == "dev" else brought == asked[extra]

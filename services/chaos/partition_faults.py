@@ -31,7 +31,7 @@ def wrong_partitioner(system: ChaosSystem) -> Measured:
     seed = int(system.rng.integers(0, 2**31))
     load = load_of(2_000, CARDS, seed)
     people, now_ms = simulate_reference(load.columns, load.scenario == 0, seed), time.time_ns() // 1_000_000
-    letters = KafkaReader(system.stack.kafka_address, ["dead-letters"], from_beginning=False)
+    letters = KafkaReader(system.stack.kafka_connection, ["dead-letters"], from_beginning=False)
     accounts = [encode_account(i.decode(), a, now_ms) for i, a in zip(people.account_ids, people.accounts, strict=True)]
     customers = [
         encode_customer(i.decode(), c, now_ms) for i, c in zip(people.customer_ids, people.customers, strict=True)

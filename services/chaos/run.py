@@ -18,6 +18,7 @@ from services.chaos.halting import HALTING, run_halting
 from services.chaos.input import CANARIES, endless_load, load_of
 from services.chaos.system import ChaosSystem, running
 from services.chaos.victim import RAISES
+from services.chaos.watchers import where_of
 from services.checker.evidence import gather
 from services.checker.scoring import released_folders
 from services.checker.verdict import Checker
@@ -204,9 +205,7 @@ def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None],
         if watcher.failure is not None:
             report.failures.append(f"{type(watcher).__name__} looked no more: {watcher.failure}")
     own = system.settings
-    evidence = gather(
-        own.kafka_bootstrap_servers, own.redis_url.reveal(), (own.group_id, own.router_group_id), lambda _: None
-    )
+    evidence = gather(where_of(own), (own.group_id, own.router_group_id), lambda _: None)
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = (
         Checker(evidence, released_folders(), repeats=False, canaries=CANARIES, excused=RAISES)

@@ -20,9 +20,10 @@ import numpy as np
 
 from services.chaos.errors import PATIENCE_S, ChaosError
 from services.chaos.load import Load
-from services.chaos.watchers import LiveReader, Sampler
+from services.chaos.watchers import LiveReader, Sampler, where_of
 from services.core.policy import Action
 from services.core.rules.rule_set import Mode, Rule, RuleSet
+from services.grid.connection import GridConnection
 from services.replay.producer import TransactionProducer
 from services.replay.reference import send_reference
 from services.rulebook.book import Rulebook
@@ -33,6 +34,7 @@ from services.simulator.reference import SimulatedReference
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import COMMAND, Daemon, free_port
 from services.streams.admin import KafkaAdmin
+from services.streams.connection import KafkaConnection
 from services.streams.sink import KafkaSink
 from services.subprocesses import start_tied
 
@@ -134,10 +136,8 @@ class ChaosSystem:
         """The other services."""
         self._watch: threading.Thread | None = None
         self._ended = threading.Event()
-        self.settings = settings.with_values(
-            kafka_bootstrap_servers=self.stack.kafka_address, redis_url=self.stack.redis_url
-        )
-        self.admin = KafkaAdmin(self.stack.kafka_address)
+        self.settings = settings.connected_to(self.stack.kafka_connection, self.stack.grid_connection)
+        self.admin = KafkaAdmin(self.stack.kafka_connection)
         self.extra_redis: list[Any] = []
         self.capacity = 0.0
         self.rng = np.random.default_rng(0)
@@ -159,14 +159,14 @@ class ChaosSystem:
             victim.child.start()
         self._watch = threading.Thread(target=self._supervise, daemon=True)
         self._watch.start()
-        sink = KafkaSink(self.stack.kafka_address)
+        sink = KafkaSink(self.stack.kafka_connection)
         self.load = Load(sink, TransactionProducer(sink, SystemClock()))
         if self.owned_within(PATIENCE_S) is None:
             raise ChaosError(f"the workers do not become ready: see {self.folder}")
-        book = Rulebook(self.stack.kafka_address, SystemClock())
+        book = Rulebook(self.stack.kafka_connection, SystemClock())
         book.put_live(book.save(RuleSet(RULES), "chaos"), "chaos")
-        self.live = LiveReader(self.stack.kafka_address)
-        self.sampler = Sampler(self.stack.kafka_address, self.stack.redis_url, self._settings.group_id)
+        self.live = LiveReader(self.stack.kafka_connection)
+        self.sampler = Sampler(where_of(self.settings), self._settings.group_id)
 
     @property
     def everybody(self) -> list[Victim]:
@@ -174,10 +174,9 @@ class ChaosSystem:
         return [*self.victims, *self.helpers]
 
     def _victim(self, i: int, service: str) -> Victim:
-        own = self._settings.with_values(
-            kafka_bootstrap_servers=f"127.0.0.1:{self._doors[i][1]}", redis_url=f"redis://127.0.0.1:{self.redis_doors[i]}/0",
-            metrics_port=free_port(), log_format="json",
-        )  # fmt: skip
+        kafka = KafkaConnection(f"127.0.0.1:{self._doors[i][1]}")
+        grid = GridConnection.of(f"redis://127.0.0.1:{self.redis_doors[i]}/0")
+        own = self._settings.connected_to(kafka, grid).with_values(metrics_port=free_port(), log_format="json")
         folder = self.folder / f"victim-{i}"
         folder.mkdir(parents=True, exist_ok=True)
         environment = {
@@ -235,7 +234,7 @@ class ChaosSystem:
 
     def announce(self, people: SimulatedReference) -> None:
         """Send what the bank knows of some people."""
-        sink = KafkaSink(self.stack.kafka_address)
+        sink = KafkaSink(self.stack.kafka_connection)
         send_reference(sink, people, SystemClock().now_ms())
         sink.flush(60)
         sink.close()
@@ -255,7 +254,7 @@ class ChaosSystem:
         for i in range(len(self.everybody)):
             self.proxy.order("retarget", name=f"redis-{i}", upstream=port)
         self.settings = self.settings.with_values(redis_url=url)
-        self.sampler.retarget(url)
+        self.sampler.retarget(where_of(self.settings))
         self.stack.redis = self.extra_redis[-1]
 
     def heal(self) -> None:

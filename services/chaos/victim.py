@@ -163,7 +163,7 @@ def build_victim(
     points.around(processor, "decide")
     ports = replace(build_ports(settings, clock, member), upkeep=upkeep)
     if isinstance(processor, ReassessorProcessor):
-        ports = replace(ports, places=KafkaPlaces(settings.kafka_bootstrap_servers))
+        ports = replace(ports, places=KafkaPlaces(settings.kafka))
     _hurt_ports(ports, points)
     return build_worker(settings, processor, ports, health, metrics)
 

@@ -12,10 +12,12 @@ import confluent_kafka
 import numpy as np
 import redis
 
-from services.checker.evidence import INPUTS, OUTPUTS, Log, Profiles, Sample, Seen, applied_of
+from services.checker.evidence import INPUTS, OUTPUTS, Log, Profiles, Sample, Seen, Where, applied_of
 from services.checker.verdict import seen_hash
 from services.observer.tally import DECISIONS, Tally
+from services.runtime.config import Settings
 from services.streams import StreamsError
+from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
 
 SAMPLE_EVERY_S = 0.2
@@ -49,11 +51,16 @@ class _Watcher(ABC):
         self._thread.join(10)
 
 
+def where_of(settings: Settings) -> Where:
+    """Return where the checker is to look."""
+    return Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
+
+
 class LiveReader(_Watcher):
     """A consumer of committed records: remembers the hash of everything that it saw, and when decisions came."""
 
-    def __init__(self, kafka_address: str) -> None:
-        self._reader = KafkaReader(kafka_address, OUTPUTS, from_beginning=True)
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._reader = KafkaReader(kafka, OUTPUTS, from_beginning=True)
         self._tally = Tally()
         self.seen: dict[str, dict[tuple[int, int], int]] = {topic: {} for topic in OUTPUTS}
         self.latencies: list[tuple[float, Any]] = []
@@ -90,8 +97,8 @@ class LiveReader(_Watcher):
 class Sampler(_Watcher):
     """Looks at applied offset, epoch and committed offset of every partition, five times a second."""
 
-    def __init__(self, kafka_address: str, redis_url: str, group_id: str) -> None:
-        self._log, self._grid = Log(kafka_address, group_id), Profiles(redis_url)
+    def __init__(self, where: Where, group_id: str) -> None:
+        self._log, self._grid = Log(where, group_id), Profiles(where)
         self._partitions = sorted(self._log.ends(INPUTS, committed=False))
         self.samples: list[Sample] = []
         self._begin_s = time.monotonic()
@@ -101,9 +108,9 @@ class Sampler(_Watcher):
         """Return the time on the samples' clock."""
         return time.monotonic() - self._begin_s
 
-    def retarget(self, redis_url: str) -> None:
+    def retarget(self, where: Where) -> None:
         """Look at another Redis from now on."""
-        self._grid = Profiles(redis_url)
+        self._grid = Profiles(where)
 
     def _look(self) -> None:
         self._stopped.wait(SAMPLE_EVERY_S)

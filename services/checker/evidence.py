@@ -5,7 +5,7 @@ Kafka and Redis are asked with clients of the checker's own, so that a fault in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -80,12 +80,23 @@ class Evidence:
     """What a reader saw while the run went on: by topic, the hash of each record by partition and offset."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Where:
+    """A Kafka and a Redis, and what their clients are told so that they are let in: secrets, too, so no message shows any of it."""
+
+    kafka: Mapping[str, Any]
+    """Of Kafka's client, by librdkafka's names."""
+    redis_url: str
+    redis_options: Mapping[str, Any] = field(default_factory=dict)
+    """Of Redis's client, as keyword arguments."""
+
+
 class Log:
     """One cluster, asked by consumers that never join a group: the client's admin calls do not survive every broker's death."""
 
-    def __init__(self, bootstrap_servers: str, group_id: str) -> None:
-        self._settings = {
-            "bootstrap.servers": bootstrap_servers, "group.id": group_id, "enable.auto.commit": False,
+    def __init__(self, where: Where, group_id: str) -> None:
+        self._settings = dict(where.kafka) | {
+            "group.id": group_id, "enable.auto.commit": False,
             "auto.offset.reset": "error", "check.crcs": True, "log_level": 0,
         }  # fmt: skip
         self._of_committed = Consumer(self._settings | {"isolation.level": "read_committed"})
@@ -138,8 +149,8 @@ class Log:
 class Profiles:
     """One Redis."""
 
-    def __init__(self, url: str) -> None:
-        self._client: Any = redis.Redis.from_url(url, socket_timeout=10)
+    def __init__(self, where: Where) -> None:
+        self._client: Any = redis.Redis.from_url(where.redis_url, **{"socket_timeout": 10, **where.redis_options})
 
     def meta(self, partition: int, topic: str = INPUTS) -> dict[bytes, bytes]:
         """Return what is known of a partition."""
@@ -156,14 +167,11 @@ def applied_of(meta: dict[bytes, bytes]) -> int | None:
     return int(meta[b"applied"]) if b"applied" in meta else None
 
 
-def gather(
-    bootstrap_servers: str, redis_url: str, groups: tuple[str, str], progress: Callable[[str], None]
-) -> Evidence:
+def gather(where: Where, groups: tuple[str, str], progress: Callable[[str], None]) -> Evidence:
     """Read everything, at rest.
 
     Args:
-        bootstrap_servers: Kafka's.
-        redis_url: of the grid; may hold a password, so no message repeats it.
+        where: Kafka and the grid.
         groups: of the scorers, and of the routers.
         progress: told what is being read.
 
@@ -171,10 +179,10 @@ def gather(
         EvidenceError: something does not answer.
     """
     try:
-        scorers, routers = (Log(bootstrap_servers, group) for group in groups)
-        return _gather(scorers, routers, Profiles(redis_url), progress)
+        scorers, routers = (Log(where, group) for group in groups)
+        return _gather(scorers, routers, Profiles(where), progress)
     except confluent_kafka.KafkaException as error:
-        raise EvidenceError(f"Kafka at {bootstrap_servers}: {error.args[0].str()}") from error
+        raise EvidenceError(f"Kafka at {where.kafka['bootstrap.servers']}: {error.args[0].str()}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise EvidenceError(f"Redis does not answer: {error}") from error
 

@@ -20,6 +20,7 @@ from services.checker.evidence import (
     Log,
     Profiles,
     Seen,
+    Where,
     applied_of,
 )
 
@@ -118,12 +119,12 @@ class Rest:
 class Looker:
     """Looks at one Kafka and Redis."""
 
-    def __init__(self, bootstrap_servers: str, redis_url: str, groups: Mapping[str, str]) -> None:
+    def __init__(self, where: Where, groups: Mapping[str, str]) -> None:
         """Connect; ``groups`` has the consumer group of each topic of :data:`SERVICES`."""
         self.groups = groups
-        self._logs = {topic: Log(bootstrap_servers, groups[topic]) for topic in SERVICES}
-        self._grid = Profiles(redis_url)
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._logs = {topic: Log(where, groups[topic]) for topic in SERVICES}
+        self._grid = Profiles(where)
+        self._admin = AdminClient({**where.kafka, "log_level": 0})
 
     def look(self) -> Look:
         """Look once. Raises EvidenceError."""

@@ -68,14 +68,19 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     """Read everything, and look before and after whether it is at rest. Raises EvidenceError, UserError."""
     import time
 
-    from services.checker.evidence import gather
+    from services.checker.evidence import Where, gather
     from services.checker.rest import Looker, find_rest
 
+    with open_stores(settings, "scorer") as stores:
+        # Asked by clients that say why they are not let in.
+        stores.admin.partitions()
+        stores.grid.status(stores.topic, [0])
     groups = {topic: group_of(settings, service) for topic, service in SERVICE_OF.items()}
-    looker = Looker(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), groups)
+    where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
+    looker = Looker(where, groups)
     before = looker.settle(time.sleep)
     pair = (settings.group_id, settings.router_group_id)
-    evidence = gather(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), pair, progress)
+    evidence = gather(where, pair, progress)
     after = looker.look()
     return evidence, find_rest(before, after, evidence, groups, _halts(settings))
 

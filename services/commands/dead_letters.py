@@ -41,11 +41,11 @@ def redrive(settings: Settings, reasons: tuple[str, ...], group: str, dry_run: b
     from services.streams.kafka import KafkaSource
     from services.streams.publishers import KafkaAtomicProducer
 
-    servers = settings.kafka_bootstrap_servers
-    require_topics(KafkaAdmin(servers))
-    source = KafkaSource(servers, group, TOPIC)
+    kafka = settings.kafka
+    require_topics(KafkaAdmin(kafka))
+    source = KafkaSource(kafka, group, TOPIC)
     publisher = AtomicPublisher(
-        group, partial(KafkaAtomicProducer, servers, source.topic), source.group_metadata, SystemClock().monotonic_s
+        group, partial(KafkaAtomicProducer, kafka, source.topic), source.group_metadata, SystemClock().monotonic_s
     )
     try:
         done = Redrive(source, publisher, frozenset(reasons), 1_000).run(

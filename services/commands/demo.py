@@ -118,7 +118,7 @@ def _run(
     from services.streams.sink import KafkaSink
 
     month, live = traffic
-    sink, stopped = KafkaSink(session.settings.kafka_bootstrap_servers), threading.Event()
+    sink, stopped = KafkaSink(session.settings.kafka), threading.Event()
     producer, labels = TransactionProducer(sink, SystemClock()), LabelFeed(sink, simulated_truth(month, seed))
     try:
         _announce_people(session, sink, people)
@@ -176,7 +176,7 @@ class _RuleChange(_Sender):
         from services.runtime.clock import SystemClock
 
         time.sleep(self._after_s)
-        book = Rulebook(self._session.settings.kafka_bootstrap_servers, SystemClock())
+        book = Rulebook(self._session.settings.kafka, SystemClock())
         self._session.tally.rules = Counter()
         begin_s = time.monotonic()
         version = book.save(read_rule_set(RULES), "demo")

@@ -39,7 +39,7 @@ def _fold(
 
     def batches() -> Iterator[Records]:
         told = begin
-        for records in read_range(stores.settings.kafka_bootstrap_servers, stores.topic, partition, (begin, end)):
+        for records in read_range(stores.settings.kafka, stores.topic, partition, (begin, end)):
             yield records
             at = int(records.offset[-1]) + 1
             if at - told >= 50_000:
@@ -56,7 +56,7 @@ def _refused_before(stores: Stores, partition: int, extent: tuple[int, int]) -> 
     """Return which records the dead letters say were refused undecoded: a grid that was lost does not know it any more."""
     from services.runtime.recalling import KafkaLetters, recall
 
-    letters = KafkaLetters(stores.settings.kafka_bootstrap_servers)
+    letters = KafkaLetters(stores.settings.kafka)
     return recall(letters, stores.topic, {partition: extent}).get(partition, {})
 
 
@@ -85,7 +85,7 @@ def _missing_history(stores: Stores, partition: int, state: LogState) -> tuple[H
 
     if not stores.processor.history_ms:
         return None
-    source = KafkaSource(stores.settings.kafka_bootstrap_servers, "proact-reader", stores.topic)
+    source = KafkaSource(stores.settings.kafka, "proact-reader", stores.topic)
     now_ms = time.time_ns() // 1_000_000
     try:
         halt = history_missing(source, partition, state, stores.processor.history_ms, now_ms)

@@ -124,8 +124,7 @@ class Stores:
         if not 0 < state.log_end - begin <= COUNTED_MAX:
             return max(0, state.log_end - begin)
         # What seems to wait may be the marks of atomic commits alone.
-        servers = self.settings.kafka_bootstrap_servers
-        return count_records(servers, self.topic, partition, (begin, state.log_end))
+        return count_records(self.settings.kafka, self.topic, partition, (begin, state.log_end))
 
     def numbers(self, partition: int | None) -> list[int]:
         """Return the numbers of one partition or of all. Raises UserError when there is no such partition."""
@@ -166,8 +165,8 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
         yield Stores(
             settings,
             service,
-            KafkaAdmin(settings.kafka_bootstrap_servers),
-            RedisGrid(settings.redis_url.reveal(), settings.grid_timeout_ms / 1000),
+            KafkaAdmin(settings.kafka),
+            RedisGrid(settings.grid, settings.grid_timeout_ms / 1000),
         )
     except GridUnavailableError as error:
         raise UserError(f"Redis at {settings.redis_url} does not answer: {error}") from None

@@ -69,7 +69,7 @@ def _book(settings: Settings) -> Rulebook:
     from services.streams import StreamsError
 
     try:
-        return Rulebook(settings.kafka_bootstrap_servers, SystemClock())
+        return Rulebook(settings.kafka, SystemClock())
     except StreamsError as error:
         raise UserError(str(error)) from None
 

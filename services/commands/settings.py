@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from services.commands.options import UserError, example
+from services.runtime.client_options import KAFKA, REDIS
 from services.runtime.config import SETTINGS, ConfigError, resolve_settings, settings_table
 
 
@@ -22,3 +23,7 @@ def settings(markdown: bool) -> None:
     for name, setting in SETTINGS.items():
         shown = str(getattr(resolved, name))
         click.echo(f"{setting.variable:<32} {shown:<28} {setting.meaning}")
+    for family, given in ((KAFKA, resolved.kafka_properties), (REDIS, resolved.redis_options)):
+        for name in given:
+            told = given.shown(name) if given[name] else "not set"
+            click.echo(f"{family.variable_of(name):<32} {told:<28} {name} of {family.table.capitalize()}'s clients")

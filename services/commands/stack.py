@@ -36,7 +36,7 @@ def up(settings: Settings, timeout_s: float) -> None:
         raise UserError(str(error)) from None
     click.echo(f"Kafka  {embedded.kafka_address}   log {embedded.kafka.log}")
     click.echo(f"Redis  {embedded.redis_url}   log {embedded.redis.log}")
-    if (settings.kafka_bootstrap_servers, settings.redis_url.reveal()) != (embedded.kafka_address, embedded.redis_url):
+    if (settings.kafka, settings.grid) != (embedded.kafka_connection, embedded.grid_connection):
         click.echo("To use them from other commands:")
         click.echo(
             f"  export PROACT_KAFKA_BOOTSTRAP_SERVERS={embedded.kafka_address} PROACT_REDIS_URL={embedded.redis_url}"

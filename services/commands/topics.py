@@ -27,7 +27,7 @@ def apply(settings: Settings, wait_s: float) -> None:
     from services.streams.admin import KafkaAdmin
     from services.topology import topic_plans
 
-    admin, until_s = KafkaAdmin(settings.kafka_bootstrap_servers), time.monotonic() + wait_s
+    admin, until_s = KafkaAdmin(settings.kafka), time.monotonic() + wait_s
     while not admin.answers() and time.monotonic() < until_s:
         time.sleep(0.2)
     try:

@@ -132,8 +132,8 @@ def _send(settings: Settings, traffic: Traffic, reference: SimulatedReference, r
     from services.streams.admin import KafkaAdmin
     from services.streams.sink import KafkaSink
 
-    require_topics(KafkaAdmin(settings.kafka_bootstrap_servers))
-    clock, sink = SystemClock(), KafkaSink(settings.kafka_bootstrap_servers)
+    require_topics(KafkaAdmin(settings.kafka))
+    clock, sink = SystemClock(), KafkaSink(settings.kafka)
     pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
     begin = clock.monotonic_s()
     try:
@@ -203,8 +203,8 @@ def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int 
     factor = parse_speed(speed)
     try:
         chunks = read_dataset(file, load_mapping(mapping), limit)
-        require_topics(KafkaAdmin(settings.kafka_bootstrap_servers))
-        clock, sink = SystemClock(), KafkaSink(settings.kafka_bootstrap_servers)
+        require_topics(KafkaAdmin(settings.kafka))
+        clock, sink = SystemClock(), KafkaSink(settings.kafka)
         producer = TransactionProducer(sink, clock)
         labels = LabelFeed(sink, Truth.nothing())
         for chunk in chunks:

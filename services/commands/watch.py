@@ -48,10 +48,10 @@ def watch(settings: Settings, seconds: float | None) -> None:
     from services.streams.admin import KafkaAdmin
     from services.streams.reader import KafkaReader
 
-    admin, tally = KafkaAdmin(settings.kafka_bootstrap_servers), Tally()
+    admin, tally = KafkaAdmin(settings.kafka), Tally()
     try:
         admin.partitions()
-        reader = KafkaReader(settings.kafka_bootstrap_servers, OUTPUTS, from_beginning=False)
+        reader = KafkaReader(settings.kafka, OUTPUTS, from_beginning=False)
     except StreamsError as error:
         raise UserError(str(error)) from None
     until = None if seconds is None else time.monotonic() + seconds
@@ -127,10 +127,8 @@ def tail(
     except ValueError as error:
         raise UserError(f"--since {error}") from None
     try:
-        KafkaAdmin(settings.kafka_bootstrap_servers).partitions()
-        reader = KafkaReader(
-            settings.kafka_bootstrap_servers, [topic], from_beginning=from_beginning, since_ms=since_ms
-        )
+        KafkaAdmin(settings.kafka).partitions()
+        reader = KafkaReader(settings.kafka, [topic], from_beginning=from_beginning, since_ms=since_ms)
     except StreamsError as error:
         raise UserError(str(error)) from None
     _print(reader, choice, as_json, limit, None if seconds is None else time.monotonic() + seconds)

@@ -35,6 +35,7 @@ from services.grid.base import (
     RefusedClaimError,
     UnsafeGridError,
 )
+from services.grid.connection import GridConnection
 from services.grid.keys import changes_key, meta_key, profiles_key
 
 _SCRIPTS = Path(__file__).parent
@@ -85,9 +86,9 @@ class RedisGrid:
     worker repeats what is safe to repeat.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
+    def __init__(self, connection: GridConnection, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
         self._process = uuid.uuid4().hex
-        self._client, self._hasty = _connect(url, timeout_s), _connect(url, lookup_timeout_s)
+        self._client, self._hasty = connect(connection, timeout_s), connect(connection, lookup_timeout_s)
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
@@ -251,15 +252,18 @@ class RedisGrid:
         return pipeline.execute(raise_on_error=False)
 
 
-def _connect(url: str, timeout_s: float) -> Any:
-    return redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
-        health_check_interval=0,
-    )
+def connect(connection: GridConnection, timeout_s: float) -> Any:
+    """Return a client that gives up after so long and never repeats anything by itself."""
+    given = connection.arguments()
+    if not connection.address.startswith("unix:"):
+        given.setdefault("socket_keepalive", True)
+    own = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "health_check_interval": 0,
+    }
+    return redis.Redis.from_url(connection.address, **given | own)
 
 
 def _ask_profiles(pipeline: Any, key: bytes, wanted: Sequence[bytes]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import redis
 
 from services.grid.base import GridUnavailableError
-from services.grid.redis import described
+from services.grid.connection import GridConnection
+from services.grid.redis import connect, described
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class GridStatus:
 class RedisStatus:
     """Asks one Redis."""
 
-    def __init__(self, url: str, timeout_s: float = 2.0) -> None:
-        self._client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    def __init__(self, connection: GridConnection, timeout_s: float = 2.0) -> None:
+        self._client = connect(connection, timeout_s)
 
     def ask(self) -> GridStatus:
         """Return what it says now. Raises GridUnavailableError."""

@@ -84,18 +84,18 @@ class BenchSystem:
             yield children
 
     def _make_known(self, traffic: Traffic) -> None:
-        sink = KafkaSink(self.stack.kafka_address)
+        sink = KafkaSink(self.stack.kafka_connection)
         send_reference(sink, simulate_reference(traffic.columns, traffic.scenario == 0, 4), START_MS)
         sink.flush(60)
         sink.close()
-        book = Rulebook(self.stack.kafka_address, SystemClock())
+        book = Rulebook(self.stack.kafka_connection, SystemClock())
         book.put_live(book.save(some_rules(RULES, seldom=True), "bench"), "bench")
         for topic in ("accounts", "customers"):
             self.wait_drained(topic, self.settings.reference_group(topic))
 
     def send(self, traffic: Traffic) -> None:
         """Send traffic as fast as it goes."""
-        sink = KafkaSink(self.stack.kafka_address)
+        sink = KafkaSink(self.stack.kafka_connection)
         TransactionProducer(sink, SystemClock()).send(traffic, Pace(None))
         sink.close()
 
@@ -111,7 +111,7 @@ class BenchSystem:
 
     def wait_drained(self, topic: str, group: str, each: Callable[[int], None] = lambda _: None) -> None:
         """Wait until a group has worked a topic off; ``each`` is told the lag, some times a second. Raises ChildError."""
-        admin, deadline_s = KafkaAdmin(self.stack.kafka_address), time.monotonic() + DRAIN_TIMEOUT_S
+        admin, deadline_s = KafkaAdmin(self.stack.kafka_connection), time.monotonic() + DRAIN_TIMEOUT_S
         while (lag := admin.group_lag(topic, group)) != 0:
             each(lag or 0)
             if time.monotonic() > deadline_s:
@@ -123,7 +123,5 @@ class BenchSystem:
 def bench_system(settings: Settings, folder: Path, compiling: Compiling = QUICKLY) -> Iterator[BenchSystem]:
     """Start an empty Kafka and Redis; stop them whatever happens. Raises StackError, StreamsError."""
     with temporary_stack(folder, lambda _: None, settings.topic_counts, compiling) as stack:
-        own = settings.with_values(
-            kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
-        )
+        own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(log_format="json")
         yield BenchSystem(stack, own, folder)

@@ -14,11 +14,13 @@ from services.core.card_layout import CARD
 from services.core.features import FEATURES
 from services.core.vacuous import require_positive
 from services.grid import GridRead, GridWrite, LogIdentity
+from services.grid.connection import GridConnection
 from services.grid.redis import RedisGrid
 from services.inference.artifact import ReleasedModel
 from services.measure.bench_system import TOPIC, bench_system
 from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
+from services.streams.connection import KafkaConnection
 from services.streams.kafka import KafkaSource
 from services.streams.sink import KafkaSink
 
@@ -50,14 +52,14 @@ def measure_floors(settings: Settings, folder: Path, model: ReleasedModel, traff
     }
     with bench_system(settings, folder) as system:
         system.send(traffic.take(np.arange(min(READ, len(traffic)))))
-        floors["consume_librdkafka"] = _consume(system.stack.kafka_address, min(READ, len(traffic)))
-        floors["produce_librdkafka"] = _produce(system.stack.kafka_address)
-        floors |= _redis(system.stack.redis_url)
+        floors["consume_librdkafka"] = _consume(system.stack.kafka_connection, min(READ, len(traffic)))
+        floors["produce_librdkafka"] = _produce(system.stack.kafka_connection)
+        floors |= _redis(system.stack.grid_connection)
     return floors | {"sum": round(sum(floors.values()), 2)}
 
 
-def _consume(address: str, count: int) -> float:
-    source = KafkaSource(address, "floor", TOPIC)
+def _consume(kafka: KafkaConnection, count: int) -> float:
+    source = KafkaSource(kafka, "floor", TOPIC)
     while not source.assignment.partitions:
         source.poll(1, 0.1)
     source.start(dict.fromkeys(source.assignment.partitions, 0))
@@ -69,8 +71,8 @@ def _consume(address: str, count: int) -> float:
     return round(1e6 * took / count, 2)
 
 
-def _produce(address: str) -> float:
-    sink = KafkaSink(address)
+def _produce(kafka: KafkaConnection) -> float:
+    sink = KafkaSink(kafka)
     keys: list[bytes | None] = [b"card-%06d" % i for i in range(BATCH)]
     values: list[bytes | None] = [b"x" * DECISION_BYTES] * BATCH
 
@@ -83,8 +85,8 @@ def _produce(address: str) -> float:
     return took
 
 
-def _redis(url: str) -> dict[str, float]:
-    grid = RedisGrid(url)
+def _redis(connection: GridConnection) -> dict[str, float]:
+    grid = RedisGrid(connection)
     claim = grid.claim("floor", 0, LogIdentity("floor", 1, CARD.version))
     cards, profiles = [b"card-%06d" % i for i in range(BATCH)], [b"x" * PROFILE_BYTES] * BATCH
     applied: list[int | None] = [None]

@@ -29,6 +29,7 @@ from services.observer.tally import decision_reader
 from services.runtime.children import ChildError
 from services.runtime.pauses import collect_seldom
 from services.simulator.traffic import Traffic
+from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
 from services.subprocesses import end_with_parent
 
@@ -49,7 +50,7 @@ def _observe(address: str, pipe: Connection) -> None:
     assert program.names[:2] == ("decision_id", "transaction_id")
     assert [int(o) for o in program.table[:2, 0]] == [FIXED, FIXED]
     begin = HEADER_BYTES + _ID_BYTES
-    reader = KafkaReader(address, ["card-decisions"], from_beginning=False)
+    reader = KafkaReader(KafkaConnection(address), ["card-decisions"], from_beginning=False)
     pipe.send("ready")
     collect_seldom()
     while (wanted := pipe.recv()) is not None:

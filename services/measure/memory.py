@@ -61,7 +61,7 @@ def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:
     """Return the bytes of a card with 60 transactions in Redis, all included, and the resident MiB of a scorer with 200,000 of them."""
     some = profiles_of_60(1_000)
     with bench_system(settings, folder) as system:
-        grid, status = RedisGrid(system.stack.redis_url), RedisStatus(system.stack.redis_url)
+        grid, status = RedisGrid(system.stack.grid_connection), RedisStatus(system.stack.grid_connection)
         claim = grid.claim("bench", 0, LogIdentity("bench", 1, CARD.version))
         before, applied = status.ask().memory_bytes, None
         for at in range(0, IN_GRID, 1_000):

@@ -68,8 +68,8 @@ def replay(settings: Settings, recorded: Recorded, progress: Callable[[str], Non
     collector, columns = VectorCollector(), recorded.columns
     patient = settings.with_values(lookup_timeout_ms=LOOKUP_TIMEOUT_MS)
     with running_session(patient, Path(settings.data_folder) / "parity", progress, keep_ids=False) as session:
-        servers = session.settings.kafka_bootstrap_servers
-        reader, sink = KafkaReader(servers, ["card-decisions"], from_beginning=True), KafkaSink(servers)
+        kafka = session.settings.kafka
+        reader, sink = KafkaReader(kafka, ["card-decisions"], from_beginning=True), KafkaSink(kafka)
         labels = LabelFeed(sink, recorded_truth(columns, recorded.fraud))
         producer, told_s = TransactionProducer(sink, SystemClock()), time.monotonic()
         opening = opening_transactions(columns, session.settings.topic_counts["terminal_partitions"])
@@ -118,7 +118,7 @@ def _days(event_time_ms: type_i64) -> Iterator[type_i64]:
 
 def _wait(session: Session, reader: KafkaReader, collector: VectorCollector, decided: int, left: int) -> None:
     """Wait until so many are decided, and at most so many wait to be folded into their terminals. Raises StreamsError."""
-    own, quiet_s, grid = session.settings, time.monotonic(), RedisGrid(session.settings.redis_url.reveal())
+    own, quiet_s, grid = session.settings, time.monotonic(), RedisGrid(session.settings.grid)
     while True:
         for records in reader.read(LOOK_S):
             collector.add(records)

@@ -24,6 +24,7 @@ from services.measure.bench_system import TOPIC
 from services.runtime.pauses import collect_seldom
 from services.streams.base import Output, StreamsError
 from services.streams.clients import PRODUCER
+from services.streams.connection import KafkaConnection
 from services.streams.sink import KafkaSink
 
 LINGERING_FROM: Final = 5_000.0
@@ -82,7 +83,7 @@ def run_sender(address: str, pipe: Connection) -> None:
 
 def send_at_once(address: str, load: Output, schedule: Schedule) -> None:
     """Send each record when it is due. Raises StreamsError."""
-    sink = KafkaSink(address)
+    sink = KafkaSink(KafkaConnection(address))
     while not schedule.over:
         due = schedule.take(time.monotonic_ns())
         sink.send(load.topic, load.keys[due], load.values[due])

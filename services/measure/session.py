@@ -58,9 +58,7 @@ def running_session(
 ) -> Iterator[Session]:
     """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
     with temporary_stack(folder, progress, settings.topic_counts) as stack:
-        own = settings.with_values(
-            kafka_bootstrap_servers=stack.kafka_address, redis_url=stack.redis_url, log_format="json"
-        )
+        own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(log_format="json")
         progress(f"starting {', '.join(SERVICES)}: model, kernels, partitions")
         with ExitStack() as started:
             children = {
@@ -71,8 +69,8 @@ def running_session(
             }
             for child in children.values():
                 child.wait_ready(START_S)
-            reader = KafkaReader(stack.kafka_address, OUTPUTS, from_beginning=False)
+            reader = KafkaReader(stack.kafka_connection, OUTPUTS, from_beginning=False)
             try:
-                yield Session(own, children, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_address))
+                yield Session(own, children, reader, Tally(keep_ids=keep_ids), KafkaAdmin(stack.kafka_connection))
             finally:
                 reader.close()

@@ -117,7 +117,7 @@ def _cpu(system: BenchSystem, children: dict[str, ServiceChild]) -> dict[str, fl
 
 def decision_stamps(system: BenchSystem, count: int) -> type_i64:
     """Return when Kafka stamped each decision, in order. Raises VacuousError where there are not so many."""
-    reader = KafkaReader(system.stack.kafka_address, [DECISIONS], from_beginning=True)
+    reader = KafkaReader(system.stack.kafka_connection, [DECISIONS], from_beginning=True)
     stamps, seen, deadline_s = [], 0, time.monotonic() + DRAIN_TIMEOUT_S
     while seen < count and time.monotonic() < deadline_s:
         for records in reader.read(1.0):

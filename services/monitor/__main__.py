@@ -36,7 +36,7 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
     set_up_logging(settings.log_format)
     health, metrics = Health(SystemClock(), {"looked": False}), MetricsRegistry(MONITOR_METRICS)
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
-    admin, grid = KafkaAdmin(settings.kafka_bootstrap_servers), RedisStatus(settings.redis_url.reveal())
+    admin, grid = KafkaAdmin(settings.kafka), RedisStatus(settings.grid)
     log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     groups = {TOPIC: settings.group_id, EVENTS: settings.profiler_group_id, LABELS: settings.router_group_id}
     groups[REQUESTS] = settings.reassessor_group_id

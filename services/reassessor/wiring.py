@@ -28,6 +28,6 @@ def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worke
     upkeep = keepers(settings, member.group_id, health, metrics, processor)
     warm_up(ScorerProcessor(processor.judges.model, ladder_of(settings)))  # the same kernels
     health.set("kernels_compiled", True)
-    places = KafkaPlaces(settings.kafka_bootstrap_servers)
+    places = KafkaPlaces(settings.kafka)
     ports = replace(build_ports(settings, clock, member), upkeep=upkeep, places=places)
     return build_worker(settings, processor, ports, health, metrics)

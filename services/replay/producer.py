@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import type_i64
-from services.datasets.mapping import Dataset
 from services.replay.labels import LabelFeed
 from services.runtime.clock import Clock
 from services.simulator.traffic import Traffic
 from services.streams.sink import KafkaSink
+
+if TYPE_CHECKING:
+    from services.datasets.mapping import Dataset  # reads files with what a plain installation has not
 
 CHUNK: Final = 5_000
 """Transactions encoded and queued at once when the pace is as fast as it goes."""

@@ -20,6 +20,7 @@ from services.core.rules.rule_set import RuleSet
 from services.runtime.clock import Clock
 from services.runtime.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all
 from services.streams import StreamsError
+from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 
@@ -48,11 +49,11 @@ class Waited:
 class Rulebook:
     """Reads the topic once, and writes to it. One at a time: two who save at once would take the same version."""
 
-    def __init__(self, bootstrap_servers: str, clock: Clock) -> None:
+    def __init__(self, connection: KafkaConnection, clock: Clock) -> None:
         """Raises StreamsError."""
-        self._servers, self._clock = bootstrap_servers, clock
+        self._connection, self._clock = connection, clock
         self.log = RuleSetLog()
-        reader = KafkaReader(bootstrap_servers, [RULE_SETS], from_beginning=True)
+        reader = KafkaReader(connection, [RULE_SETS], from_beginning=True)
         self.log.add(read_all(reader))
         reader.close()
 
@@ -77,7 +78,7 @@ class Rulebook:
         return max((version for version in self.log.saved if version < self.log.live), default=NO_RULES)
 
     def _send(self, key: bytes, value: bytes) -> None:
-        sink = KafkaSink(self._servers)
+        sink = KafkaSink(self._connection)
         sink.send(RULE_SETS, [key], [value])
         acknowledged = sink.flush(FLUSH_S)
         sink.close()
@@ -87,7 +88,7 @@ class Rulebook:
 
     def acks(self) -> list[RuleSetAck]:
         """Return what each worker said last. Raises StreamsError."""
-        reader = KafkaReader(self._servers, [ACKS], from_beginning=True)
+        reader = KafkaReader(self._connection, [ACKS], from_beginning=True)
         heard = _Heard()
         while not reader.caught_up():
             heard.read(reader, 0.2)
@@ -105,7 +106,7 @@ class Rulebook:
         Raises:
             StreamsError: Kafka does not answer.
         """
-        reader = KafkaReader(self._servers, [ACKS], from_beginning=True)
+        reader = KafkaReader(self._connection, [ACKS], from_beginning=True)
         heard, until_s = _Heard(), self._clock.monotonic_s() + wait_s
         try:
             while True:

@@ -18,6 +18,7 @@ from services.core.validation import Reject
 from services.runtime.dead_letters import DEAD_LETTERS
 from services.runtime.logs import fields
 from services.streams import Records
+from services.streams.connection import KafkaConnection
 from services.streams.ranges import read_range, visible_extent
 
 log = logging.getLogger("proact.worker")
@@ -85,16 +86,16 @@ class NoLetters:
 class KafkaLetters:
     """Those of the topic, which has one partition. See :class:`Letters`."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._connection = connection
 
     def extent(self) -> tuple[int, int]:
         """See :class:`Letters`."""
-        return visible_extent(self._bootstrap_servers, DEAD_LETTERS, 0)
+        return visible_extent(self._connection, DEAD_LETTERS, 0)
 
     def read(self, extent: tuple[int, int]) -> Iterator[Letter]:
         """See :class:`Letters`."""
-        for records in read_range(self._bootstrap_servers, DEAD_LETTERS, 0, extent):
+        for records in read_range(self._connection, DEAD_LETTERS, 0, extent):
             yield from letters_of(records)
 
 

@@ -16,6 +16,7 @@ from services.runtime.clock import Clock
 from services.runtime.logs import fields, frames_of
 from services.runtime.metrics import MetricsRegistry
 from services.streams import StreamsError
+from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 
@@ -112,10 +113,10 @@ class RuleSetFollower:
     """Keeps one worker's rules up to date; see :class:`services.runtime.upkeep.Upkeep`."""
 
     def __init__(
-        self, bootstrap_servers: str, worker: str, clock: Clock, metrics: MetricsRegistry, adopt: Adopt
+        self, connection: KafkaConnection, worker: str, clock: Clock, metrics: MetricsRegistry, adopt: Adopt
     ) -> None:
-        self._servers, self._worker, self._clock, self._metrics, self._adopt = (
-            bootstrap_servers,
+        self._connection, self._worker, self._clock, self._metrics, self._adopt = (
+            connection,
             worker,
             clock,
             metrics,
@@ -133,9 +134,9 @@ class RuleSetFollower:
         if self._sink is not None:
             return
         if self._reader is None:
-            self._reader = KafkaReader(self._servers, [RULE_SETS], from_beginning=True, fetch_wait_ms=FETCH_WAIT_MS)
+            self._reader = KafkaReader(self._connection, [RULE_SETS], from_beginning=True, fetch_wait_ms=FETCH_WAIT_MS)
         self._log.add(read_all(self._reader))
-        self._sink = KafkaSink(self._servers)
+        self._sink = KafkaSink(self._connection)
         self._since_ms = self._clock.now_ms()
         self._metrics.set(m.RULE_SET_VERSION, NO_RULES)
         self._metrics.set(m.RULE_SET_REFUSED, 0)

@@ -45,26 +45,26 @@ def transactional_id(settings: Settings, group_id: str) -> str:
 
 def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     """Connect to Kafka and Redis. Raises ConfigError when Redis is not set up as it must be."""
-    grid = RedisGrid(settings.redis_url.reveal(), settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
+    grid = RedisGrid(settings.grid, settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
     try:
         grid.check()
     except UnsafeGridError as error:
         raise ConfigError(str(error)) from None
     except GridUnavailableError:
         pass  # waited out by the worker
-    servers = settings.kafka_bootstrap_servers
-    source = KafkaSource(servers, member.group_id, member.topic, settings.session_timeout_ms)
+    kafka = settings.kafka
+    source = KafkaSource(kafka, member.group_id, member.topic, settings.session_timeout_ms)
     publisher: Publisher
     if settings.guarantee == "exactly_once":
         name = transactional_id(settings, member.group_id)
         publisher = AtomicPublisher(
-            name, partial(KafkaAtomicProducer, servers, source.topic), source.group_metadata, clock.monotonic_s
+            name, partial(KafkaAtomicProducer, kafka, source.topic), source.group_metadata, clock.monotonic_s
         )
     else:
-        publisher = RepeatingPublisher(servers, source)
+        publisher = RepeatingPublisher(kafka, source)
     command = sandbox_command(member.sandbox)
     sandbox = lambda outages: ProcessSandbox(command, outages.stay)  # noqa: E731
-    return Ports(source, publisher, grid, clock, sandbox, letters=KafkaLetters(servers))
+    return Ports(source, publisher, grid, clock, sandbox, letters=KafkaLetters(kafka))
 
 
 def build_worker(

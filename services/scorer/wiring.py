@@ -37,7 +37,7 @@ def keepers(settings: Settings, group_id: str, health: Health, metrics: MetricsR
     clock, worker = SystemClock(), transactional_id(settings, group_id)
     model = ModelKeeper(settings, clock, health, metrics, adopting.adopt_model)
     model.load()
-    follower = RuleSetFollower(settings.kafka_bootstrap_servers, worker, clock, metrics, adopting.adopt_rules)
+    follower = RuleSetFollower(settings.kafka, worker, clock, metrics, adopting.adopt_rules)
     return Upkeeps(model, follower)
 
 

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from services.grid.connection import GridConnection
 from services.stack.kafka import QUICKLY, Compiling, EmbeddedKafka
 from services.stack.redis import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
+from services.streams.connection import KafkaConnection
 from services.topology import topic_plans
 
 
@@ -30,6 +32,10 @@ class EmbeddedStack:
         self.redis = EmbeddedRedis(folder, redis_port, outlives=outlives)
         self.kafka_address = f"127.0.0.1:{kafka_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        self.kafka_connection, self.grid_connection = (
+            KafkaConnection(self.kafka_address),
+            GridConnection.of(self.redis_url),
+        )
 
     def up(self, progress: Callable[[str], None], timeout_s: float = 60.0) -> None:
         """Start what does not run and wait until both answer; when that fails, what was started for it is stopped. Raises StackError."""
@@ -59,7 +65,7 @@ class EmbeddedStack:
 
     def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:
         """Create the topics, with numbers of partitions by the setting that scales them. Raises StreamsError."""
-        return KafkaAdmin(self.kafka_address).apply(topic_plans(counts))
+        return KafkaAdmin(self.kafka_connection).apply(topic_plans(counts))
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return, for each part, whether it answers, where, and its process id."""

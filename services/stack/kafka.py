@@ -13,9 +13,10 @@ from typing import Final
 from services.paths import cache_folder
 from services.stack.processes import STOP_TIMEOUT_S, Daemon, StackError, free_port, port_taken, taken_by
 from services.streams.admin import KafkaAdmin
+from services.streams.connection import KafkaConnection
 from services.subprocesses import run_tied
 
-VERSION: Final = "4.1.0"
+VERSION: Final = "4.1.2"
 _KAFKA: Final = f"org.apache.kafka:kafka_2.13:{VERSION}"
 _LOGGING_BRIDGE: Final = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 """Resolved apart: together, the resolver lets the bridge's management of versions choose an older kafka-clients."""
@@ -143,7 +144,7 @@ class EmbeddedKafka:
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._compiling = compiling
         self._daemon = Daemon("kafka", self._folder, outlives)
-        self._admin_address = f"127.0.0.1:{port}"
+        self._connection = KafkaConnection(f"127.0.0.1:{port}")
 
     @property
     def log(self) -> Path:
@@ -158,7 +159,7 @@ class EmbeddedKafka:
 
     def answers(self) -> bool:
         """Whether a broker answers at the port."""
-        return port_taken(self._port) and KafkaAdmin(self._admin_address).answers()
+        return port_taken(self._port) and KafkaAdmin(self._connection).answers()
 
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.grid import GridUnavailableError
+from services.grid.connection import GridConnection
 from services.grid.redis import RedisGrid
 from services.stack.processes import Daemon, StackError, port_taken, taken_by
 
@@ -62,7 +63,7 @@ class EmbeddedRedis:
     def answers(self) -> bool:
         """Whether a Redis answers at the port."""
         try:
-            RedisGrid(f"redis://127.0.0.1:{self._port}/0", timeout_s=1.0).check()
+            RedisGrid(GridConnection.of(f"redis://127.0.0.1:{self._port}/0"), timeout_s=1.0).check()
         except GridUnavailableError:
             return False
         return True

@@ -26,7 +26,8 @@ from confluent_kafka.admin import (
 )
 
 from services.streams.base import StreamsError
-from services.streams.clients import COMMON, OUTSIDER
+from services.streams.clients import COMMON, OUTSIDER, Refusals
+from services.streams.connection import KafkaConnection
 
 REQUEST_TIMEOUT_S = 10.0
 _TELLINGS = 200
@@ -65,10 +66,12 @@ class TopicPlan:
 class KafkaAdmin:
     """The few administrative calls that Proact makes."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._servers = bootstrap_servers
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._connection, self._refusals = connection, Refusals()
         self._askers: dict[tuple[str, str], Consumer] = {}
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 3_000})
+        self._admin = AdminClient(
+            connection.admin({"log_level": 0, "socket.timeout.ms": 3_000}) | {"error_cb": self._refusals}
+        )
 
     def partitions(self, timeout_s: float = 5.0) -> dict[str, int]:
         """Return the number of partitions of every topic. Raises StreamsError when Kafka does not answer."""
@@ -84,7 +87,8 @@ class KafkaAdmin:
         try:
             yield
         except KafkaException as error:
-            raise StreamsError(f"Kafka at {self._servers} does not answer: {error.args[0].str()}") from None
+            why = f"{error.args[0].str()}{self._refusals.told(error, self._admin, self._connection)}"
+            raise StreamsError(f"Kafka at {self._connection} does not answer: {why}") from None
 
     def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a broker answers."""
@@ -137,7 +141,7 @@ class KafkaAdmin:
             if partitions:
                 return partitions
             self._admin.poll(REQUEST_TIMEOUT_S / _TELLINGS)
-        raise StreamsError(f"topic {topic}: it exists, but Kafka at {self._servers} does not tell of it")
+        raise StreamsError(f"topic {topic}: it exists, but Kafka at {self._connection} does not tell of it")
 
     def configure(self, topic: str, config: Mapping[str, str]) -> None:
         """Set some settings of a topic; the others stay. Raises StreamsError."""
@@ -179,8 +183,8 @@ class KafkaAdmin:
         """
         known = self._askers.get((group_id, isolation_level))
         if known is None:
-            own = {"bootstrap.servers": self._servers, "group.id": group_id, "isolation.level": isolation_level}
-            known = Consumer(COMMON | OUTSIDER | own)
+            own = {"group.id": group_id, "isolation.level": isolation_level}
+            known = Consumer(self._connection.consumer(COMMON | OUTSIDER | own))
             self._askers[group_id, isolation_level] = known
         return known
 

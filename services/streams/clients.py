@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
+import socket
 from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka.admin import AdminClient
 
 from services.streams.base import Records, StreamsError
+from services.streams.connection import KafkaConnection
 
+log = logging.getLogger("proact.kafka")
+_REFUSED: Final = (KafkaError._AUTHENTICATION, KafkaError._SSL)  # noqa: SLF001 - the client's public error codes
+_REFUSED_HINTS: Final = ("security.protocol", "SSL", "sasl.")
+"""What the client says where a broker asks for a password or TLS and is not given it."""
+REASONS_MAX: Final = 10
+_NO_CONNECTION: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)  # noqa: SLF001 - as above
+_HINT: Final = "it takes connections: if it asks for a password or for TLS, set security.protocol and what goes with it"
 REQUEST_TIMEOUT_S: Final = 3.0  # bounds a shutdown during an outage
 PROBE_TIMEOUT_S: Final = 1.0
 COMMON: Final[dict[str, Any]] = {
@@ -22,7 +32,7 @@ COMMON: Final[dict[str, Any]] = {
     # After an outage a client may know of no broker any more; it then begins with the bootstrap servers again. The default is 300 s,
     # for which a worker stays out of its group.
     "metadata.recovery.rebootstrap.trigger.ms": 10_000,
-    "logger": logging.getLogger("proact.kafka"),  # a fatal error of the client is a line like any other
+    "logger": log,  # a fatal error of the client is a line like any other
     "log_level": 0,  # an outage is ours to report, once, and in our format
 }
 FETCHES: Final[dict[str, Any]] = {
@@ -92,6 +102,43 @@ def describe(error: KafkaException | KafkaError) -> str:
     """Return an error's name and words."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
+
+
+class Refusals:
+    """A client's ``error_cb``: keeps why brokers do not let it in, which no call's own error says."""
+
+    def __init__(self, *, logs: bool = False) -> None:
+        """Log each reason once where nobody asks for them: a worker waits until it is let in."""
+        self._said, self._logs = list[str](), logs
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take an error of a connection. Never raises: it would replace the result of whatever call served it."""
+        # How long it took and how often it happened is said behind the reason.
+        said = error.str().partition(" (after")[0]
+        refused = error.code() in _REFUSED or any(hint in said for hint in _REFUSED_HINTS)
+        if refused and said not in self._said and len(self._said) < REASONS_MAX:
+            self._said.append(said)
+            if self._logs:
+                log.error("Kafka does not let this client in: %s", said)
+
+    def told(self, error: KafkaException, client: Consumer | AdminClient, connection: KafkaConnection) -> str:
+        """Return what is to be added to an error of a client's call, after serving what the client has to say."""
+        if error.args[0].code() not in _NO_CONNECTION:
+            return ""
+        client.poll(0)
+        if self._said:
+            return f" ({self._said[-1]})"
+        return f" ({_HINT})" if _takes_connections(connection) else ""
+
+
+def _takes_connections(connection: KafkaConnection) -> bool:
+    """Whether something listens at the first of the brokers: one that asks for a password or TLS closes the connection without a word."""
+    host, _, port = connection.bootstrap_servers.partition(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[] "), int(port)), PROBE_TIMEOUT_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def count_partitions(client: Consumer, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> int:

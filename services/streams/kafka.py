@@ -17,12 +17,14 @@ from services.streams.clients import (
     CONSUMER,
     PROBE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
+    Refusals,
     count_partitions,
     describe,
     to_records,
 )
 from services.streams.closing import close_client, park
 from services.streams.committer import SERVE_S, Committer
+from services.streams.connection import KafkaConnection
 from services.streams.events import ErrorEvent, ErrorEvents
 from services.streams.topic_watch import TopicWatch
 
@@ -53,15 +55,15 @@ def _event(error: KafkaError, message: Message | None = None) -> ErrorEvent:
 class KafkaSource:
     """A member of a consumer group on one topic: see :class:`services.streams.Source` for the protocol."""
 
-    def __init__(self, bootstrap_servers: str, group_id: str, topic: str, session_timeout_ms: int = 6_000) -> None:
+    def __init__(self, connection: KafkaConnection, group_id: str, topic: str, session_timeout_ms: int = 6_000) -> None:
         self.topic = topic
         settings = COMMON | CONSUMER
-        settings |= {"bootstrap.servers": bootstrap_servers, "group.id": group_id}
+        settings |= {"group.id": group_id}
         # A crashed worker's partitions move after this long.
         # A rebalance is noticed by a heartbeat, and everybody waits for the last one to notice.
         heartbeat_ms = min(HEARTBEAT_MS, session_timeout_ms // 3)
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": heartbeat_ms}
-        self._settings = settings
+        self._settings = connection.consumer(settings) | {"error_cb": Refusals(logs=True)}
         self._membership: bytes | None = None
         self._moment = threading.Event()  # never set: waiting for it is a pause
         self._assignment = Assignment(0, (), member=False)
@@ -73,7 +75,7 @@ class KafkaSource:
         self.revoked: Callable[[], None] = lambda: None
         self._events = ErrorEvents(self._lose, self._renew)
         self._connect()
-        self._watch = TopicWatch(bootstrap_servers, topic)
+        self._watch = TopicWatch(connection, topic)
 
     def _connect(self) -> None:
         self._committer = committer = Committer(self._serve)

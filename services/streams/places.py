@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from services.core.columns import type_i64
 from services.streams.base import AtPlaces, StreamsError
 from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_partitions, describe
+from services.streams.connection import KafkaConnection
 
 POLL_S: Final = 0.1
 RECORDS_MAX: Final = 5_000
@@ -31,8 +32,8 @@ _READER: Final = {
 class KafkaPlaces:
     """See :class:`services.streams.PlaceReader`."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._consumer = Consumer(COMMON | OUTSIDER | _READER | {"bootstrap.servers": bootstrap_servers})
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._consumer = Consumer(connection.consumer(COMMON | OUTSIDER | _READER))
         self._stretches = 0
 
     def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:

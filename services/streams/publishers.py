@@ -12,6 +12,7 @@ from services.streams.atomic import FencedError
 from services.streams.background import ThreadBackground
 from services.streams.base import Output, StreamsError
 from services.streams.clients import ATOMIC, COMMON, PRODUCER, REQUEST_TIMEOUT_S, describe
+from services.streams.connection import KafkaConnection
 from services.streams.kafka import KafkaSource
 
 FLUSH_S: Final = 3.0
@@ -44,11 +45,11 @@ def _doubts() -> Iterator[None]:
 class KafkaAtomicProducer:
     """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one topic."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, transactional_id: str) -> None:
-        settings: dict[str, Any] = {"bootstrap.servers": bootstrap_servers, "transactional.id": transactional_id}
+    def __init__(self, connection: KafkaConnection, topic: str, transactional_id: str) -> None:
+        settings = connection.producer(COMMON | ATOMIC | {"transactional.id": transactional_id})
         self._topic = topic
         self._trouble = False
-        self._producer = Producer(COMMON | ATOMIC | settings | {"error_cb": self._on_error})
+        self._producer = Producer(settings | {"error_cb": self._on_error})
         with _doubts():
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
             self._producer.poll(0)
@@ -116,9 +117,9 @@ class RepeatingPublisher:
 
     confirmed = False
 
-    def __init__(self, bootstrap_servers: str, source: KafkaSource) -> None:
+    def __init__(self, connection: KafkaConnection, source: KafkaSource) -> None:
         self._confirmed: dict[int, int] = {}
-        self._settings = COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers}
+        self._settings = connection.producer(COMMON | PRODUCER)
         self._source = source
         self._producer: Producer | None = None
         self._failure: str | None = None

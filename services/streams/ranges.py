@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
 from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_partitions, describe, to_records
+from services.streams.connection import KafkaConnection
 
 POLL_S: Final = 0.2
 POLLS_MAX: Final = 150
@@ -16,9 +17,9 @@ POLLS_MAX: Final = 150
 _NO_SUCH: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)  # noqa: SLF001 - the client's public error codes
 
 
-def visible_extent(bootstrap_servers: str, topic: str, partition: int) -> tuple[int, int]:
+def visible_extent(connection: KafkaConnection, topic: str, partition: int) -> tuple[int, int]:
     """Return from where to where a partition holds what is committed; nothing where there is no such topic. Raises StreamsError."""
-    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
     try:
         extent = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
     except KafkaException as error:
@@ -36,13 +37,13 @@ COUNT_POLLS_MAX: Final = 5
 """Polls without a record after which whoever only counts takes the rest for records."""
 
 
-def count_records(bootstrap_servers: str, topic: str, partition: int, extent: tuple[int, int]) -> int:
+def count_records(connection: KafkaConnection, topic: str, partition: int, extent: tuple[int, int]) -> int:
     """Return how many offsets of [begin, end) hold a record that is committed; those that cannot be read soon count, too.
 
     For short ranges: it reads them. The marks of atomic commits are no records. Raises StreamsError.
     """
     begin, end = extent
-    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
     consumer.assign([TopicPartition(topic, partition, begin)])
     position, quiet, found = begin, 0, 0
     try:
@@ -61,7 +62,7 @@ def count_records(bootstrap_servers: str, topic: str, partition: int, extent: tu
 
 
 def read_range(
-    bootstrap_servers: str, topic: str, partition: int, extent: tuple[int, int], records_max: int = 5_000
+    connection: KafkaConnection, topic: str, partition: int, extent: tuple[int, int], records_max: int = 5_000
 ) -> Iterator[Records]:
     """Yield the records of [begin, end) in batches; ends when the position has reached the end, not at a certain record.
 
@@ -71,7 +72,7 @@ def read_range(
         StreamsError: a record of the range is gone, or none came for a while.
     """
     begin, end = extent
-    consumer = Consumer(COMMON | OUTSIDER | {"bootstrap.servers": bootstrap_servers})
+    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
     partitions = count_partitions(consumer, topic)
     consumer.assign([TopicPartition(topic, partition, begin)])
     position, quiet = begin, 0

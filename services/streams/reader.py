@@ -8,7 +8,8 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, describe, to_records
+from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, Refusals, describe, to_records
+from services.streams.connection import KafkaConnection
 
 _READER: Final = {
     "auto.offset.reset": "earliest",
@@ -22,7 +23,7 @@ class KafkaReader:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        connection: KafkaConnection,
         topics: Sequence[str],
         *,
         from_beginning: bool,
@@ -32,7 +33,7 @@ class KafkaReader:
         """Begin to read.
 
         Args:
-            bootstrap_servers: the Kafka.
+            connection: the Kafka.
             topics: what is read.
             from_beginning: whether from the oldest record; else what comes from now on.
             since_ms: instead of either, the records whose Kafka timestamp is this or later, and what lies behind the first of them.
@@ -42,8 +43,8 @@ class KafkaReader:
             StreamsError: Kafka does not answer, or has no such topic.
         """
         # A broker answers as soon as there is a byte; how often an idle one is asked is what the wait says.
-        own = {"bootstrap.servers": bootstrap_servers, "fetch.wait.max.ms": fetch_wait_ms}
-        self._consumer = Consumer(COMMON | OUTSIDER | _READER | own)
+        own, refusals = {"fetch.wait.max.ms": fetch_wait_ms}, Refusals()
+        self._consumer = Consumer(connection.consumer(COMMON | OUTSIDER | _READER | own) | {"error_cb": refusals})
         self._topics = tuple(topics)
         try:
             partitions = [tp for topic in topics for tp in self._partitions(topic)]
@@ -55,7 +56,9 @@ class KafkaReader:
             if since_ms is not None:
                 self._begin_at(partitions, highs, since_ms)
         except KafkaException as error:
-            raise StreamsError(f"Kafka at {bootstrap_servers}: {describe(error)}") from None
+            raise StreamsError(
+                f"Kafka at {connection}: {describe(error)}{refusals.told(error, self._consumer, connection)}"
+            ) from None
         self._consumer.assign(partitions)
         self._left = {
             (tp.topic, tp.partition): high for tp, high in zip(partitions, highs, strict=True) if tp.offset < high

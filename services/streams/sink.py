@@ -8,14 +8,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from services.streams.base import Output, StreamsError
 from services.streams.clients import COMMON, PRODUCER, describe
+from services.streams.connection import KafkaConnection
 from services.streams.publishers import queue_records
 
 
 class KafkaSink:
     """An idempotent producer: what it sends arrives once, as long as it lives."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
-        self._producer = Producer(COMMON | PRODUCER | {"bootstrap.servers": bootstrap_servers})
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._producer = Producer(connection.producer(COMMON | PRODUCER))
         self._failure: str | None = None
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:  # noqa: ARG002

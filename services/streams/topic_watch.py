@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from services.streams.base import MISSING_TOPIC, StreamsError, TopicIdentity, TopicMissingError
 from services.streams.clients import COMMON, REQUEST_TIMEOUT_S, describe
+from services.streams.connection import KafkaConnection
 
 LOOK_EVERY_S: Final = 1.0
 """The client's own metadata are up to five minutes old; one small request a second costs the hot path nothing."""
@@ -18,9 +19,9 @@ LOOK_EVERY_S: Final = 1.0
 class TopicWatch:
     """Looks from a thread of its own until it is closed; whoever wants to know reads :attr:`seen`."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._topic = topic
-        self._admin = AdminClient(COMMON | {"bootstrap.servers": bootstrap_servers})
+        self._admin = AdminClient(connection.admin(COMMON))
         self.seen: TopicIdentity | None = None
         """What the topic was when it was last looked at, ``MISSING_TOPIC`` if there was none; None where Kafka did not say."""
         self._closed = threading.Event()

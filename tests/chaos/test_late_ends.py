@@ -17,6 +17,7 @@ from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from services.streams import Output, StreamsError
 from services.streams.atomic import AtomicProducer
+from services.streams.connection import KafkaConnection
 from services.streams.kafka import KafkaSource
 from services.streams.memory import MemoryLog, MemorySource
 from services.streams.memory_publishers import MemoryAtomicProducer
@@ -68,16 +69,16 @@ def on_kafka(folder: Path) -> Iterator[Late]:
         stack.apply_topics({"partitions": 1})
         proxy = ProxyProcess(folder / "proxy.log")
         proxy.order("link", name="k", port=told, upstream=door, kafka=True)
-        source = KafkaSource(stack.kafka_address, "group", IN)
+        source = KafkaSource(stack.kafka_connection, "group", IN)
         deadline_s = time.monotonic() + 20
         while not source.assignment.partitions:
             assert time.monotonic() < deadline_s
             source.poll(1, 0.1)
         yield Late(
-            lambda: KafkaAtomicProducer(f"127.0.0.1:{told}", IN, "name"),
+            lambda: KafkaAtomicProducer(KafkaConnection(f"127.0.0.1:{told}"), IN, "name"),
             lambda: proxy.order("rule", name="k", what=HOLD, keys=[END_TXN], count=1),
             lambda: proxy.order("release", name="k"),
-            lambda: read(stack.kafka_address),
+            lambda: read(stack.kafka_connection),
             source.group_metadata,
         )
         source.close()
@@ -87,8 +88,8 @@ def on_kafka(folder: Path) -> Iterator[Late]:
         stack.kafka.down()
 
 
-def read(address: str) -> list[bytes | None]:
-    reader, found, quiet_s = KafkaReader(address, [OUT], from_beginning=True), [], time.monotonic() + 1.0
+def read(kafka: KafkaConnection) -> list[bytes | None]:
+    reader, found, quiet_s = KafkaReader(kafka, [OUT], from_beginning=True), [], time.monotonic() + 1.0
     while time.monotonic() < quiet_s:
         for records in reader.read(0.2):
             found += records.values

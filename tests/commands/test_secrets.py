@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from services.cli import proact as command_line
 from services.grid.redis import described
 from services.runtime.config import ConfigError, resolve_settings
-from services.runtime.secrets import SecretUrl
+from services.secrets import SecretUrl
 from tests.commands.running import run
 
 CANARY = "c4n4ry"
@@ -27,6 +27,11 @@ AWAY = {
     "PROACT_PROMETHEUS_URL": f"http://{USER}:{CANARY}@127.0.0.1:1",
     "PROACT_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "PROACT_GRID_TIMEOUT_MS": "500",
+    "PROACT_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "PROACT_KAFKA_SASL_MECHANISM": "PLAIN",
+    "PROACT_KAFKA_SASL_USERNAME": USER,
+    "PROACT_KAFKA_SASL_PASSWORD": CANARY,
+    "PROACT_REDIS_CLIENT_NAME": "proact",
 }
 FOREVER = {"scorer", "profiler", "router", "reference", "reassessor"}
 """Services: they wait for the stores."""
@@ -98,7 +103,8 @@ NEEDS_REDIS = [
 @pytest.mark.parametrize("name", NEEDS_REDIS)
 def test_nor_when_redis_alone_is_away(proact, stack, name):
     for _ in range(5):  # a broker that has just begun may not answer for groups yet
-        done = run(proact, *name.split(), timeout=120, **AWAY | {"PROACT_KAFKA_BOOTSTRAP_SERVERS": stack.kafka_address})
+        there = {"PROACT_KAFKA_BOOTSTRAP_SERVERS": stack.kafka_address, "PROACT_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}
+        done = run(proact, *name.split(), timeout=120, **AWAY | there)
         assert done.returncode != 0
         assert_silent(done.stdout, done.stderr)
         if "Redis" in done.stderr:
@@ -173,4 +179,6 @@ def test_what_redis_repeats_of_a_command_is_not_shown():
 
 
 def test_a_child_gets_the_secret_by_its_environment():
-    assert resolve_settings({}, AWAY).environment()["PROACT_REDIS_URL"] == AWAY["PROACT_REDIS_URL"]
+    environment = resolve_settings({}, AWAY).environment()
+
+    assert {name: environment[name] for name in AWAY} == AWAY

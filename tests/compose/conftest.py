@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from services.grid.connection import GridConnection
 from services.observer.questions import Answer, ask
 from services.stack.processes import free_port
+from services.streams.connection import KafkaConnection
 from tests.containers import DOCKER, ROOT, available, image_of, no_docker
 
 
@@ -41,6 +43,14 @@ class ComposeSystem:
     @property
     def redis_url(self) -> str:
         return f"redis://127.0.0.1:{self.environment['PROACT_REDIS_PORT']}/0"
+
+    @property
+    def kafka_connection(self) -> KafkaConnection:
+        return KafkaConnection(self.kafka_address)
+
+    @property
+    def grid_connection(self) -> GridConnection:
+        return GridConnection.of(self.redis_url)
 
     @property
     def prometheus_url(self) -> str:

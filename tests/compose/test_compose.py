@@ -93,7 +93,7 @@ def test_everything_is_healthy_within_a_minute(system):
 
 def test_a_hundred_thousand_transactions_are_decided_and_prometheus_counts_what_the_topics_hold(system):
     produce(system, traffic_of(100_000, cards=2_000))
-    sink = KafkaSink(system.kafka_address)
+    sink = KafkaSink(system.kafka_connection)
     sink.send(TOPIC, [key for key, _ in BAD.values()], [value for _, value in BAD.values()])
     assert sink.flush(10)
     sink.close()

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from services.grid import Grid
+from services.grid.connection import GridConnection
 from services.grid.keys import meta_key, profiles_key
 from services.grid.memory import GridMemory, MemoryGrid
 from services.grid.redis import RedisGrid
@@ -21,7 +22,7 @@ def log(request: pytest.FixtureRequest):
     made = (
         memory_log(topic)
         if request.param == "memory"
-        else kafka_log(topic, request.getfixturevalue("stack").kafka_address)
+        else kafka_log(topic, request.getfixturevalue("stack").kafka_connection)
     )
     yield made
     made.source.close()
@@ -40,10 +41,10 @@ def store(request: pytest.FixtureRequest) -> Store:
     url = request.getfixturevalue("stack").redis_url
     client = redis.Redis.from_url(url)
     return Store(
-        lambda: RedisGrid(url),
+        lambda: RedisGrid(GridConnection.of(url)),
         lambda topic: client.delete(meta_key(topic, 0)) and None,
         lambda topic, card: client.hdel(profiles_key(topic, 0), card) and None,
-        lambda: RedisGrid(url.replace("://", "://stranger:wrong@")),
+        lambda: RedisGrid(GridConnection.of(url.replace("://", "://stranger:wrong@"))),
     )
 
 

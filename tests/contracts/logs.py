@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Message
 from services.streams import Output, PlaceReader, Publisher, Records, Source
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.atomic import AtomicPublisher
+from services.streams.connection import KafkaConnection
 from services.streams.events import ErrorEvent
 from services.streams.kafka import KafkaSource
 from services.streams.memory import MemoryLog, MemorySource, partition_of
@@ -95,15 +96,15 @@ def memory_log(topic: str) -> Log:
     return Log(topic, source, publisher, send, answers, lambda: MemoryPlaces(memory), tell, memory)
 
 
-def kafka_log(topic: str, address: str) -> Log:
-    KafkaAdmin(address).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
-    source, sink = KafkaSource(address, f"group-{topic}", topic), KafkaSink(address)
+def kafka_log(topic: str, kafka: KafkaConnection) -> Log:
+    KafkaAdmin(kafka).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
+    source, sink = KafkaSource(kafka, f"group-{topic}", topic), KafkaSink(kafka)
 
     def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
         if name is None:
-            return RepeatingPublisher(address, source)
+            return RepeatingPublisher(kafka, source)
         return AtomicPublisher(
-            name, partial(KafkaAtomicProducer, address, source.topic), source.group_metadata, time.monotonic
+            name, partial(KafkaAtomicProducer, kafka, source.topic), source.group_metadata, time.monotonic
         )
 
     def send(count: int) -> None:
@@ -111,7 +112,7 @@ def kafka_log(topic: str, address: str) -> Log:
         assert sink.flush(10)
 
     def answers() -> list[bytes | None]:
-        reader, found = KafkaReader(address, [f"{topic}-out"], from_beginning=True), []
+        reader, found = KafkaReader(kafka, [f"{topic}-out"], from_beginning=True), []
         quiet_at = time.monotonic() + 1.0
         while time.monotonic() < quiet_at:
             for records in reader.read(0.2):
@@ -120,7 +121,7 @@ def kafka_log(topic: str, address: str) -> Log:
         reader.close()
         return found
 
-    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(address), partial(deliver, source))
+    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(kafka), partial(deliver, source))
 
 
 def until_assigned(source: Source, count: int = PARTITIONS) -> None:

@@ -59,7 +59,7 @@ def test_a_copy_is_of_no_use_after_another_claim_too_many_changes_or_one_that_wa
 
 
 def test_the_loss_of_the_announcements_is_noticed(stack, topic: str):
-    grid = RedisGrid(stack.redis_url)
+    grid = RedisGrid(stack.grid_connection)
     claim = claim_of(grid, topic)
     [first] = grid.look_up([Lookup(topic, 0, CARDS)])
     grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError
 
 from services.streams import StreamsError
 from services.streams.base import DamagedRecordError
+from services.streams.connection import KafkaConnection
 from services.streams.events import DAMAGES, FATALS, GAPS, LOSSES, NOTICES, Meaning, meaning_of
 from services.streams.kafka import KafkaSource
 from tests.contracts.logs import PARTITIONS, Log, deliver, drain, send, start_at_zero, until_assigned
@@ -43,7 +44,7 @@ def test_what_is_not_in_the_table_is_an_outage_and_what_the_client_calls_fatal_i
 @pytest.fixture(scope="module")
 def nowhere() -> Iterator[KafkaSource]:
     """A member whose Kafka is not there: what its consumer delivers is a test's to choose."""
-    source = KafkaSource("127.0.0.1:1", "group", "topic")
+    source = KafkaSource(KafkaConnection("127.0.0.1:1"), "group", "topic")
     yield source
     source.close()
 

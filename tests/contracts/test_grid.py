@@ -24,6 +24,7 @@ from services.grid import (
     UnsafeGridError,
 )
 from services.grid.base import ERRORS_MAX
+from services.grid.connection import GridConnection
 from services.grid.near_cache import NearCache
 from services.grid.redis import READ_CARDS_MAX, RedisGrid
 from tests.contracts.stores import CARDS, HERE, PROFILES, Store, claim_of, read, written
@@ -244,7 +245,7 @@ def test_the_status_says_what_there_is(grid: Grid, topic: str):
 )
 def test_a_redis_that_would_lose_profiles_in_silence_is_refused(own_stack, setting, bad, words):
     stack = own_stack()
-    client, grid = redis.Redis.from_url(stack.redis_url), RedisGrid(stack.redis_url)
+    client, grid = redis.Redis.from_url(stack.redis_url), RedisGrid(stack.grid_connection)
     grid.check()
     if setting == "replicaof":
         client.replicaof("127.0.0.1", 1)
@@ -256,7 +257,7 @@ def test_a_redis_that_would_lose_profiles_in_silence_is_refused(own_stack, setti
 
 
 def test_a_redis_that_forgot_the_scripts_gets_them_again(stack, topic: str):
-    grid = RedisGrid(stack.redis_url)
+    grid = RedisGrid(stack.grid_connection)
     claim = written(grid, topic)
     redis.Redis.from_url(stack.redis_url).script_flush()
 
@@ -270,19 +271,19 @@ def test_a_redis_that_does_not_take_scripts_is_refused(stack):
     url = stack.redis_url.replace("redis://", "redis://noscript:x@")
     try:
         with pytest.raises(UnsafeGridError, match="scripts"):
-            RedisGrid(url).check()
+            RedisGrid(GridConnection.of(url)).check()
     finally:
         client.acl_deluser("noscript")
 
 
 def test_a_redis_that_is_not_there_is_an_outage():
     with pytest.raises(GridUnavailableError):
-        RedisGrid("redis://127.0.0.1:1/0", 0.2).check()
+        RedisGrid(GridConnection.of("redis://127.0.0.1:1/0"), 0.2).check()
 
 
 def test_the_client_does_not_retry_by_itself(stack):
     """redis-py's default of ten retries would run a write again whose answer was lost."""
-    retry = RedisGrid(stack.redis_url)._client.get_retry()
+    retry = RedisGrid(stack.grid_connection)._client.get_retry()
 
     assert retry.get_retries() == 0
 
@@ -351,7 +352,7 @@ def test_how_far_a_fold_is_never_goes_back_and_is_forgotten_with_it(grid: Grid, 
 
 def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):
     stack = own_stack()
-    grid = RedisGrid(stack.redis_url, lookup_timeout_s=0.05)
+    grid = RedisGrid(stack.grid_connection, lookup_timeout_s=0.05)
     assert grid.look_up([Lookup(topic, 0, CARDS)])[0].profiles == [None, None]
 
     redis.Redis.from_url(stack.redis_url).execute_command("CLIENT", "PAUSE", "400")

@@ -33,8 +33,8 @@ from tests.contracts.logs import (
 def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
     """The format of the client's metadata is its own affair: this test notices when it changes."""
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
     with pytest.raises(StreamsError):
         source.group_metadata()
     until_assigned(source)
@@ -46,10 +46,10 @@ def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
 def test_the_coordinator_refuses_what_a_member_of_an_earlier_generation_commits(stack):
     """A worker that has not heard yet that the group has moved on proves itself by what it was told last."""
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    first = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
+    first = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
     until_assigned(first)
-    second = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    second = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
     before, deadline = first.group_metadata(), time.monotonic() + 20
     while not (len(first.assignment.partitions) == len(second.assignment.partitions) == 1):
         assert time.monotonic() < deadline
@@ -57,7 +57,7 @@ def test_the_coordinator_refuses_what_a_member_of_an_earlier_generation_commits(
         second.poll(1, 0.1)
 
     for metadata, refused in ((before, True), (first.group_metadata(), False)):
-        producer = KafkaAtomicProducer(stack.kafka_address, topic, f"name-{topic}")
+        producer = KafkaAtomicProducer(stack.kafka_connection, topic, f"name-{topic}")
         producer.begin()
         with pytest.raises(StreamsError, match="GENERATION") if refused else nullcontext():
             producer.add_offsets({0: 1}, metadata)
@@ -68,8 +68,8 @@ def test_the_coordinator_refuses_what_a_member_of_an_earlier_generation_commits(
 
 def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    first, second = (KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2))
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
+    first, second = (KafkaSource(stack.kafka_connection, f"group-{topic}", topic) for _ in range(2))
     deadline = time.monotonic() + 20
     while not (len(first.assignment.partitions) == len(second.assignment.partitions) == 1):
         assert time.monotonic() < deadline
@@ -86,8 +86,8 @@ def test_a_second_member_takes_partitions_over_and_the_first_notices(stack):
 
 def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 1, 1, 131_072)])
-    members = [KafkaSource(stack.kafka_address, f"group-{topic}", topic) for _ in range(2)]
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 1, 1, 131_072)])
+    members = [KafkaSource(stack.kafka_connection, f"group-{topic}", topic) for _ in range(2)]
     assert not any(member.assignment.member for member in members)
 
     deadline = time.monotonic() + 20
@@ -102,9 +102,9 @@ def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
 
 
 def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
-    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
+    admin, topic = KafkaAdmin(stack.kafka_connection), f"topic-{uuid.uuid4().hex[:8]}"
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])
-    source, sink = KafkaSource(stack.kafka_address, f"group-{topic}", topic), KafkaSink(stack.kafka_address)
+    source, sink = KafkaSource(stack.kafka_connection, f"group-{topic}", topic), KafkaSink(stack.kafka_connection)
     sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
     assert sink.flush(10)
     until_assigned(source, 2)
@@ -127,21 +127,21 @@ def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
 
 
 def test_who_only_looks_does_not_wait_for_an_atomic_commit_that_is_under_way_and_who_acts_does(stack):
-    admin, topic = KafkaAdmin(stack.kafka_address), f"topic-{uuid.uuid4().hex[:8]}"
+    admin, topic = KafkaAdmin(stack.kafka_connection), f"topic-{uuid.uuid4().hex[:8]}"
     group = f"group-{topic}"
     admin.apply([TopicPlan(topic, 1, 1, 131_072)])
-    source, sink = KafkaSource(stack.kafka_address, group, topic), KafkaSink(stack.kafka_address)
+    source, sink = KafkaSource(stack.kafka_connection, group, topic), KafkaSink(stack.kafka_connection)
     sink.send(topic, [b"key"] * 10, [b"v"] * 10)
     assert sink.flush(10)
     until_assigned(source, 1)
-    producer = KafkaAtomicProducer(stack.kafka_address, topic, f"name-{topic}")
+    producer = KafkaAtomicProducer(stack.kafka_connection, topic, f"name-{topic}")
     for begun, ended in ((None, 4), (4, 7)):
         producer.begin()
         producer.add_offsets({0: ended}, source.group_metadata())
         with ThreadPoolExecutor() as pool:
             acting = pool.submit(admin.committed, topic, group, [0], stable=True)
 
-            assert KafkaAdmin(stack.kafka_address).group_lag(topic, group) == 10 - (begun or 0)
+            assert KafkaAdmin(stack.kafka_connection).group_lag(topic, group) == 10 - (begun or 0)
             time.sleep(0.2)
             assert not acting.done()
 
@@ -153,7 +153,7 @@ def test_who_only_looks_does_not_wait_for_an_atomic_commit_that_is_under_way_and
 
 def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are_read_again(own_stack):
     stack, topic = own_stack(), "card-transactions"
-    source, sink = KafkaSource(stack.kafka_address, "group", topic), KafkaSink(stack.kafka_address)
+    source, sink = KafkaSource(stack.kafka_connection, "group", topic), KafkaSink(stack.kafka_connection)
     until_assigned(source, 3)
     source.start(dict.fromkeys(range(3), 0))
     sink.send(topic, [b"key-%d" % (i % 5) for i in range(30)], [b"v"] * 30)
@@ -186,7 +186,7 @@ def test_a_commit_to_a_kafka_that_is_away_ends_and_is_settled_before_offsets_are
 
 def test_closing_does_not_wait_for_a_commit_that_nobody_answers(own_stack):
     stack, topic = own_stack(), "card-transactions"
-    source = KafkaSource(stack.kafka_address, "group", topic)
+    source = KafkaSource(stack.kafka_connection, "group", topic)
     until_assigned(source, 3)
     source.start(dict.fromkeys(range(3), 0))
     source.commit({0: 0})
@@ -202,12 +202,12 @@ def test_closing_does_not_wait_for_a_commit_that_nobody_answers(own_stack):
 
 def test_the_reader_sees_every_record_without_a_group(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    sink = KafkaSink(stack.kafka_address)
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
+    sink = KafkaSink(stack.kafka_connection)
     sink.send(topic, [b"%d" % i for i in range(100)], [b"v"] * 100)
     assert sink.flush(10)
 
-    reader, seen, deadline = KafkaReader(stack.kafka_address, [topic], from_beginning=True), 0, time.monotonic() + 10
+    reader, seen, deadline = KafkaReader(stack.kafka_connection, [topic], from_beginning=True), 0, time.monotonic() + 10
     while seen < 100:
         assert time.monotonic() < deadline
         seen += sum(map(len, reader.read(0.2)))
@@ -218,7 +218,7 @@ def test_the_reader_sees_every_record_without_a_group(stack):
 
 def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdmin(stack.kafka_address)
+    admin = KafkaAdmin(stack.kafka_connection)
     assert "created" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
     assert "unchanged" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
 
@@ -230,7 +230,7 @@ def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
 
 def test_a_topic_that_is_not_told_of_yet_is_neither_an_error_nor_created_twice(stack, monkeypatch):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    admin = KafkaAdmin(stack.kafka_address)
+    admin = KafkaAdmin(stack.kafka_connection)
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])
     told = admin.partitions
     answers = iter([{}, {}])
@@ -244,7 +244,7 @@ def test_a_topic_that_is_not_told_of_yet_is_neither_an_error_nor_created_twice(s
 
 def test_those_who_apply_at_the_same_time_all_succeed(stack):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    admins = [KafkaAdmin(stack.kafka_address) for _ in range(4)]
+    admins = [KafkaAdmin(stack.kafka_connection) for _ in range(4)]
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(lambda admin: admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic], admins))
 
@@ -264,9 +264,9 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
     zeros = np.zeros(n, np.int64)
     records = Records(topic, zeros + 1, np.array([4, 7, 9]), np.array([40, 70, 90]), [None] * n, [b"x"] * n)
     reasons = np.array([Reject.KILLS_DECODER, Reject.EMPTY, Reject.INTERNAL_ERROR], np.int64)
-    letters = KafkaLetters(stack.kafka_address)
+    letters = KafkaLetters(stack.kafka_connection)
     before = letters.extent()
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     output = encode_dead_letters(records, np.arange(n), reasons, 1)
     sink.send(output.topic, output.keys, output.values)
     sink.flush(10)
@@ -277,15 +277,15 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
         1: {4: LeftOut(Reject.KILLS_DECODER, 40), 9: LeftOut(Reject.INTERNAL_ERROR, 90)}
     }
     assert recall(letters, topic, {1: (5, 9), 2: (0, 9)}) == {}
-    assert visible_extent(stack.kafka_address, f"{topic}-missing", 0) == (0, 0)
+    assert visible_extent(stack.kafka_connection, f"{topic}-missing", 0) == (0, 0)
 
 
 def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as_a_new_client(stack, monkeypatch):
     """The one fatal error that a consumer can be brought to from outside; see the events' contract for the others."""
     monkeypatch.setitem(CONSUMER, "group.instance.id", "the-only-one")
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, 2, 1, 131_072)])
-    source = KafkaSource(stack.kafka_address, f"group-{topic}", topic)
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
+    source = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
     until_assigned(source)
     first = source._consumer
     thief = Consumer(

@@ -61,15 +61,15 @@ def test_no_places_are_nothing(log: Log):
 
 
 def test_very_many_places_far_from_each_other_are_read_a_part_at_a_time(stack, topic):
-    log = kafka_log(topic, stack.kafka_address)
+    log = kafka_log(topic, stack.kafka_connection)
     count = (STRETCHES_MAX + 5) * (GAP_RECORDS + 1)
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     sink.send(topic, [b"one"] * count, [b"%d" % i for i in range(count)])
     assert sink.flush(60)
     sink.close()
     [partition] = [p for p in range(PARTITIONS) if read(log, [(p, 0)]).there[0]]
     places = np.arange(0, count, GAP_RECORDS + 1)
-    reader, rows, calls = KafkaPlaces(stack.kafka_address), np.arange(len(places)), 0
+    reader, rows, calls = KafkaPlaces(stack.kafka_connection), np.arange(len(places)), 0
     whole = AtPlaces.nothing(len(places))
 
     while len(rows):
@@ -92,10 +92,10 @@ def test_records_say_how_many_partitions_their_topic_has(log: Log):
 
 
 def test_so_do_those_that_are_read_to_fold_them_again(stack, topic):
-    log = kafka_log(topic, stack.kafka_address)
+    log = kafka_log(topic, stack.kafka_connection)
     send(log, 20)
 
-    found = [r for p in range(PARTITIONS) for r in read_range(stack.kafka_address, topic, p, (0, 4))]
+    found = [r for p in range(PARTITIONS) for r in read_range(stack.kafka_connection, topic, p, (0, 4))]
 
     assert {records.partitions for records in found} == {PARTITIONS}
     log.source.close()

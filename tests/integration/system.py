@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import redis
 
+from services.chaos.watchers import where_of
 from services.checker.evidence import gather
 from services.checker.scoring import released_folders
 from services.checker.verdict import Checker
@@ -76,7 +77,7 @@ def traffic_of(count: int, cards: int = 300, seed: int = 5) -> Traffic:
 
 def produce(stack: EmbeddedStack, traffic: Traffic, rate: float | None = None, *, labelled: bool = False) -> int:
     """Send transactions, and what becomes known of them meanwhile; return how many labels there were."""
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     pace = Pace(None) if rate is None else Pace.at_rate(len(traffic), rate)
     labels = LabelFeed(sink, simulated_truth(traffic, 5) if labelled else Truth.nothing())
     TransactionProducer(sink, SystemClock()).send(traffic, pace, labels=labels, flush_s=60)
@@ -87,7 +88,7 @@ def produce(stack: EmbeddedStack, traffic: Traffic, rate: float | None = None, *
 def wait_drained(
     stack: EmbeddedStack, timeout_s: float = 60.0, group: str = "proact-scorer", topic: str = TOPIC
 ) -> None:
-    admin, deadline = KafkaAdmin(stack.kafka_address), time.monotonic() + timeout_s
+    admin, deadline = KafkaAdmin(stack.kafka_connection), time.monotonic() + timeout_s
     while (lag := admin.group_lag(topic, group)) != 0:
         assert time.monotonic() < deadline, f"lag {lag} after {timeout_s} s"
         time.sleep(0.2)
@@ -95,7 +96,7 @@ def wait_drained(
 
 def wait_saved(stack: EmbeddedStack, group: str = "proact-scorer", topic: str = TOPIC) -> None:
     """Wait until the grid holds what is committed: it is written once an interval."""
-    admin, grid = KafkaAdmin(stack.kafka_address), RedisGrid(stack.redis_url)
+    admin, grid = KafkaAdmin(stack.kafka_connection), RedisGrid(stack.grid_connection)
     partitions = range(admin.partitions()[topic])
 
     def behind() -> list[int]:
@@ -107,7 +108,7 @@ def wait_saved(stack: EmbeddedStack, group: str = "proact-scorer", topic: str = 
 
 def wait_until_busy(stack: EmbeddedStack, total: int) -> None:
     """Wait until a part of what was produced is committed; fail if most of it is, since then a fault could hit nobody."""
-    admin, deadline = KafkaAdmin(stack.kafka_address), time.monotonic() + 60
+    admin, deadline = KafkaAdmin(stack.kafka_connection), time.monotonic() + 60
     while (lag := admin.group_lag(TOPIC, "proact-scorer")) is None or lag >= total - 1_000:
         assert time.monotonic() < deadline, "nothing is decided"
         time.sleep(0.02)
@@ -125,7 +126,7 @@ def read_all(
     stack: EmbeddedStack, topic: str, quiet_s: float = 1.0
 ) -> list[tuple[int, int, bytes | None, bytes | None]]:
     """Return (partition, offset, key, value) of every record of a topic."""
-    reader, found, quiet = KafkaReader(stack.kafka_address, [topic], from_beginning=True), [], time.monotonic()
+    reader, found, quiet = KafkaReader(stack.kafka_connection, [topic], from_beginning=True), [], time.monotonic()
     while time.monotonic() - quiet < quiet_s:
         for records in reader.read(0.2):
             found += zip(records.partition.tolist(), records.offset.tolist(), records.keys, records.values, strict=True)
@@ -158,7 +159,7 @@ def judged(stack: EmbeddedStack) -> dict[str, Any]:
     """Return the checker's verdict on everything that is there."""
     own = settings_for(stack)
     groups = (own.group_id, own.router_group_id)
-    evidence = gather(stack.kafka_address, stack.redis_url, groups, lambda _: None)
+    evidence = gather(where_of(own), groups, lambda _: None)
     return Checker(evidence, released_folders(), repeats=False).judge(lambda _: None).as_json()
 
 

@@ -107,7 +107,7 @@ def test_what_comes_compressed_is_taken_as_what_it_is(stack, codec):
 
 
 def stack_end(stack) -> int:
-    return sum(end for _, end in KafkaAdmin(stack.kafka_address).extents(TOPIC).values())
+    return sum(end for _, end in KafkaAdmin(stack.kafka_connection).extents(TOPIC).values())
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])

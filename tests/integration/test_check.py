@@ -46,7 +46,7 @@ class Operator:
 
     def __init__(self, proact: list[str], stack: Any) -> None:
         self._proact, self.stack = proact, stack
-        self.admin = KafkaAdmin(stack.kafka_address)
+        self.admin = KafkaAdmin(stack.kafka_connection)
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         own = {"PROACT_KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka_address, "PROACT_REDIS_URL": self.stack.redis_url}
@@ -148,7 +148,7 @@ def test_a_service_that_was_stopped_is_named_with_what_waits_for_it(own_stack, t
         """Let something come that this service works off."""
         part = traffic.take(np.arange(rows.start, rows.stop))
         if name == "reference":
-            sink = KafkaSink(stack.kafka_address)
+            sink = KafkaSink(stack.kafka_connection)
             send_reference(sink, known, START_MS)
             assert sink.flush(30)
             sink.close()

@@ -49,7 +49,7 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
     with services(stack, tmp_path, SERVICES, without_profiles="ladder", **PATIENT) as children:
         for child in children:
             child.wait_ready(90)
-        sink = KafkaSink(stack.kafka_address)
+        sink = KafkaSink(stack.kafka_connection)
         send_reference(sink, simulate_reference(traffic.columns, traffic.scenario == 0, 4), START_MS)
         assert sink.flush(10)
         sink.close()

@@ -20,7 +20,7 @@ from tests.integration.system import produce, settings_for, traffic_of, wait_unt
 def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack):
     stack = own_stack()
     produce(stack, traffic_of(500))
-    metrics, admin = MetricsRegistry(m.MONITOR_METRICS), KafkaAdmin(stack.kafka_address)
+    metrics, admin = MetricsRegistry(m.MONITOR_METRICS), KafkaAdmin(stack.kafka_connection)
 
     # A new Kafka takes a moment until it knows of groups; the monitor asks again every two seconds.
     wait_until(
@@ -28,7 +28,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
         20,
         "Kafka tells everything",
     )
-    assert measure_grid(RedisStatus(stack.redis_url), metrics) is None
+    assert measure_grid(RedisStatus(stack.grid_connection), metrics) is None
 
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.KAFKA_BROKERS) == metrics.value(m.GRID_UP) == 1
     assert sum(metrics.value(m.TOPIC_END, "card-transactions", str(p)) for p in range(3)) == 500
@@ -39,7 +39,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
     stack.redis.down()
     stack.kafka.down()
     assert measure_kafka(admin, {"card-transactions": "proact-scorer"}, metrics)
-    assert measure_grid(RedisStatus(stack.redis_url), metrics)
+    assert measure_grid(RedisStatus(stack.grid_connection), metrics)
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.GRID_UP) == 0
     assert metrics.value(m.TOPIC_END, "card-transactions", "0") == 0, "an offset of yesterday is none of today"
 
@@ -64,8 +64,8 @@ def test_the_monitor_stops_at_once_when_it_is_told_before_it_looks(stack):
 @pytest.mark.parametrize("port", ["none", "70000"])
 def test_a_wrong_port_is_said_in_one_line(stack, tmp_path, monkeypatch, port):
     monkeypatch.setenv("PROACT_METRICS_PORT", port)
-    child = ServiceChild("services.monitor", settings_for(stack), tmp_path / "monitor.log")
-    child._settings.environment = lambda: {"PROACT_METRICS_PORT": port}  # type: ignore[method-assign]
+    log = tmp_path / "monitor.log"
+    child = ServiceChild("services.monitor", settings_for(stack), log, {"PROACT_METRICS_PORT": port})
     child.start()
 
     assert child.process.wait(20) == 1

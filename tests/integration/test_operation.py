@@ -95,7 +95,7 @@ def test_who_looks_at_a_busy_scorer_sees_where_it_is_and_no_halt(run, tmp_path):
 def test_lost_offsets_halt_until_somebody_accepts_what_the_grid_says(run, tmp_path):
     stack = run.stack
     decide(stack, tmp_path, 2_000, 1)
-    KafkaAdmin(stack.kafka_address).delete_group("proact-scorer")
+    KafkaAdmin(stack.kafka_connection).delete_group("proact-scorer")
     halted = rows(run, code=1)
     assert all("OFFSETS_MISSING" in row["reason"] and "accept-applied" in row["remedy"] for row in halted)
     produce(stack, traffic_of(1_000, seed=2))
@@ -116,7 +116,7 @@ def test_a_gap_in_the_log_halts_until_somebody_accepts_it(run, tmp_path):
     stack = run.stack
     decide(stack, tmp_path, 2_000, 1)
     produce(stack, traffic_of(2_000, seed=2))
-    admin = KafkaAdmin(stack.kafka_address)
+    admin = KafkaAdmin(stack.kafka_connection)
     end = admin.extents(TOPIC)[TOPIC, 0][1]
     admin.delete_records(TOPIC, {0: end - 100})
     with scorers(stack, tmp_path / "halted") as [scorer]:
@@ -140,7 +140,7 @@ def test_a_resumed_partition_goes_on_without_a_restart(run, tmp_path):
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
         bad = [b"rubbish %d" % i for i in range(3_000)]
-        sink = KafkaSink(stack.kafka_address)
+        sink = KafkaSink(stack.kafka_connection)
         sink.send(TOPIC, [b"card-1"] * len(bad), bad)
         assert sink.flush(10)
         sink.close()
@@ -161,7 +161,7 @@ def test_dead_letters_are_sent_again_once_each(run, tmp_path):
     stack, traffic = run.stack, traffic_of(300)
     good = encode_transactions(traffic.columns)
     keys = traffic.columns.card_id.tolist()
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     sink.send(TOPIC, keys, [value + b"\x00" if i < 20 else value for i, value in enumerate(good)])
     sink.send(TOPIC, [b"card-1"], [b"pan=4111111111111111"])
     assert sink.flush(10)

@@ -30,7 +30,7 @@ CUSTOMER = Customer("BE", None, None, "STANDARD", "EUR", 5_000)
 
 def held(stack, topic: str, keys: list[bytes]) -> list[bytes | None]:
     """Return what the grid holds of each key."""
-    home, grid = partitions_of(Text.of(keys), PARTITIONS).tolist(), RedisGrid(stack.redis_url)
+    home, grid = partitions_of(Text.of(keys), PARTITIONS).tolist(), RedisGrid(stack.grid_connection)
     found = grid.look_up([Lookup(topic, p, [key]) for p, key in zip(home, keys, strict=True)])
     return [one.profiles[0] for one in found]
 
@@ -47,7 +47,7 @@ def balance(number: int, amount: int) -> bytes:
 
 def test_what_was_announced_last_is_held_whatever_dies(own_stack, tmp_path, proact):
     stack, rng = own_stack(PARTITIONS), np.random.default_rng(3)
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     names = [b"account-%d" % i for i in range(200)]
     last = {}
     with services(stack, tmp_path, ["reference"] * 2) as children:
@@ -102,7 +102,7 @@ def test_what_was_announced_last_is_held_whatever_dies(own_stack, tmp_path, proa
 def test_decisions_see_the_account_as_it_is_now(own_stack, tmp_path):
     stack, traffic = own_stack(PARTITIONS), traffic_of(3_000, cards=150)
     reference = simulate_reference(traffic.columns, traffic.scenario == 0, 5)
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     half = len(traffic) // 2
     with services(stack, tmp_path, ["scorer", "reference"]) as children:
         for child in children:

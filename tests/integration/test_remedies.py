@@ -72,7 +72,7 @@ class System:
 
     @property
     def admin(self) -> Any:
-        return KafkaAdmin(self.stack.kafka_address)
+        return KafkaAdmin(self.stack.kafka_connection)
 
     @property
     def client(self) -> Any:
@@ -88,7 +88,7 @@ class System:
         if self.topic == TOPIC:
             produce(self.stack, traffic_of(RECORDS, cards=40, seed=seed))
             return
-        sink = KafkaSink(self.stack.kafka_address)
+        sink = KafkaSink(self.stack.kafka_connection)
         sink.send(self.topic, [b"%d" % i for i in range(RECORDS)], [b"bad"] * RECORDS)
         assert sink.flush(30)
         sink.close()
@@ -255,7 +255,7 @@ def damage(system: System) -> None:
 
 def burst(system: System) -> None:
     """A sender sends rubbish."""
-    sink = KafkaSink(system.stack.kafka_address)
+    sink = KafkaSink(system.stack.kafka_connection)
     sink.send(system.topic, [b"card-1"] * 3_000, [b"rubbish"] * 3_000)
     assert sink.flush(30)
     sink.close()
@@ -268,7 +268,7 @@ def break_the_program(system: System) -> None:
 
 def marked(reason: str, *, drop: bool = False) -> Callable[[System], None]:
     def mark(system: System) -> None:
-        RedisGrid(system.stack.redis_url).halt(system.topic, 0, reason, drop=drop)
+        RedisGrid(system.stack.grid_connection).halt(system.topic, 0, reason, drop=drop)
 
     return mark
 

@@ -142,7 +142,7 @@ def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_told(own_stac
             "percentage": 100, "reason": "",
         }  # fmt: skip
         event = {"version": 2, "at_ms": 1, "author": "x", "rules": [], "lists": []}
-        schema, sink = topics()[RULE_SETS].latest, KafkaSink(stack.kafka_address)
+        schema, sink = topics()[RULE_SETS].latest, KafkaSink(stack.kafka_connection)
         sink.send(RULE_SETS, [b"2"], [encode_record(schema, {**event, "kind": "SAVED", "rules": [rule]})])
         sink.send(
             RULE_SETS, [LIVE_KEY, b"x"], [encode_record(schema, {**event, "kind": "LIVE"}), b"no rule set at all"]

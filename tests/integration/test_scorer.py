@@ -55,7 +55,7 @@ def test_bad_records_become_dead_letters_among_decided_neighbours(own_stack, tmp
     }
     for at, (key, value) in bad.items():
         keys[at], values[at] = key, value
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     sink.send(TOPIC, keys, values)
     assert sink.flush(10)
     sink.close()
@@ -177,7 +177,7 @@ def test_a_card_number_never_reaches_logs_metrics_or_topics(own_stack, tmp_path)
     pan = b"4000056655665556"
     columns = traffic.columns
     poisoned = replace(columns, merchant_id=Text.constant(pan, 50))
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     sink.send(TOPIC, columns.card_id.tolist(), encode_transactions(poisoned))
     sink.send(TOPIC, [pan] * 5, [b"pan=" + pan] * 5)
     assert sink.flush(10)

@@ -22,7 +22,7 @@ PARTITIONS = 5
 
 def new_topic(stack) -> str:
     topic = f"topic-{uuid.uuid4().hex[:8]}"
-    KafkaAdmin(stack.kafka_address).apply([TopicPlan(topic, PARTITIONS, 1, 131_072)])
+    KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, PARTITIONS, 1, 131_072)])
     return topic
 
 

@@ -22,7 +22,7 @@ HOUR_MS = 3_600_000
 def alerts(stack) -> dict[str, str]:
     """Alerts of five hours: of two cards, of every severity; returns what the command line needs to find them, and the cards."""
     now_ms, tag = time.time_ns() // 1_000_000, uuid.uuid4().hex[:8]
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     for at, severity in enumerate(("LOW", "MEDIUM", "HIGH", "HIGH", "LOW")):
         card = f"card-{tag}-{at % 2}"
         told = EXAMPLE | {"card_id": card, "severity": severity, "kind": "DECLINE" if at == 4 else "FRAUD"}

@@ -50,7 +50,7 @@ def test_decisions_see_what_is_known_of_their_terminal_as_training_does(own_stac
     stack, traffic = own_stack(), simulate(150, 45, 5, START_MS)
     drawn = draw_labels(traffic, np.random.default_rng(5))
     labels = label_events(traffic.columns, drawn.rows, traffic.scenario[drawn.rows] > 0, drawn.known_at_ms)
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     feed = LabelFeed(sink, simulated_truth(traffic, 5))
 
     with services(stack, tmp_path, SERVICES) as children:
@@ -116,7 +116,7 @@ def test_a_label_without_its_terminal_or_its_key_is_a_dead_letter(own_stack, tmp
     stack, sink = own_stack(), None
     with services(stack, tmp_path, ["router"]) as [router]:
         router.wait_ready()
-        sink = KafkaSink(stack.kafka_address)
+        sink = KafkaSink(stack.kafka_connection)
         label = {
             "transaction_id": bytes(16), "card_id": "card", "terminal_id": "", "event_time_ms": START_MS, "is_fraud": True,
             "scenario": None, "known_at_ms": START_MS + DAY_MS, "source": "ANALYST",

@@ -53,7 +53,7 @@ def wait_halted(scorer: ServiceChild, cause: str, remedy: str) -> None:
 
 def test_a_topic_that_is_deleted_and_made_again_halts_the_scorer_which_goes_on_when_it_is_rebuilt(system, run_proact):
     stack, scorer = system
-    KafkaAdmin(stack.kafka_address).delete_topic(TOPIC)
+    KafkaAdmin(stack.kafka_connection).delete_topic(TOPIC)
     wait_halted(scorer, "TOPIC_MISSING", "proact topics apply")
     stack.apply_topics({"partitions": 3})
     wait_halted(scorer, "TOPIC_RECREATED", "proact grid rebuild")
@@ -67,7 +67,7 @@ def test_a_topic_that_is_deleted_and_made_again_halts_the_scorer_which_goes_on_w
 
 def test_partitions_that_are_added_halt_the_scorer(system):
     stack, scorer = system
-    KafkaAdmin(stack.kafka_address).add_partitions(TOPIC, 5)
+    KafkaAdmin(stack.kafka_connection).add_partitions(TOPIC, 5)
 
     wait_halted(scorer, "PARTITIONS_CHANGED", "proact grid rebuild")
 
@@ -76,7 +76,7 @@ def test_a_log_that_is_truncated_under_a_frozen_scorer_halts_it_when_it_wakes(sy
     stack, scorer = system
     os.kill(scorer.process.pid, signal.SIGSTOP)
     produce(stack, traffic_of(12_000, seed=2))
-    admin = KafkaAdmin(stack.kafka_address)
+    admin = KafkaAdmin(stack.kafka_connection)
     admin.delete_records(TOPIC, {p: admin.extents(TOPIC)[TOPIC, p][1] for p in PARTITIONS})
     os.kill(scorer.process.pid, signal.SIGCONT)
 

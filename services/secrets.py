@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 _HIDDEN: Final = "***"
+_SHOWN_ENDINGS: Final = (
+    ".protocol", ".mechanism", ".mechanisms", ".location", ".ms", ".bytes", ".kbytes", ".messages", ".rack", ".enable", ".level", ".algorithm",
+    "client.id", "client.name", "max.connections", ".ca.certs", ".certfile", ".keyfile", ".ca.path", ".cert.reqs", ".check.hostname",
+    "compression.type",
+)  # fmt: skip
+"""How the names of client properties end whose values people may see. Every other value is hidden, so that a new property is."""
 
 
 class SecretUrl:
@@ -61,3 +68,45 @@ class Servers(str):
         if "@" in str(servers):
             raise ValueError("holds a user or a password")
         return super().__new__(cls, servers)
+
+
+class HiddenValues(Mapping[str, str]):
+    """Named texts of which some may be secret: read by a client alone, by name, while their text shows the names."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self._values: dict[str, str] = dict(values or {})
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HiddenValues) and self._values == other._values
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{name}={self.shown(name)}" for name in self)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not written down")
+
+    def shown(self, name: str) -> str:
+        """Return a value as people may see it: only what is known to be none of a secret."""
+        known = name.replace("_", ".").endswith(_SHOWN_ENDINGS)
+        return self._values[name] if known else _HIDDEN
+
+    def without_secrets(self, text: str) -> str:
+        """Return a client's own message without any of these values in it that people may not see."""
+        for name, value in self._values.items():
+            if value and self.shown(name) == _HIDDEN:
+                text = text.replace(value, _HIDDEN)
+        return text
