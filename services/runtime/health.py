@@ -55,6 +55,10 @@ class Health:
         assert condition in self.conditions
         self.conditions[condition] = holds
 
+    def show(self, detail: dict[str, Any]) -> None:
+        """Show this beside the conditions from now on."""
+        self.detail = detail
+
     def part(self, name: str) -> Health:
         """Return the health of one of several workers."""
         self.parts[name] = Health(self.clock, dict.fromkeys(self.conditions, False))

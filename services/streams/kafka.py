@@ -70,7 +70,7 @@ class KafkaSource:
         self._paused = False
         self._partitions = 0
         """How many partitions the topic had when it was asked last."""
-        self.revoked: Callable[[], None] = lambda: None
+        self._revoked: Callable[[], None] = lambda: None
         self._events = ErrorEvents(self._lose, self._renew)
         self._connect()
         self._watch = TopicWatch(bootstrap_servers, topic)
@@ -137,7 +137,7 @@ class KafkaSource:
         self._reassign(tuple(sorted(p.partition for p in partitions)), member=True)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.revoked()
+        self._revoked()
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
@@ -152,6 +152,10 @@ class KafkaSource:
     def _reassign(self, partitions: tuple[int, ...], *, member: bool) -> None:
         self._assignment = Assignment(self._assignment.generation + 1, partitions, member)
         self._positions, self._held = {}, []
+
+    def on_revoked(self, call: Callable[[], None]) -> None:
+        """See :class:`services.streams.Source`."""
+        self._revoked = call
 
     @property
     def assignment(self) -> Assignment:

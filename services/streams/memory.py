@@ -180,10 +180,14 @@ class MemorySource:
         self._assignment = Assignment(0, (), member=False)
         self._joined: int | None = None
         self._positions: dict[int, int] = {}
-        self.revoked: Callable[[], None] = lambda: None
+        self._revoked: Callable[[], None] = lambda: None
         self._delivered: deque[ErrorEvent] = deque()
         self._events = ErrorEvents(self._lose, self._lose)
         self._lost = False
+
+    def on_revoked(self, call: Callable[[], None]) -> None:
+        """See :class:`services.streams.Source`."""
+        self._revoked = call
 
     def deliver(self, event: ErrorEvent) -> None:
         """Let the consumer deliver an error event with the next call that serves it."""
@@ -227,7 +231,7 @@ class MemorySource:
     def _rebalance(self) -> None:
         if self._joined != self._log.generation:
             if self.member in self._log.members and not self._lost:
-                self.revoked()
+                self._revoked()
             mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
             self._joined, self._lost = self._log.generation, self._lost and not there
             self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)

@@ -116,7 +116,7 @@ class System:
                 assert time.monotonic() < deadline, health.detail
                 worker.turn()
             worker.release()
-            return dict(worker._ownership.halted)
+            return dict(worker.partitions.halted)
         finally:
             worker.close()
 
@@ -415,7 +415,7 @@ def test_a_topic_that_is_deleted_under_a_worker_ends_by_its_remedies(system: Sys
         if not deleted and system.settled(worker):
             system.admin.delete_topic(TOPIC)
             deleted = True
-        return [halt.cause for halt in worker._ownership.halted.values()] == [Cause.TOPIC_MISSING] * PARTITIONS
+        return [halt.cause for halt in worker.partitions.halted.values()] == [Cause.TOPIC_MISSING] * PARTITIONS
 
     halted = system.work(missed)
     for partition, halt in halted.items():

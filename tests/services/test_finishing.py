@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits, Unsaved
+from services.runtime.unsaved import EVERY_BATCH, SavingLimits, WriteBehindBuffer
 from services.streams import StreamsError
 from services.streams.background import LateBackground, PromptBackground, ThreadBackground
 from tests.generators import random_events, to_columns
