@@ -19,7 +19,7 @@ from services.chaos.input import CANARIES, endless_load, load_of
 from services.chaos.system import ChaosSystem, running
 from services.chaos.victim import RAISES
 from services.checker.evidence import gather
-from services.checker.scoring import released_folders
+from services.checker.scoring import Scoring, released_folders
 from services.checker.verdict import Checker
 from services.runtime.config import Settings
 from services.simulator.reference import simulate_reference
@@ -209,7 +209,7 @@ def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None],
     )
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = (
-        Checker(evidence, released_folders(), repeats=False, canaries=CANARIES, excused=RAISES)
+        Checker(evidence, Scoring(released_folders()), repeats=False, canaries=CANARIES, excused=RAISES)
         .judge(lambda _: None)
         .as_json()
     )

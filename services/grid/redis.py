@@ -87,7 +87,7 @@ class RedisGrid:
 
     def __init__(self, url: str, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
         self._process = uuid.uuid4().hex
-        self._client, self._hasty = _connect(url, timeout_s), _connect(url, lookup_timeout_s)
+        self._client, self._hasty = connect(url, timeout_s), connect(url, lookup_timeout_s)
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
@@ -251,7 +251,8 @@ class RedisGrid:
         return pipeline.execute(raise_on_error=False)
 
 
-def _connect(url: str, timeout_s: float) -> Any:
+def connect(url: str, timeout_s: float) -> Any:
+    """Return a client, which tries nothing again by itself: a write whose answer was lost is the worker's to repeat."""
     return redis.Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),

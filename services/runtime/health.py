@@ -107,6 +107,11 @@ class HealthServer:
         """Where it listens."""
         return int(self._listening.getsockname()[1])
 
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._open)
+
     def shutdown(self) -> None:
         """Stop answering."""
         if self._thread.is_alive():

@@ -14,9 +14,13 @@ import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
+
+from services.core.columns import type_bool
 from services.grid import Claim
 from services.runtime.halting import Halt
 from services.runtime.logs import fields
+from services.streams import Records
 
 log = logging.getLogger("proact.worker")
 
@@ -175,6 +179,14 @@ class Partitions:
     def stale(self) -> bool:
         """Whether any is stale, for which all have to be taken over again."""
         return any(s.stale for s in self._owned.values()) or any(s.stale for s in self._halted.values())
+
+    def undecided(self, records: Records) -> type_bool:
+        """(n,) whether each record has no outputs yet; the others are only folded."""
+        published = np.zeros(int(records.partition.max()) + 1, np.int64)
+        for partition, state in self._owned.items():
+            if partition < len(published):
+                published[partition] = state.published
+        return records.offset >= published[records.partition]
 
     def add(self, state: PartitionState) -> None:
         """Have a partition that is owned or halted by now."""

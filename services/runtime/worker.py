@@ -16,10 +16,8 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -55,6 +53,7 @@ from services.runtime.reporting import Report
 from services.runtime.saving import GridWriter
 from services.runtime.stages import Stages
 from services.runtime.suspects import CAREFUL_BATCH, Suspects
+from services.runtime.turns import run_in_turn
 from services.runtime.unsaved import WriteBehindBuffer
 from services.runtime.waiting import Waiting
 from services.streams import DamagedRecordError, Records, StreamsError
@@ -84,10 +83,8 @@ class Worker(Generic[P, R]):
         )
         ports.source.on_revoked(self._give_back)
         self._stages = Stages(ports.clock, metrics)
-        grid, buffer = (
-            OwnedGrid(processor, ports.grid, self._partitions, self._outages),
-            WriteBehindBuffer(limits.saving),
-        )
+        buffer = WriteBehindBuffer(limits.saving)
+        grid = OwnedGrid(processor, ports.grid, self._partitions, self._outages)
         publishing, saving = self._backgrounds
         writer = GridWriter(grid, buffer, saving, self._stages)
         self._own = OwnProfiles(NearCache(limits.near_cache_bytes), buffer, ports.clock)
@@ -119,6 +116,11 @@ class Worker(Generic[P, R]):
     def metrics(self) -> MetricsRegistry:
         """What it counts."""
         return self._metrics
+
+    @property
+    def completion(self) -> BatchCompletion[P, R]:
+        """What completes its batches."""
+        return self._completion
 
     def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
         """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
@@ -294,7 +296,7 @@ class Worker(Generic[P, R]):
         """Prepare and decide, and encode the outcome where that is not to happen beside the next batch. Raises ProcessingError, AbandonedError."""
         prepare = partial(self._processor.prepare, records, excluded)
         prepared = self._stages.time("prepare", lambda: guarded(prepare))
-        emit = self._emit_mask(records)
+        emit = self._partitions.undecided(records)
         try:
             outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
         except CorruptProfileError as error:
@@ -304,13 +306,6 @@ class Worker(Generic[P, R]):
         if encode:
             guarded(lambda: list(outcome.outputs))
         return prepared, outcome
-
-    def _emit_mask(self, records: Records) -> Any:
-        published = np.zeros(int(records.partition.max()) + 1, np.int64)
-        for partition, owned in self._partitions.owned.items():
-            if partition < len(published):
-                published[partition] = owned.published
-        return records.offset >= published[records.partition]
 
     def _break(self, prepared: P, outcome: R) -> None:
         """Stop partitions whose records are mostly bad, before another batch of them becomes dead letters."""
@@ -335,21 +330,3 @@ class Worker(Generic[P, R]):
         self._notices.tell(outcome.notices)
         self._suspects.survived(records.next_offsets(), self._partitions.owned)
         self._isolation.survived(records)
-
-
-def run_in_turn(workers: Sequence[Worker[Any, Any]]) -> None:
-    """Let workers take turns on this thread until one is asked to end, then give everything back. Raises DoubleError."""
-    with ExitStack() as ending:
-        for worker in workers:
-            ending.callback(worker.close)
-            worker.open()
-        try:
-            while not any(worker.stopping for worker in workers):
-                for worker in workers:
-                    worker.turn()
-        except BaseException:
-            for worker in workers:
-                worker.crash()
-            raise
-        for worker in workers:
-            worker.release()

@@ -143,7 +143,7 @@ class EmbeddedKafka:
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._compiling = compiling
         self._daemon = Daemon("kafka", self._folder, outlives)
-        self._admin_address = f"127.0.0.1:{port}"
+        self.address = f"127.0.0.1:{port}"
 
     @property
     def log(self) -> Path:
@@ -158,7 +158,7 @@ class EmbeddedKafka:
 
     def answers(self) -> bool:
         """Whether a broker answers at the port."""
-        return port_taken(self._port) and KafkaAdmin(self._admin_address).answers()
+        return port_taken(self._port) and KafkaAdmin(self.address).answers()
 
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""

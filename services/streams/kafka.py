@@ -53,8 +53,12 @@ def _event(error: KafkaError, message: Message | None = None) -> ErrorEvent:
 class KafkaSource:
     """A member of a consumer group on one topic: see :class:`services.streams.Source` for the protocol."""
 
-    def __init__(self, bootstrap_servers: str, group_id: str, topic: str, session_timeout_ms: int = 6_000) -> None:
-        self.topic = topic
+    def __init__(
+        self, bootstrap_servers: str, group_id: str, topic: str, session_timeout_ms: int = 6_000,
+        make_client: Callable[[dict[str, Any]], Consumer] = Consumer,
+    ) -> None:  # fmt: skip
+        """Join a group; ``make_client`` makes a client of its settings, and another one where one is of no use any more."""
+        self.topic, self._make_client = topic, make_client
         settings = COMMON | CONSUMER
         settings |= {"bootstrap.servers": bootstrap_servers, "group.id": group_id}
         # A crashed worker's partitions move after this long.
@@ -77,7 +81,7 @@ class KafkaSource:
 
     def _connect(self) -> None:
         self._committer = committer = Committer(self._serve)
-        self._consumer = Consumer(self._settings | {"on_commit": committer.on_commit})
+        self._consumer = self._make_client(self._settings | {"on_commit": committer.on_commit})
         self.join()
 
     def join(self) -> None:

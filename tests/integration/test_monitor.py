@@ -64,8 +64,9 @@ def test_the_monitor_stops_at_once_when_it_is_told_before_it_looks(stack):
 @pytest.mark.parametrize("port", ["none", "70000"])
 def test_a_wrong_port_is_said_in_one_line(stack, tmp_path, monkeypatch, port):
     monkeypatch.setenv("PROACT_METRICS_PORT", port)
-    child = ServiceChild("services.monitor", settings_for(stack), tmp_path / "monitor.log")
-    child._settings.environment = lambda: {"PROACT_METRICS_PORT": port}  # type: ignore[method-assign]
+    child = ServiceChild(
+        "services.monitor", settings_for(stack), tmp_path / "monitor.log", {"PROACT_METRICS_PORT": port}
+    )
     child.start()
 
     assert child.process.wait(20) == 1

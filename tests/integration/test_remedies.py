@@ -122,11 +122,11 @@ class System:
 
     def settled(self, worker: Worker[Any, Any]) -> bool:
         """Whether a worker has taken all partitions over, and worked off all but of those that are halted."""
-        ownership = worker._ownership
-        if len(ownership.owned) + len(ownership.halted) < self.admin.partitions()[self.topic]:
+        partitions = worker.partitions
+        if len(partitions.owned) + len(partitions.halted) < self.admin.partitions()[self.topic]:
             return False
         ends = self.ends()
-        return all(one.published >= ends[p] for p, one in ownership.owned.items())
+        return all(one.published >= ends[p] for p, one in partitions.owned.items())
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a command as an operator would; return its exit code, and what it says."""

@@ -199,16 +199,20 @@ def test_an_idle_worker_that_redis_refuses_leaves_too():
 
 
 def test_a_redis_that_is_away_is_waited_for_within_the_group():
-    system, worker, _ = busy()
+    system = MemorySystem()
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+    worker, source = system.worker()
+    for _ in range(3):
+        worker.turn()
     generation, until_s = system.log.generation, system.clock.monotonic_s() + 3 * REFUSED_MAX_S
     system.grid.available = False
-    keep_alive = worker._source.keep_alive
+    keep_alive = source.keep_alive
 
     def wait(timeout_s: float) -> None:
         system.grid.available = system.clock.monotonic_s() > until_s
         keep_alive(timeout_s)
 
-    worker._source.keep_alive = wait  # type: ignore[method-assign]
+    source.keep_alive = wait  # type: ignore[method-assign]
     system.drain(worker)
 
     assert system.log.generation == generation
