@@ -68,7 +68,7 @@ def schedules(*faults: str) -> list[Schedule]:
 
 
 LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 15) for at in EFFECTS]
-"""The end of a commit comes once more while the next one is open, and then the process dies."""
+"""The end of a commit comes once more while the next one is open, and then the process dies; the latest ones show most."""
 
 
 class ApplyFirst(MemoryGrid):  # 1
@@ -411,7 +411,7 @@ MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
     "4 auto-commit": (lambda s: scorer_world(s, source_type=AutoCommit), schedules(CRASH_BEFORE)),
     "5 assigned by hand": (lambda s: scorer_world(s, everybody_owns_all=True), schedules()),
     "6 no rewind": (lambda s: scorer_world(s, source_type=NoRewind), schedules(LOSE_REQUEST)),
-    "7 the producer is used again": (lambda s: scorer_world(s, publisher_type=NoNewProducer), LATE_ENDS),
+    "7 the producer is used again": (lambda s: scorer_world(s, publisher_type=NoNewProducer), LATE_ENDS[::-1]),
     "8 retried additions": (lambda s: scorer_world(s, grid_type=DeltaWrites), schedules(LOSE_ANSWER)),
     "9 unstable offset": (lambda s: scorer_world(s, source_type=UnstableOffset), schedules(FREEZE)),
     "10 one record short": (one_short, schedules(CRASH_AFTER)),
