@@ -40,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def new_stack(folder: Path) -> EmbeddedStack | ContainerStack:
-    return (ContainerStack if _STACK[0] == "containers" else EmbeddedStack)(folder, free_port(), free_port())
+    make = ContainerStack if _STACK[0] == "containers" else EmbeddedStack.of
+    return make(folder, free_port(), free_port())
 
 
 @pytest.fixture(scope="session")

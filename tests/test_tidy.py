@@ -52,6 +52,7 @@ LAYERS = {
         "stack",
         "trainer",
         "rulebook",
+        "signals",
         "subprocesses",
     },
     "rulebook": {"core", "codec", "streams", "runtime"},
@@ -201,11 +202,110 @@ def test_functions_take_few_parameters():
     many = set()
     for path in SOURCES:
         for function in functions_of(path):
-            arguments = [a.arg for a in function.args.posonlyargs + function.args.args if a.arg not in {"self", "cls"}]
+            own = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            arguments = [a.arg for a in own if a.arg not in {"self", "cls"}]
             if len(arguments) > PARAMETERS_MAX:
                 many.add(f"{name_of(path)}:{function.name}")
     assert many <= MANY_PARAMETERS, many - MANY_PARAMETERS
     assert many >= MANY_PARAMETERS, f"no longer needed: {MANY_PARAMETERS - many}"
+
+
+THEIRS = {
+    "os._exit",  # ends a process that must run nothing more
+    "KafkaError._FENCED", "KafkaError._UNKNOWN_TOPIC", "KafkaError._UNKNOWN_PARTITION",  # so the client's codes are called
+    "parts._replace",  # of a named tuple: public, for all its underscore
+}  # fmt: skip
+"""What other people's libraries call so."""
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_privates(scope: ast.ClassDef) -> set[str]:
+    """Return the private names that a class gives itself."""
+    names = set()
+    for node in ast.walk(scope):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            names.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return {name for name in names if private(name)}
+
+
+def foreign_privates(path: Path, *, inherited: bool) -> list[str]:
+    """Return where a file reaches for private attributes that are another's.
+
+    Args:
+        path: the file.
+        inherited: whether those count as another's that a class has from one in another file.
+    """
+    found, tree = [], ast.parse(path.read_text())
+    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+    def known(scope: ast.ClassDef) -> set[str]:
+        bases = [classes[base.id] for base in scope.bases if isinstance(base, ast.Name) and base.id in classes]
+        return own_privates(scope).union(*map(known, bases))
+
+    def look(node: ast.AST, names: set[str]) -> None:
+        if isinstance(node, ast.ClassDef):
+            names = known(node)
+        if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node) not in THEIRS:
+            of_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"} and not inherited
+            if not of_self and node.attr not in names:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+        for child in ast.iter_child_nodes(node):
+            look(child, names)
+
+    look(tree, set())
+    return found
+
+
+def test_nobody_reaches_for_what_is_private_to_another():
+    """What somebody else needs is a port, or a public property; a test that pokes at privates holds what it tests in place."""
+    assert [found for path in SOURCES for found in foreign_privates(path, inherited=False)] == []
+    assert [found for path in ALL if path not in SOURCES for found in foreign_privates(path, inherited=True)] == []
+
+
+def test_who_reaches_for_privates_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "some.py"
+    path.write_text(
+        "class A(B):\n"
+        "    def __init__(self, other):\n"
+        "        self._own = other._own\n"
+        "        self._theirs()\n"
+        "    def _step(self):\n"
+        "        super()._turn()\n"
+        "def poke(a):\n"
+        "    return a._own, a.__class__, os._exit\n"
+    )
+
+    assert [found.split(": ")[1] for found in foreign_privates(path, inherited=False)] == ["super()._turn", "a._own"]
+    assert "self._theirs" in [found.split(": ")[1] for found in foreign_privates(path, inherited=True)]
+
+
+WRITES_OTHERS = {
+    "runtime/supervisor.py",  # what it knows of each child is a record of its own
+}
+
+
+def test_no_part_of_the_worker_writes_another_ones_fields():
+    """Each fact has one owner, with methods for what changes it: others read."""
+    found = {}
+    for path in sorted((ROOT / "services/runtime").glob("*.py")):
+        owns = {n.name: own_privates(n) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)}
+        own = set().union(*owns.values())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+                of_self = isinstance(node.value, ast.Name) and node.value.id == "self"
+                if not of_self and node.attr not in own:
+                    found[name_of(path)] = f"{node.lineno}: {ast.unparse(node)}"
+
+    assert {name: where for name, where in found.items() if name not in WRITES_OTHERS} == {}
+    assert found.keys() >= WRITES_OTHERS, "an exception is no longer needed"
 
 
 def test_tests_use_fakes_and_no_mocks():

@@ -20,7 +20,7 @@ from services.chaos.system import ChaosSystem, running
 from services.chaos.victim import RAISES
 from services.chaos.watchers import where_of
 from services.checker.evidence import gather
-from services.checker.scoring import released_folders
+from services.checker.scoring import Scoring, released_folders
 from services.checker.verdict import Checker
 from services.runtime.config import Settings
 from services.simulator.reference import simulate_reference
@@ -208,7 +208,7 @@ def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None],
     evidence = gather(where_of(own), (own.group_id, own.router_group_id), lambda _: None)
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = (
-        Checker(evidence, released_folders(), repeats=False, canaries=CANARIES, excused=RAISES)
+        Checker(evidence, Scoring(released_folders()), repeats=False, canaries=CANARIES, excused=RAISES)
         .judge(lambda _: None)
         .as_json()
     )

@@ -32,7 +32,9 @@ from services.runtime.clock import SystemClock
 from services.runtime.config import Settings
 from services.simulator.reference import SimulatedReference
 from services.stack.embedded import EmbeddedStack
+from services.stack.kafka import EmbeddedKafka
 from services.stack.processes import COMMAND, Daemon, free_port
+from services.stack.redis import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
 from services.streams.connection import KafkaConnection
 from services.streams.sink import KafkaSink
@@ -128,7 +130,7 @@ class ChaosSystem:
         doors = [(free_port(), free_port()) for _ in range(WORKERS + len(HELPERS))]
         self.redis_doors = [free_port() for _ in doors]
         self.redis_port = free_port()
-        self.stack = EmbeddedStack(folder, free_port(), self.redis_port, doors)
+        self.stack = EmbeddedStack(EmbeddedKafka(folder, free_port(), doors), EmbeddedRedis(folder, self.redis_port))
         self._doors = doors
         self.victims: list[Victim] = []
         """The scorers."""

@@ -39,9 +39,9 @@ from services.scorer.processor import PreparedTransactions, ScoredOutcome, Score
 from services.scorer.warm_up import warm_up
 from services.scorer.wiring import keepers, ladder_of, membership
 from services.streams import Output, Records
-from services.streams.atomic import AtomicPublisher
 from services.streams.clients import ATOMIC
 from services.streams.places import KafkaPlaces
+from services.streams.publishers import KafkaAtomicProducer
 
 KILLER: Final = b"kills-the-decoder"
 RAISES: Final = (b"raises-in-the-decoder", b"raises-in-the-encoder")
@@ -107,8 +107,9 @@ class VictimProcessor(ScorerProcessor):
         raise_on(RAISES[0], records.values, excluded)
         return super().prepare(records, excluded)
 
-    def _outcome(self, prepared: PreparedTransactions, *rest: Any) -> ScoredOutcome:
-        outcome = super()._outcome(prepared, *rest)
+    def decide(self, prepared: PreparedTransactions, *rest: Any) -> ScoredOutcome:
+        """See :class:`services.runtime.processor.Processor`."""
+        outcome = super().decide(prepared, *rest)
         encoded = outcome.outputs
 
         def encode() -> Sequence[Output]:
@@ -136,16 +137,16 @@ def _hurt_ports(ports: Ports, points: Points) -> None:
     for owner, methods in ((ports.source, ("poll",)), (ports.grid, ("read", "apply", "claim"))):
         for method in methods:
             points.around(owner, method)
-    if isinstance(ports.publisher, AtomicPublisher):
-        make = ports.publisher._make_producer  # noqa: SLF001 - a victim is taken apart
 
-        def make_hurt(name: str) -> Any:
-            producer = make(name)
-            for method in ("begin", "queue", "add_offsets", "flush", "commit"):
-                points.around(producer, method)
-            return producer
 
-        ports.publisher._make_producer = make_hurt  # noqa: SLF001
+def _hurt_producers(points: Points) -> Callable[..., KafkaAtomicProducer]:
+    def make_hurt(*arguments: Any) -> KafkaAtomicProducer:
+        producer = KafkaAtomicProducer(*arguments)
+        for method in ("begin", "queue", "add_offsets", "flush", "commit"):
+            points.around(producer, method)
+        return producer
+
+    return make_hurt
 
 
 def build_victim(
@@ -161,7 +162,7 @@ def build_victim(
     processor, member, upkeep = _service(environment.get("PROACT_CHAOS_SERVICE", "scorer"), settings, health, metrics)
     points.around(processor, "prepare")
     points.around(processor, "decide")
-    ports = replace(build_ports(settings, clock, member), upkeep=upkeep)
+    ports = replace(build_ports(settings, clock, member, _hurt_producers(points)), upkeep=upkeep)
     if isinstance(processor, ReassessorProcessor):
         ports = replace(ports, places=KafkaPlaces(settings.kafka))
     _hurt_ports(ports, points)

@@ -115,7 +115,7 @@ class Strangeness:
 class Scoring:
     """The released models that decisions name, scored and explained with XGBoost itself."""
 
-    def __init__(self, folders: Iterable[Path], safe: tuple[float, float]) -> None:
+    def __init__(self, folders: Iterable[Path], safe: tuple[float, float] = (30.0, 300.0)) -> None:
         """Read models.
 
         Args:

@@ -7,7 +7,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from services.checker.alerts import check_severities
@@ -45,6 +44,9 @@ def seen_hash(seen: Seen) -> int:
     return int.from_bytes(digest, "big")
 
 
+_NOTHING_DECIDED: Final = "no transaction was decided on: features, scores and actions are not checked"
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """One visible answer to a transaction."""
@@ -60,25 +62,23 @@ class Checker:
     def __init__(
         self,
         evidence: Evidence,
-        models: Iterable[Path],
+        scoring: Scoring,
         *,
         repeats: bool,
         canaries: Sequence[bytes] = (),
         excused: Sequence[bytes] = (),
-        safe: tuple[float, float] = (30.0, 300.0),
     ) -> None:
         """Prepare to judge.
 
         Args:
             evidence: of the run.
-            models: the folders of the released models.
+            scoring: the models, and the safe default, that decisions were made by.
             repeats: whether records may come again.
             canaries: what must be nowhere.
             excused: what a good record holds that is meant to raise an exception; any other good one must not be refused for one.
-            safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
         """
         self._evidence, self._repeats, self._canaries, self._excused = evidence, repeats, canaries, excused
-        self._scoring = Scoring(models, safe)
+        self._scoring = scoring
         self._verdict = Verdict()
         self._events: Counter[Event] = Counter()
 
@@ -94,9 +94,7 @@ class Checker:
         again = check_reassessments(evidence, decisions, verdict, repeats=self._repeats)
         progress(f"scoring {len(decided) + len(again):,} decisions again")
         if not decided:
-            verdict.wait(
-                "vacuous", INPUTS, "no transaction was decided on: features, scores and actions are not checked"
-            )
+            verdict.wait("vacuous", INPUTS, _NOTHING_DECIDED)
         self._scoring.check([(one, None) for one in again], verdict)
         check_severities(evidence, self._scoring.check(decided, verdict), verdict)
         labels = check_terminals(evidence, self._events, verdict, repeats=self._repeats)

@@ -43,7 +43,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     remedy. A service that never ran on this Kafka and Redis is told in "never_ran", and nothing of it is checked.
     """  # noqa: D301 - the mark is click's: it keeps the lines as they are
     from services.checker.evidence import EvidenceError
-    from services.checker.scoring import released_folders
+    from services.checker.scoring import Scoring, released_folders
     from services.checker.verdict import Checker
 
     try:
@@ -56,7 +56,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
     safe = settings.safe_challenge_from, settings.safe_review_from
-    verdict = Checker(evidence, folders, repeats=repeats, canaries=marks, safe=safe).judge(progress)
+    verdict = Checker(evidence, Scoring(folders, safe), repeats=repeats, canaries=marks).judge(progress)
     verdict.take(rest)
     for one in rest.unrest:
         progress(f"not at rest: {one}")

@@ -128,7 +128,7 @@ def rebuild(settings: Settings, service: str, partition: int | None, accept_loss
 def _rebuild(stores: Stores, partition: int, begins_ms: int | None) -> None:
     """Rebuild one partition, from a log that is whole, or says nothing before some time."""
     from services.grid import LogIdentity
-    from services.runtime.folding import GridWriter
+    from services.runtime.folding import FoldWriter
     from services.runtime.recalling import left_out
 
     topic, grid = stores.topic, stores.grid
@@ -140,7 +140,7 @@ def _rebuild(stores: Stores, partition: int, begins_ms: int | None) -> None:
     claim = grid.claim(topic, partition, identity, even_if_halted=True)
     if begins_ms is not None:
         grid.note_beginning(topic, claim, begins_ms)
-    begin, writer = state.log_start, GridWriter(grid, topic, claim)
+    begin, writer = state.log_start, FoldWriter(grid, topic, claim)
     end = begin if state.committed is None else state.committed
     excluded = _refused_before(stores, partition, (begin, end)) | left_out(held.killers, held.errors)
     folded = _fold(stores, partition, ((begin, end), begins_ms), excluded, writer)

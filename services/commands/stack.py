@@ -28,7 +28,7 @@ def up(settings: Settings, timeout_s: float) -> None:
     from services.stack.processes import StackError
     from services.streams import StreamsError
 
-    embedded = EmbeddedStack(Path(settings.data_folder), settings.kafka_port, settings.redis_port, outlives=True)
+    embedded = EmbeddedStack.of(Path(settings.data_folder), settings.kafka_port, settings.redis_port, outlives=True)
     try:
         with interruptible():
             embedded.up_with_topics(progress, settings.topic_counts, timeout_s)
@@ -50,7 +50,7 @@ def status(settings: Settings, as_json: bool) -> None:
     """Say whether both run and answer; exit code 1 if not."""
     from services.stack.embedded import EmbeddedStack
 
-    embedded = EmbeddedStack(Path(settings.data_folder), settings.kafka_port, settings.redis_port)
+    embedded = EmbeddedStack.of(Path(settings.data_folder), settings.kafka_port, settings.redis_port)
     state = embedded.status()
     if as_json:
         click.echo(json.dumps(state))

@@ -79,16 +79,20 @@ class GridMemory:
 
 
 class MemoryGrid:
-    """One process's connection to a :class:`GridMemory`. See :class:`services.grid.Grid` for the protocol."""
+    """One process's connection to a :class:`GridMemory`. See :class:`services.grid.Grid` for the protocol.
+
+    What Redis does of a request is a method of its own, which a test may put a wrong one in the place of.
+    """
 
     def __init__(self, memory: GridMemory, process: str = "process", wire: Wire = direct) -> None:
         self.memory, self._process, self._wire = memory, process, wire
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
-        return self._wire("claim", lambda: self._claim(topic, partition, identity, even_if_halted))
+        return self._wire("claim", lambda: self.claim_one(topic, partition, identity, even_if_halted))
 
-    def _claim(self, topic: str, partition: int, identity: LogIdentity, even_if_halted: bool) -> Claim:
+    def claim_one(self, topic: str, partition: int, identity: LogIdentity, even_if_halted: bool) -> Claim:
+        """Do what Redis does of it."""
         self.check()
         meta = self.memory.meta(topic, partition)
         if meta.halted is not None and not even_if_halted:
@@ -127,7 +131,7 @@ class MemoryGrid:
         hasty: bool = False,  # noqa: ARG002 - it answers at once, or not at all
     ) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
-        return self._wire("read", lambda: GridAnswer(self._read(topic, reads), self._look_up(lookups)))
+        return self._wire("read", lambda: GridAnswer(self.read_profiles(topic, reads), self._look_up(lookups)))
 
     def look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
         """See :class:`services.grid.Grid`."""
@@ -144,17 +148,19 @@ class MemoryGrid:
             found.append(Found(there, meta.folded_until_ms, meta.applied, mark, _changed(lookup.copied, mark, meta)))
         return found
 
-    def _read(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+    def read_profiles(self, topic: str, reads: Sequence[GridRead]) -> list[list[bytes | None]]:
+        """Do what Redis does of :meth:`read`."""
         self.check()
         found: list[list[bytes | None]] = []
         for read in reads:
-            meta, profiles = self._partition(topic, read.claim)
+            meta, profiles = self.held(topic, read.claim)
             if (meta.owner, meta.applied, meta.profiles) != (read.claim.owner, read.expected, len(profiles)):
                 raise GridMovedError(f"partition {read.claim.partition} stands at {meta.applied}, not {read.expected}")
             found.append([profiles.get(card) for card in read.cards])
         return found
 
-    def _partition(self, topic: str, claim: Claim) -> tuple[_Meta, dict[bytes, bytes]]:
+    def held(self, topic: str, claim: Claim) -> tuple[_Meta, dict[bytes, bytes]]:
+        """Return what Redis holds of a claim's partition."""
         return self.memory.metas.get((topic, claim.partition), _Meta()), self.memory.of(topic, claim.partition)
 
     def apply(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
@@ -163,10 +169,11 @@ class MemoryGrid:
 
     def _apply_all(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
         self.check()
-        return [self._apply(topic, write) for write in writes]
+        return [self.apply_one(topic, write) for write in writes]
 
-    def _apply(self, topic: str, write: GridWrite) -> Applied:
-        meta, profiles = self._partition(topic, write.claim)
+    def apply_one(self, topic: str, write: GridWrite) -> Applied:
+        """Do what Redis does of one write."""
+        meta, profiles = self.held(topic, write.claim)
         if not meta.owner:
             return Applied.MOVED
         if meta.owner != write.claim.owner:
@@ -194,35 +201,35 @@ class MemoryGrid:
     def _release(self, topic: str, claims: Sequence[Claim]) -> None:
         self.check()
         for claim in claims:
-            meta, _ = self._partition(topic, claim)
+            meta, _ = self.held(topic, claim)
             if meta.owner == claim.owner:
                 meta.process, meta.attempt = "", None
 
     def note_attempt(self, topic: str, claim: Claim, attempt: Attempt | None) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
-        meta, _ = self._partition(topic, claim)
+        meta, _ = self.held(topic, claim)
         if meta.owner == claim.owner:
             meta.attempt = attempt
 
     def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
-        meta, _ = self._partition(topic, claim)
+        meta, _ = self.held(topic, claim)
         if meta.owner == claim.owner:
             meta.killers |= {offset}
 
     def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
-        meta, _ = self._partition(topic, claim)
+        meta, _ = self.held(topic, claim)
         if meta.owner == claim.owner:
             meta.errors = frozenset(sorted(meta.errors.union(offsets))[-ERRORS_MAX:])
 
     def note_beginning(self, topic: str, claim: Claim, begins_ms: int) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
-        meta, _ = self._partition(topic, claim)
+        meta, _ = self.held(topic, claim)
         if meta.owner == claim.owner:
             meta.begins_ms = begins_ms
 

@@ -253,7 +253,7 @@ class RedisGrid:
 
 
 def connect(connection: GridConnection, timeout_s: float) -> Any:
-    """Return a client that gives up after so long and never repeats anything by itself."""
+    """Return a client that gives up after so long, and tries nothing again by itself: a write whose answer was lost is the worker's to repeat."""
     given = connection.arguments()
     if not connection.address.startswith("unix:"):
         given.setdefault("socket_keepalive", True)

@@ -106,7 +106,9 @@ class ClassTable:
         self.boosters: Sequence[str] = sorted({route.booster for route in routes.values()})
         if missing := set(self.boosters) - boosters.keys():
             raise ModelError(f"the table of classes names a booster that is not there: {min(missing)}")
-        self._boosters = [boosters[name] for name in self.boosters]
+        self.by_name: Mapping[str, Booster] = {name: boosters[name] for name in self.boosters}
+        """The boosters that score, in the order of their names."""
+        self._boosters = list(self.by_name.values())
         in_order = [routes[one] for one in TransactionClass]
         self._booster_of = np.array([self.boosters.index(route.booster) for route in in_order], np.int64)
         limits = [(t.challenge, t.review, t.block) for t in (route.thresholds for route in in_order)]

@@ -15,7 +15,8 @@ import numpy as np
 from services.core.vacuous import require_figures, require_positive
 from services.inference.artifact import load_model
 from services.inference.released import live_model
-from services.measure.bench_system import TOPIC, bench_system, traffic_of
+from services.measure.bench_system import CORE, FULL, TOPIC, Subject, bench_system, traffic_of
+from services.measure.core_only import CoreProcessor
 from services.measure.floors import measure_floors
 from services.measure.in_process import measure_in_fresh_process, measure_loop
 from services.measure.latency import WARM_UP_S, median_of, open_loop
@@ -26,14 +27,15 @@ from services.measure.stalls import StageCounts
 from services.measure.throughput import measure_throughput
 from services.measure.yardstick import measure_plain_worker
 from services.runtime.config import Settings
+from services.scorer.processor import ScorerProcessor
 from services.stack.kafka import Compiling
 
 KINDS: Final = {
-    "exactly_once": {"workload": "core", "guarantee": "exactly_once"},
-    "at_least_once": {"workload": "core", "guarantee": "at_least_once"},
-    "full": {"workload": "full", "guarantee": "exactly_once"},
+    "exactly_once": (CORE, "exactly_once"),
+    "at_least_once": (CORE, "at_least_once"),
+    "full": (FULL, "exactly_once"),
 }
-"""What is measured whole: by its name in the result, its settings."""
+"""What is measured whole: by its name in the result, the workload and the guarantee."""
 RATES: Final = (1_000.0, 10_000.0)
 PLAIN_RECORDS: Final = 15_000
 CONDITIONING_S: Final = 20.0
@@ -61,16 +63,20 @@ Progress = Callable[[str], None]
 def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) -> dict[str, Any]:
     """Measure everything. Raises StackError, StreamsError, ChildError, ValueError."""
     model = load_model(live_model())
-    learned = learned_broker(settings, folder, progress)
+    subjects = {
+        name: Subject(load, settings.with_values(guarantee=guarantee)) for name, (load, guarantee) in KINDS.items()
+    }
+    core = subjects["exactly_once"]
+    learned = learned_broker(core, folder, progress)
     progress(f"simulating {plan.records:,} transactions of {plan.cards:,} cards")
     traffic = traffic_of(plan.warm_up + plan.records, plan.cards, SEED)
     warm_up, backlog = traffic.take(np.arange(plan.warm_up)), traffic.take(np.arange(plan.warm_up, len(traffic)))
     plain, whole = [], {name: [] for name in KINDS}  # type: ignore[var-annotated]
     for run in range(plan.runs):
-        plain.append(measure_plain_worker(settings, folder, backlog.take(np.arange(PLAIN_RECORDS)))["throughput_per_s"])
+        plain.append(measure_plain_worker(core, folder, backlog.take(np.arange(PLAIN_RECORDS)))["throughput_per_s"])
         progress(f"run {run + 1} of {plan.runs}: the plain worker {plain[-1]:,} a second")
-        for name, own in KINDS.items():
-            whole[name].append(measure_throughput(settings.with_values(**own), folder, backlog, warm_up))
+        for name, subject in subjects.items():
+            whole[name].append(measure_throughput(subject, folder, backlog, warm_up))
             progress(
                 f"run {run + 1} of {plan.runs}: {name} {whole[name][-1]['throughput_per_s']:,} a second, {whole[name][-1]['cpu_us_per_record']}"
             )
@@ -80,14 +86,13 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
         told = _medians(found)
         told["ratio_to_plain"] = round(told["throughput_per_s"] / yardstick, 1)
         half = told["throughput_per_s"] / 2
-        told |= measure_latencies(settings.with_values(**KINDS[name]), (folder, learned), progress, plan, half)
+        told |= measure_latencies(subjects[name], (folder, learned), progress, plan, half)
         result[name] = told
     progress("recovery, memory, the parts")
-    core = settings.with_values(**KINDS["exactly_once"])
     result["recovery"] = measure_recovery(core, folder, backlog.take(np.arange(plan.records // 2)))
     result["memory"] = measure_memory(core, folder)
     result["in_process"] = {
-        "core": measure_in_fresh_process(alone=True), "full": measure_in_fresh_process(alone=False),
+        "core": measure_in_fresh_process(CoreProcessor), "full": measure_in_fresh_process(ScorerProcessor),
     }  # fmt: skip
     result["machine"] = {
         "cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine(), "loop_us": measure_loop(),
@@ -100,7 +105,7 @@ def run_bench(settings: Settings, folder: Path, progress: Progress, plan: Plan) 
 
 
 def measure_latencies(
-    settings: Settings, place: tuple[Path, Compiling], progress: Progress, plan: Plan, half: float
+    subject: Subject, place: tuple[Path, Compiling], progress: Progress, plan: Plan, half: float
 ) -> dict[str, Any]:
     """Return the latency at each of ``RATES`` and at one more, by name, of one scorer that goes on running, and a broker that has compiled what it needs.
 
@@ -108,7 +113,7 @@ def measure_latencies(
     while. Medians are told.
 
     Args:
-        settings: of the scorer.
+        subject: the workload and the settings.
         place: the folder, and how the broker compiles.
         progress: is told of each rate.
         plan: how much is measured.
@@ -120,7 +125,7 @@ def measure_latencies(
     count = plan.warm_up + round(sent) + len(turns)
     traffic = traffic_of(count, plan.cards, SEED + 1)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in turns}
-    with bench_system(settings, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
+    with bench_system(subject, *place) as system, system.beside(traffic), system.child("scorer") as scorer:
         scorer.wait_ready(120)
         system.send(traffic.take(np.arange(plan.warm_up)))
         system.wait_drained(TOPIC, system.settings.group_id)
@@ -130,7 +135,9 @@ def measure_latencies(
             for name, rate in turns:
                 before = StageCounts.of(scorer.metrics())
                 found[name].append(loop.run(rate, plan.seconds) | StageCounts.of(scorer.metrics()).since(before))
-                progress(f"{settings.workload}, {settings.guarantee}: {rate:,.0f} a second: {found[name][-1]}")
+                progress(
+                    f"{subject.workload.name}, {subject.settings.guarantee}: {rate:,.0f} a second: {found[name][-1]}"
+                )
     return {name: median_of(runs) for name, runs in found.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -35,8 +35,40 @@ DRAIN_TIMEOUT_S: Final = 300.0
 QUIET_TIMEOUT_S: Final = 30.0
 QUIET_CORES: Final = 0.1
 RULES: Final = 20
-BESIDE: Final = {"core": (), "full": ("profiler", "reference", "reassessor")}
-"""The services of each workload that run beside the scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked of a decision."""
+
+    name: str
+    scorer: str
+    """The module of the scorer's process."""
+    beside: tuple[str, ...]
+    """The services that run beside the scorer."""
+
+
+CORE: Final = Workload("core", "services.measure.core_scorer", ())
+"""The card's own profile and the champion alone; see :mod:`services.measure.core_only`."""
+FULL: Final = Workload("full", "services.scorer", ("profiler", "reference", "reassessor"))
+"""Everything that Proact does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: a workload, and the settings that its services have."""
+
+    workload: Workload
+    settings: Settings
+
+    def of(self, **changes: Any) -> Subject:
+        """Return the same with other settings."""
+        return replace(self, settings=self.settings.with_values(**changes))
+
+    def on(self, stack: EmbeddedStack) -> Subject:
+        """Return the same on a Kafka and a Redis of its own."""
+        connected = self.settings.connected_to(stack.kafka_connection, stack.grid_connection)
+        return Subject(self.workload, connected).of(log_format="json")
 
 
 def traffic_of(count: int, cards: int, seed: int) -> Traffic:
@@ -56,25 +88,31 @@ def cpu_seconds(pid: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class BenchSystem:
-    """A Kafka and a Redis with the topics, and the settings of who works on them."""
+    """A Kafka and a Redis with the topics, and who works on them."""
 
     stack: EmbeddedStack
-    settings: Settings
+    subject: Subject
     folder: Path
 
-    def of(self, settings: Settings) -> BenchSystem:
+    @property
+    def settings(self) -> Settings:
+        """The settings of the services."""
+        return self.subject.settings
+
+    def of(self, **changes: Any) -> BenchSystem:
         """Return the same for services with other settings."""
-        return replace(self, settings=settings)
+        return replace(self, subject=self.subject.of(**changes))
 
     def child(self, service: str) -> ServiceChild:
-        """Return a service to start, on a port of its own."""
+        """Return a service to start, on a port of its own; the scorer is that of the workload."""
         own = self.settings.with_values(metrics_port=free_port())
-        return ServiceChild(f"services.{service}", own, self.folder / f"{service}.log")
+        module = self.subject.workload.scorer if service == "scorer" else f"services.{service}"
+        return ServiceChild(module, own, self.folder / f"{service}.log")
 
     @contextmanager
     def beside(self, traffic: Traffic) -> Iterator[dict[str, ServiceChild]]:
         """Run what runs beside the scorer of a workload; for ``full`` all accounts and customers of some traffic are known, and rules live."""
-        names = BESIDE[self.settings.workload]
+        names = self.subject.workload.beside
         with ExitStack() as started:
             children = {name: started.enter_context(self.child(name)) for name in names}
             for child in children.values():
@@ -120,8 +158,8 @@ class BenchSystem:
 
 
 @contextmanager
-def bench_system(settings: Settings, folder: Path, compiling: Compiling = QUICKLY) -> Iterator[BenchSystem]:
+def bench_system(subject: Subject, folder: Path, compiling: Compiling = QUICKLY) -> Iterator[BenchSystem]:
     """Start an empty Kafka and Redis; stop them whatever happens. Raises StackError, StreamsError."""
-    with temporary_stack(folder, lambda _: None, settings.topic_counts, compiling) as stack:
-        own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(log_format="json")
+    with temporary_stack(folder, lambda _: None, subject.settings.topic_counts, compiling) as stack:
+        own = subject.on(stack)
         yield BenchSystem(stack, own, folder)

@@ -17,8 +17,7 @@ from services.grid import GridRead, GridWrite, LogIdentity
 from services.grid.connection import GridConnection
 from services.grid.redis import RedisGrid
 from services.inference.artifact import ReleasedModel
-from services.measure.bench_system import TOPIC, bench_system
-from services.runtime.config import Settings
+from services.measure.bench_system import TOPIC, Subject, bench_system
 from services.simulator.traffic import Traffic
 from services.streams.connection import KafkaConnection
 from services.streams.kafka import KafkaSource
@@ -41,7 +40,7 @@ def _us(work: Callable[[], Any], count: int, repeats: int = 15) -> float:
     return round(1e6 * require_positive("the time of a part", float(np.median(took))) / count, 2)
 
 
-def measure_floors(settings: Settings, folder: Path, model: ReleasedModel, traffic: Traffic) -> dict[str, float]:
+def measure_floors(subject: Subject, folder: Path, model: ReleasedModel, traffic: Traffic) -> dict[str, float]:
     """Return microseconds a record of wall time, of one thread and nobody else at work, of each part, and their sum."""
     columns = traffic.columns.take(np.arange(BATCH))
     values: list[bytes | None] = list(encode_transactions(columns))
@@ -50,7 +49,7 @@ def measure_floors(settings: Settings, folder: Path, model: ReleasedModel, traff
         "decode_numba": _us(lambda: decode_transactions(values), BATCH),
         "score_numba": _us(lambda: model.champion.predict(vectors), BATCH),
     }
-    with bench_system(settings, folder) as system:
+    with bench_system(subject, folder) as system:
         system.send(traffic.take(np.arange(min(READ, len(traffic)))))
         floors["consume_librdkafka"] = _consume(system.stack.kafka_connection, min(READ, len(traffic)))
         floors["produce_librdkafka"] = _produce(system.stack.kafka_connection)

@@ -21,6 +21,7 @@ from services.core.features import FEATURES
 from services.inference.artifact import load_model
 from services.inference.released import live_model
 from services.measure.bench_system import TOPIC
+from services.measure.core_only import CoreProcessor
 from services.measure.in_process import InProcess
 from services.measure.yardstick import PLAIN_WORKER
 from services.paths import data_folder
@@ -61,7 +62,7 @@ class _Plain:
 
 def measure_ratios() -> dict[str, float]:
     """Return how many times as quick as the plain way a record of a batch of each size is, from its bytes to its encoded decision."""
-    subject = InProcess(load_model(live_model()), alone=True)
+    subject = InProcess(load_model(live_model()), CoreProcessor)
     plain = _Plain(subject.values[:2_000])
     for _ in range(5):
         subject.batch(1_000)

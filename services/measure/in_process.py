@@ -42,8 +42,8 @@ UNTIL: Final = {"decode_to_decision_us": 2, "decode_to_encoded_us": 3}
 class InProcess:
     """A scorer's processor with its profiles in a dictionary."""
 
-    def __init__(self, model: ReleasedModel, *, alone: bool) -> None:
-        self._processor = ScorerProcessor(model, SafeDefault(30.0, 300.0), alone=alone)
+    def __init__(self, model: ReleasedModel, kind: type[ScorerProcessor]) -> None:
+        self._processor = kind(model, SafeDefault(30.0, 300.0))
         warm_up(self._processor)
         traffic = traffic_of(HISTORY + sum(size * times for size, times in MEASURED.items()), 5_000, 5)
         self.values, self._keys = encode_transactions(traffic.columns), traffic.columns.card_id.tolist()
@@ -76,7 +76,7 @@ class InProcess:
         return dict(zip(STAGES, (prepare, *others), strict=True))
 
 
-def measure_in_fresh_process(*, alone: bool) -> dict[str, Any]:
+def measure_in_fresh_process(kind: type[ScorerProcessor]) -> dict[str, Any]:
     """Return what :func:`measure_in_process` says of the live release in a process that holds what a scorer holds, and nothing else.
 
     Raises:
@@ -84,18 +84,20 @@ def measure_in_fresh_process(*, alone: bool) -> dict[str, Any]:
     """
     with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         try:
-            return pool.submit(_measure_live, alone).result()
+            return pool.submit(_measure_live, kind).result()
         except BrokenProcessPool as error:
             raise ChildError("what was to measure within a process ended before it was done") from error
 
 
-def _measure_live(alone: bool) -> dict[str, Any]:
-    return measure_in_process(load_model(live_model()), alone=alone)
+def _measure_live(kind: type[ScorerProcessor]) -> dict[str, Any]:
+    return measure_in_process(load_model(live_model()), kind)
 
 
-def measure_in_process(model: ReleasedModel, *, alone: bool, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+def measure_in_process(
+    model: ReleasedModel, kind: type[ScorerProcessor], sizes: Sequence[int] = SIZES
+) -> dict[str, Any]:
     """Return the microseconds a transaction of each stage in batches of each size, medians, and percentiles from decoding to decision and until it is encoded."""
-    subject = InProcess(model, alone=alone)
+    subject = InProcess(model, kind)
     collect_seldom()  # as services do
     for _ in range(HISTORY // 1_000):
         subject.batch(1_000)

@@ -93,7 +93,7 @@ class OpenLoop:
             arrived, ids = self.observer.recv()
         if len(arrived) < count:
             raise ChildError(f"{len(arrived)} of {count} transactions were decided on at {rate:.0f} a second")
-        took_us = self._latencies_us(first, rate, begin_ns, arrived, ids)
+        took_us = self.latencies_us(first, rate, begin_ns, arrived, ids)
         return {
             **percentiles_ms(took_us[int(rate * WARM_UP_S) :]),
             "rate_per_s": round(rate),
@@ -101,7 +101,7 @@ class OpenLoop:
             "sender_linger_ms": linger_ms(rate),
         }
 
-    def _latencies_us(self, first: int, rate: float, begin_ns: int, arrived: type_i64, ids: bytes) -> type_i64:
+    def latencies_us(self, first: int, rate: float, begin_ns: int, arrived: type_i64, ids: bytes) -> type_i64:
         """Return how long each transaction took, in the order in which they were due."""
         count = len(arrived)
         kind = np.dtype((np.void, _ID_BYTES))

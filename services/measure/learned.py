@@ -13,9 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from services.measure.bench_system import TOPIC, bench_system, traffic_of
+from services.measure.bench_system import TOPIC, Subject, bench_system, traffic_of
 from services.measure.latency import WARM_UP_S, open_loop
-from services.runtime.config import Settings
 from services.stack.kafka import Compiling, jars_folder
 from services.stack.processes import StackError
 
@@ -25,7 +24,7 @@ SECONDS: Final = 10.0
 GUARANTEES: Final = ("exactly_once", "at_least_once")
 
 
-def learned_broker(settings: Settings, folder: Path, progress: Callable[[str], None]) -> Compiling:
+def learned_broker(subject: Subject, folder: Path, progress: Callable[[str], None]) -> Compiling:
     """Return how a broker compiles that has learned; the first time it learns, and that is kept.
 
     Raises:
@@ -36,25 +35,25 @@ def learned_broker(settings: Settings, folder: Path, progress: Callable[[str], N
         progress("a broker learns what it will be asked to do, once: a minute")
         # Its name is not the one that others look for until it is whole.
         unfinished = kept.with_suffix(".new")
-        _work(settings, folder, Compiling.learning(unfinished))
+        _work(subject, folder, Compiling.learning(unfinished))
         if not unfinished.is_file():
             raise StackError("the broker that was to learn kept nothing of it")
         unfinished.rename(kept)
     return Compiling.learned(kept)
 
 
-def _work(settings: Settings, folder: Path, compiling: Compiling) -> None:
+def _work(subject: Subject, folder: Path, compiling: Compiling) -> None:
     """Give a broker a backlog and an open loop, with each guarantee."""
     paced = round(sum(rate * (WARM_UP_S + SECONDS) for rate in RATES))
     traffic = traffic_of(BACKLOG + len(GUARANTEES) * paced, 50_000, 7)
-    with bench_system(settings, folder, compiling) as system:
+    with bench_system(subject, folder, compiling) as system:
         system.send(traffic.take(np.arange(BACKLOG)))
         for turn, guarantee in enumerate(GUARANTEES):
-            own = system.settings.with_values(workload="core", guarantee=guarantee)
+            own = system.of(guarantee=guarantee)
             at = BACKLOG + turn * paced
-            with system.of(own).child("scorer") as scorer:
+            with own.child("scorer") as scorer:
                 scorer.wait_ready(120)
-                system.wait_drained(TOPIC, own.group_id)
+                system.wait_drained(TOPIC, own.settings.group_id)
                 with open_loop(system.stack.kafka_address, traffic.take(np.arange(at, at + paced))) as loop:
                     for rate in RATES:
                         loop.run(rate, SECONDS)

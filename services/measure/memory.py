@@ -20,8 +20,7 @@ from services.grid import GridWrite, LogIdentity
 from services.grid.near_cache import NearCache
 from services.grid.redis import RedisGrid
 from services.grid.status import RedisStatus
-from services.measure.bench_system import START_MS, bench_system
-from services.runtime.config import Settings
+from services.measure.bench_system import START_MS, Subject, bench_system
 from services.simulator.generate import simulate
 from services.simulator.traffic import Traffic
 from services.subprocesses import run_tied
@@ -57,10 +56,10 @@ def _last_rows(traffic: Traffic) -> tuple[type_i64, type_i64]:
     return rows.reshape(-1), np.repeat(np.arange(len(enough)), REMEMBERED)
 
 
-def measure_memory(settings: Settings, folder: Path) -> dict[str, Any]:
+def measure_memory(subject: Subject, folder: Path) -> dict[str, Any]:
     """Return the bytes of a card with 60 transactions in Redis, all included, and the resident MiB of a scorer with 200,000 of them."""
     some = profiles_of_60(1_000)
-    with bench_system(settings, folder) as system:
+    with bench_system(subject, folder) as system:
         grid, status = RedisGrid(system.stack.grid_connection), RedisStatus(system.stack.grid_connection)
         claim = grid.claim("bench", 0, LogIdentity("bench", 1, CARD.version))
         before, applied = status.ask().memory_bytes, None

@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, bench_system
+from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, Subject, bench_system
 from services.measure.throughput import EARLY, LATE, rate_between
 from services.runtime.catalogue import RECOVERED
 from services.runtime.children import ChildError, ServiceChild, samples
-from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
 
 LOOK_EVERY_S: Final = 0.05
@@ -20,16 +19,15 @@ ANOTHER_DATABASE: Final = "/1"
 """An empty one of the same Redis."""
 
 
-def measure_recovery(settings: Settings, folder: Path, traffic: Traffic) -> dict[str, Any]:
+def measure_recovery(subject: Subject, folder: Path, traffic: Traffic) -> dict[str, Any]:
     """Let a scorer decide on traffic, and then one with an empty grid fold it: return the second one's records a second, from 10 to 90 %."""
-    with bench_system(settings, folder) as system:
+    with bench_system(subject, folder) as system:
         system.send(traffic)
         with system.child("scorer") as scorer:
             scorer.wait_ready(120)
             system.wait_drained(TOPIC, system.settings.group_id)
         url = system.stack.redis_url.rsplit("/", 1)[0] + ANOTHER_DATABASE
-        emptied = system.of(system.settings.with_values(redis_url=url))
-        with emptied.child("scorer") as scorer:
+        with system.of(redis_url=url).child("scorer") as scorer:
             at_s, folded = _watch(scorer, len(traffic))
     early, late = np.interp([EARLY * len(traffic), LATE * len(traffic)], folded, at_s)
     return {"records_per_s": rate_between(early, late, len(traffic))}

@@ -11,10 +11,9 @@ import numpy as np
 
 from services.core.columns import type_i64
 from services.core.vacuous import VacuousError, require_positive, require_varied
-from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, bench_system, cpu_seconds
+from services.measure.bench_system import DRAIN_TIMEOUT_S, TOPIC, BenchSystem, Subject, bench_system, cpu_seconds
 from services.runtime import catalogue as m
 from services.runtime.children import ServiceChild, samples
-from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
 from services.streams.reader import KafkaReader
 
@@ -42,7 +41,7 @@ class Progress:
         return rate_between(early, late, count)
 
 
-def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_up: Traffic) -> dict[str, Any]:
+def measure_throughput(subject: Subject, folder: Path, traffic: Traffic, warm_up: Traffic) -> dict[str, Any]:
     """Let one scorer work off a backlog; nobody else reads or writes while it does. Another one has worked ``warm_up`` off before.
 
     Returns:
@@ -51,7 +50,7 @@ def measure_throughput(settings: Settings, folder: Path, traffic: Traffic, warm_
         ``degraded``: how many decisions could not see everything, by what: what is not looked at costs nothing.
         ``cpu_us_per_record``: of every process, from when the scorer was ready; and of the scorer's start, in seconds.
     """
-    with bench_system(settings, folder) as system, system.beside(traffic) as beside:
+    with bench_system(subject, folder) as system, system.beside(traffic) as beside:
         system.send(warm_up)
         with system.child("scorer") as scorer:
             scorer.wait_ready(120)

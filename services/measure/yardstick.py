@@ -12,11 +12,10 @@ import numpy as np
 from services.codec.schemas import topics
 from services.core.features import FEATURES
 from services.inference.released import live_model
-from services.measure.bench_system import TOPIC, bench_system
+from services.measure.bench_system import TOPIC, Subject, bench_system
 from services.measure.throughput import EARLY, LATE, decision_stamps, rate_between
 from services.paths import data_folder
 from services.runtime.children import ChildError
-from services.runtime.config import Settings
 from services.simulator.traffic import Traffic
 from services.subprocesses import start_tied
 
@@ -24,7 +23,7 @@ PLAIN_WORKER: Final = Path(__file__).parents[2] / "tests" / "benchmarks" / "plai
 READY_WITHIN_S: Final = 60.0
 
 
-def measure_plain_worker(settings: Settings, folder: Path, traffic: Traffic) -> dict[str, Any]:
+def measure_plain_worker(subject: Subject, folder: Path, traffic: Traffic) -> dict[str, Any]:
     """Let the plain worker work off a backlog; return its throughput, as :func:`measure_throughput` counts it.
 
     Raises:
@@ -32,7 +31,7 @@ def measure_plain_worker(settings: Settings, folder: Path, traffic: Traffic) -> 
     """
     if not PLAIN_WORKER.is_file():
         raise ChildError(f"the yardstick is not there: {PLAIN_WORKER.name} comes with the sources, in tests/benchmarks")
-    with bench_system(settings, folder) as system:
+    with bench_system(subject, folder) as system:
         system.send(traffic)
         ready, schema = (
             folder / "plain.ready",

@@ -48,7 +48,7 @@ class Attendance:
         self._try_at_s = self._clock.monotonic_s() + self._pause_s
         self._health.set("partitions_assigned", False)
         self._health.set("grid_reachable", False)
-        self._health.detail = {"partitions": [], "halted": {}, "left": reason}
+        self._health.show({"partitions": [], "halted": {}, "left": reason})
         self._source.leave()
 
     def turn(self) -> bool:

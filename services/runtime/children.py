@@ -53,7 +53,7 @@ class ServiceChild:
     def __init__(
         self, module: str, settings: Settings, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._module, self._settings, self._log, self.environment = module, settings, log, dict(environment or {})
+        self._module, self.settings, self._log, self.environment = module, settings, log, dict(environment or {})
         self._process: Popen[bytes] | None = None
 
     @property
@@ -68,12 +68,12 @@ class ServiceChild:
         with self._log.open("ab") as log:
             self._process = start_tied(
                 [sys.executable, "-m", self._module], stdin=DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **self._settings.environment(), **self.environment}, start_new_session=True,
+                env={**os.environ, **self.settings.environment(), **self.environment}, start_new_session=True,
             )  # fmt: skip
 
     def metrics(self) -> str:
         """Return what /metrics says, nothing while nothing listens."""
-        url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/metrics"
+        url = f"http://{self.settings.metrics_host}:{self.settings.metrics_port}/metrics"
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 return str(answer.read().decode())
@@ -82,7 +82,7 @@ class ServiceChild:
 
     def health(self) -> dict[str, Any] | None:
         """Return what /readyz says with ``status`` added, None while nothing listens."""
-        url = f"http://{self._settings.metrics_host}:{self._settings.metrics_port}/readyz"
+        url = f"http://{self.settings.metrics_host}:{self.settings.metrics_port}/readyz"
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 return {"status": answer.status, **json.load(answer)}

@@ -50,7 +50,6 @@ class Settings:
     grid_timeout_ms: int = declare(2_000, "how long Redis may take to answer before it counts as away", 10, 60_000)
     lookup_timeout_ms: int = declare(50, "how long a decision waits for what other services know; then it is made without", 1, 60_000)
     without_profiles: str = declare("wait", "what is done while the cards' own profiles cannot be read: wait, or decide on a lower rung of the ladder", choices=("wait", "ladder"))
-    workload: str = declare("full", "what a decision looks at: full, or core: the card's own profile and the champion alone, without terminals, accounts, rules, anomaly score, reasons and alerts, as a stream processor would; to measure by", choices=("full", "core"))
     safe_challenge_from: float = declare(30.0, "when neither model nor rule can speak: the amount, in major units, from which a transaction is challenged", 0, 1e12)
     safe_review_from: float = declare(300.0, "the same for review", 0, 1e12)
     model_path: str = declare("", "the folder of the model to score with; empty: the live one, which models/live.json names")

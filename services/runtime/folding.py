@@ -112,7 +112,7 @@ def _reasons(records: Records, excluded: Mapping[int, LeftOut]) -> type_i64:
 
 
 @dataclass(slots=True)
-class GridWriter:
+class FoldWriter:
     """Writes a fold into the grid as it grows; only as long as its claim stands."""
 
     grid: Grid

@@ -55,6 +55,10 @@ class Health:
         assert condition in self.conditions
         self.conditions[condition] = holds
 
+    def show(self, detail: dict[str, Any]) -> None:
+        """Show this beside the conditions from now on."""
+        self.detail = detail
+
     def part(self, name: str) -> Health:
         """Return the health of one of several workers."""
         self.parts[name] = Health(self.clock, dict.fromkeys(self.conditions, False))
@@ -102,6 +106,11 @@ class HealthServer:
     def server_port(self) -> int:
         """Where it listens."""
         return int(self._listening.getsockname()[1])
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._open)
 
     def shutdown(self) -> None:
         """Stop answering."""

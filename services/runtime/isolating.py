@@ -24,7 +24,8 @@ from services.runtime.clock import Clock
 from services.runtime.logs import fields, frames_of
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import AbandonedError, Outages
-from services.runtime.ownership import Owned, Ownership
+from services.runtime.ownership import Ownership
+from services.runtime.partition_state import PartitionState
 from services.runtime.processor import ProcessingError
 from services.runtime.suspects import Suspects
 from services.streams import Records
@@ -247,7 +248,7 @@ class Isolation(Generic[T]):
             self._ownership.halt(partition, reason)
         raise AbandonedError(reason)
 
-    def note(self, owned: Mapping[int, Owned], *, patient: bool) -> None:
+    def note(self, owned: Mapping[int, PartitionState], *, patient: bool) -> None:
         """Note what was found, before it becomes dead letters. Raises AbandonedError."""
         if not self._found:
             return

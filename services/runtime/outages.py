@@ -12,7 +12,7 @@ from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Source, StreamsError
+from services.streams import Assignment, Source, StreamsError
 
 T = TypeVar("T")
 log = logging.getLogger("proact.worker")
@@ -42,11 +42,34 @@ class Outages:
 
     def __init__(self, source: Source, clock: Clock, health: Health, metrics: MetricsRegistry) -> None:
         self._source, self._clock, self._health, self._metrics = source, clock, health, metrics
-        self.generation = 0
-        """The assignment that the worker works under."""
+        self._generation: int | None = 0
+        """The assignment that the worker works under; None: whatever the present one is, it is to be taken over."""
+        self._needs_grid = True
         self._stop_at_s: float | None = None
         self._probe_at_s = 0.0
         self._refused_since_s: float | None = None
+
+    @property
+    def needs_grid(self) -> bool:
+        """Whether the grid is waited for where it is away; else the worker goes on without, where it can."""
+        return self._needs_grid
+
+    def go_without_grid(self) -> None:
+        """Do not wait for the grid where the worker can go on without."""
+        self._needs_grid = False
+
+    @property
+    def assigned_anew(self) -> bool:
+        """Whether the present assignment is still to be taken over."""
+        return self._source.assignment.generation != self._generation
+
+    def work_under(self, assignment: Assignment) -> None:
+        """Note that it is taken over: as soon as there is another one, waiting ends."""
+        self._generation = assignment.generation
+
+    def begin_again(self) -> None:
+        """Note that the present assignment is to be taken over again."""
+        self._generation = None
 
     @property
     def stopping(self) -> bool:
@@ -100,7 +123,7 @@ class Outages:
         """Keep the place in the group; raise AbandonedError when going on makes no sense."""
         self._health.beat()
         self._source.keep_alive(timeout_s)
-        if self._source.assignment.generation != self.generation:
+        if self.assigned_anew:
             raise AbandonedError("the partitions were assigned anew")
         if self._stop_at_s is not None and self._clock.monotonic_s() > self._stop_at_s:
             raise AbandonedError("told to stop")
@@ -112,7 +135,7 @@ class Outages:
         self._probe_at_s = self._clock.monotonic_s() + PROBE_EVERY_S
         return True
 
-    def probe(self, grid: Grid, *, idle: bool, needed: bool = True) -> None:
+    def probe(self, grid: Grid, *, idle: bool) -> None:
         """Ask the stores: an idle worker would not notice that one is away, a busy one not that Redis may lose profiles.
 
         A Redis that is not set up as it must be is waited for, whatever there is to do. Raises AbandonedError meanwhile; and RefusedError
@@ -126,7 +149,7 @@ class Outages:
             self.wait_out("redis", grid.check)
         except GridUnavailableError as error:
             self._set("redis", error)
-            if needed:
+            if self._needs_grid:
                 self.refused(error)
         if idle:
             try:

@@ -7,65 +7,55 @@ applied offset S. Records in [S, C) have their outputs already and are only fold
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from services.grid import Claim, Grid, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
-from services.runtime.clock import Clock
+from services.grid import Claim, GridUnavailableError, HaltedError, LogIdentity, RefusedClaimError
 from services.runtime.damages import Damages
 from services.runtime.halting import Cause, Halt, beginning_of, halt_of, history_missing, identity_halt
 from services.runtime.logs import fields
 from services.runtime.outages import AbandonedError, Outages
+from services.runtime.partition_state import Partitions, PartitionState, say_behind
+from services.runtime.ports import Ports
 from services.runtime.processor import Processor
-from services.streams import MISSING_TOPIC, LogState, Publisher, Source, TopicIdentity, TopicMissingError
+from services.streams import MISSING_TOPIC, DamagedRecordError, LogState, TopicIdentity, TopicMissingError
 
 log = logging.getLogger("proact.worker")
-
-
-@dataclass(slots=True)
-class Owned:
-    """A partition that this worker owns."""
-
-    claim: Claim
-    applied: int | None
-    published: int
-    """Outputs exist for every record before this offset; Kafka has it as committed, or will have before the grid holds it."""
-    start: int
-    """Where reading began."""
-    topic_id: str
-    """Kafka's id of the topic that it is a partition of."""
 
 
 class Ownership:
     """Takes partitions over for one worker, on its thread."""
 
-    def __init__(
-        self,
-        processor: Processor[Any, Any],
-        source: Source,
-        publisher: Publisher,
-        grid: Grid,
-        *,
-        clock: Clock,
-        outages: Outages,
-    ) -> None:
+    def __init__(self, processor: Processor[Any, Any], ports: Ports, partitions: Partitions, outages: Outages) -> None:
         self._topic, self._layout, self._history_ms = processor.topic, processor.layout, processor.history_ms
-        self._looks_up, self._clock = processor.looks_up, clock
-        self._source, self._publisher, self._grid, self._outages = source, publisher, grid, outages
-        self.owned: dict[int, Owned] = {}
-        self.halted: dict[int, Halt] = {}
-        self.seed_of: Callable[[int], bytes | None] = processor.seed
-        self.looked_up: dict[str, int] = {}
-        """How many partitions each topic has whose profiles are looked up."""
+        self._source, self._publisher, self._grid, self._clock = ports.source, ports.publisher, ports.grid, ports.clock
+        self._partitions, self._outages = partitions, outages
         self._resumed: dict[int, int] = {}
-        self.topic: TopicIdentity | None = None
+        self._identity: TopicIdentity | None = None
         """What the topic was at the last take-over; None where that is not known."""
         self._given: Sequence[int] = ()
         """What the group gave last; it takes all of a topic back that is gone."""
-        self.damages = Damages()
-        self.needs_grid = True
-        """Whether a take-over waits for the grid; else it goes on with what was claimed before, if that can be."""
+        self._damages = Damages()
+
+    @property
+    def topic_missing(self) -> bool:
+        """Whether there was no topic at the last take-over."""
+        return self._identity == MISSING_TOPIC
+
+    @property
+    def owned(self) -> Mapping[int, PartitionState]:
+        """The partitions that are owned."""
+        return self._partitions.owned
+
+    @property
+    def halted(self) -> dict[int, Halt]:
+        """By partition, why it is left alone."""
+        return self._partitions.halted
+
+    def note_damage(self, error: DamagedRecordError) -> None:
+        """Note a record that cannot be read: after some times its partition is halted at the next take-over."""
+        self._damages.note(error)
 
     def take_over(self) -> bool:
         """Claim every assigned partition, and start reading from where the grid is.
@@ -78,40 +68,35 @@ class Ownership:
             AbandonedError: the partitions moved, or the worker is told to stop.
         """
         assignment = self._source.assignment
-        self._outages.generation = assignment.generation
-        before, before_halted, before_topic = self.owned, self.halted, self.topic
-        self._release([o.claim for p, o in before.items() if p not in assignment.partitions])
-        self.owned, self.halted = {}, {}
+        self._outages.work_under(assignment)
+        before, before_topic = self._partitions.take_out(), self._identity
+        self._release([state for state in before if state.partition not in assignment.partitions])
         if assignment.partitions or assignment.member:
             self._given = assignment.partitions
         if not assignment.partitions:
-            self.topic = self._source.topic_seen
-            self._miss(self._given if self.topic == MISSING_TOPIC else ())
+            self._identity = self._source.topic_seen
+            self._miss(self._given if self.topic_missing else ())
             return True
         wait_out, partitions = self._outages.wait_out, assignment.partitions
-        for partition, reason in self.damages.lasting().items():
+        for partition, reason in self._damages.lasting().items():
             self.halt(partition, reason)
         wait_out("kafka", self._publisher.open)  # first: what is still open hides what is committed
         states = wait_out("kafka", lambda: self._states(partitions))
         if not states:
-            self._release([o.claim for p, o in before.items() if p in partitions])
+            self._release([state for state in before if state.partition in partitions])
             self._miss(partitions)
             self._begin({})
             return True
-        self.looked_up = wait_out(
-            "kafka", lambda: {topic: self._source.partition_count(topic) for topic in self._looks_up}
-        )
-        goes_on = self.topic == before_topic and _goes_on(states, before, before_halted)
-        there = self._count_resumed(partitions, patient=self.needs_grid or not goes_on)
+        goes_on = self._identity == before_topic and _goes_on(states, before)
+        there = self._count_resumed(partitions, patient=self._outages.needs_grid or not goes_on)
         if there:
             for partition in partitions:
                 self._claim(partition, states[partition])
         else:
-            self.halted = before_halted
-            for partition, owned in before.items():
-                owned.start = owned.published = _next_offset(states[partition])
-            self.owned = before
-        self._begin({p: owned.start for p, owned in self.owned.items()})
+            say_behind()
+            for state in before:
+                self._partitions.add(state.carried_over(_next_offset(states[state.partition])))
+        self._begin({p: state.start for p, state in self.owned.items()})
         return there
 
     def _states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
@@ -119,15 +104,15 @@ class Ownership:
         try:
             states = self._source.log_states(partitions)
         except TopicMissingError:
-            self.topic = MISSING_TOPIC
+            self._identity = MISSING_TOPIC
             return {}
         first = states[partitions[0]]
-        self.topic = TopicIdentity(first.topic_id, first.partitions)
+        self._identity = TopicIdentity(first.topic_id, first.partitions)
         return states
 
     def _begin(self, offsets: Mapping[int, int]) -> None:
         """Start reading, unless the group took the partitions back within a call that asked for something else. Raises AbandonedError."""
-        if self._source.assignment.generation != self._outages.generation:
+        if self._outages.assigned_anew:
             raise AbandonedError("the partitions were assigned anew")
         self._source.start(offsets)
 
@@ -138,10 +123,10 @@ class Ownership:
     def check_topic(self) -> None:
         """Raise AbandonedError if the topic is not what it was at the last take-over, as far as is known without asking."""
         seen = self._source.topic_seen
-        if self.topic is None and seen != MISSING_TOPIC:
-            self.topic = seen  # of a spare, which had nothing to ask for
-        if seen is not None and seen != self.topic:
-            raise AbandonedError(f"the topic is not what it was: {seen}, {self.topic} before")
+        if self._identity is None and seen != MISSING_TOPIC:
+            self._identity = seen  # of a spare, which had nothing to ask for
+        if seen is not None and seen != self._identity:
+            raise AbandonedError(f"the topic is not what it was: {seen}, {self._identity} before")
 
     def _count_resumed(self, partitions: Sequence[int], *, patient: bool) -> bool:
         """Ask the grid how often partitions were resumed; False where it is away, and nobody waits for it. Raises AbandonedError."""
@@ -178,12 +163,14 @@ class Ownership:
             if halt is not None and claim.accepted >= state.log_start:
                 claim, halt = self._begin_short(claim, state), None
         if halt is not None:
-            self._release([claim])
+            self._release_claims([claim])
             self._leave_alone(partition, halt)
             return
         committed = _next_offset(state)
         start = state.log_start if claim.applied is None else claim.applied
-        self.owned[partition] = Owned(claim, claim.applied, committed, start, state.topic_id)
+        owned = PartitionState(partition)
+        owned.take_over(claim, committed, start, state.topic_id)
+        self._partitions.add(owned)
         where: dict[str, Any] = {"start": start, "committed": committed, "log_end": state.log_end}
         log.info("took partition over", extra=fields(partition=partition, epoch=claim.epoch, died=claim.died, **where))
 
@@ -202,7 +189,9 @@ class Ownership:
         return replace(claim, begins_ms=begins_ms)
 
     def _leave_alone(self, partition: int, halt: Halt) -> None:
-        self.halted[partition] = halt
+        state = PartitionState(partition)
+        state.leave_alone(halt)
+        self._partitions.add(state)
         log.error(
             "partition halted: nothing of it is decided until its state is put right",
             extra=fields(
@@ -230,17 +219,18 @@ class Ownership:
             return False
         return any(count != self._resumed.get(p, 0) for p, count in zip(halted, counts, strict=True))
 
-    def seed(self, partition: int) -> bytes | None:
-        """Return what stands for the profile of a card that is not there: None, but where the log was short when the fold began."""
-        begins_ms = self.owned[partition].claim.begins_ms
-        return None if begins_ms is None else self.seed_of(begins_ms)
-
     def release_all(self) -> None:
         """Give everything back in good order: at a stop, and when the group asks for it."""
-        self._release([owned.claim for owned in self.owned.values()])
-        self.owned = {}
+        self._release(self._partitions.take_out_owned())
 
-    def _release(self, claims: list[Claim]) -> None:
+    def leave_all(self) -> None:
+        """Do the same, and know of no halts any more: others have the partitions."""
+        self._release(self._partitions.take_out())
+
+    def _release(self, states: Sequence[PartitionState]) -> None:
+        self._release_claims([state.release() for state in states if state.halt is None])
+
+    def _release_claims(self, claims: list[Claim]) -> None:
         """Tell successors that nobody died. It is a courtesy: without it they are only more careful than they need be."""
         if claims:
             try:
@@ -254,8 +244,10 @@ def _next_offset(state: LogState) -> int:
     return state.log_start if state.committed is None else state.committed
 
 
-def _goes_on(states: Mapping[int, LogState], owned: Mapping[int, Owned], halted: Mapping[int, Halt]) -> bool:
+def _goes_on(logs: Mapping[int, LogState], before: Sequence[PartitionState]) -> bool:
     """Whether claims of before can be gone on with: they are of the very partitions, and nothing is wrong with these."""
-    return states.keys() == owned.keys() | halted.keys() and all(
-        states[p].topic_id == o.topic_id and halt_of(states[p], o.applied) is None for p, o in owned.items()
+    return logs.keys() == {state.partition for state in before} and all(
+        logs[state.partition].topic_id == state.topic_id and halt_of(logs[state.partition], state.applied) is None
+        for state in before
+        if state.halt is None
     )

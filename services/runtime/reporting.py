@@ -9,8 +9,8 @@ from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.halting import Cause
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.ownership import Ownership
-from services.runtime.reading import Caches
+from services.runtime.partition_state import Partitions
+from services.runtime.reading import Reading
 from services.streams import Source
 
 REPORT_EVERY_S: Final = 0.25
@@ -22,8 +22,8 @@ class Report:
     """Shows the state of one worker, on its thread."""
 
     source: Source
-    ownership: Ownership
-    caches: Caches
+    partitions: Partitions
+    reading: Reading
     clock: Clock
     metrics: MetricsRegistry
     _at_s: float = 0.0
@@ -34,11 +34,11 @@ class Report:
             return
         self._at_s = self.clock.monotonic_s() + REPORT_EVERY_S
         # What was read and is not published waits, too: a batch may wait for others for as long as it takes.
-        lags = self.source.lag({p: owned.published for p, owned in self.ownership.owned.items()})
+        lags = self.source.lag({p: owned.published for p, owned in self.partitions.owned.items()})
         self.metrics.replace(m.LAG, {(str(partition),): lag for partition, lag in lags.items()})
-        halted = [halt.cause for halt in self.ownership.halted.values()]
-        self.metrics.set(m.PARTITIONS, len(self.ownership.owned), "running")
+        halted = [halt.cause for halt in self.partitions.halted.values()]
+        self.metrics.set(m.PARTITIONS, len(self.partitions.owned), "running")
         self.metrics.set(m.PARTITIONS, len(halted), "halted")
         self.metrics.replace(m.HALTED, {(cause.name,): float(halted.count(cause)) for cause in Cause})
-        self.metrics.set(m.PROFILES_CACHED, len(self.caches.own))
-        self.metrics.set(m.COPIES, len(self.caches.copies))
+        self.metrics.set(m.PROFILES_CACHED, self.reading.kept)
+        self.metrics.set(m.COPIES, self.reading.kept_of_others)

@@ -3,164 +3,137 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.grid import Applied, Grid, GridUnavailableError, GridWrite
-from services.runtime import catalogue as m
+from services.grid import Applied, GridUnavailableError, GridWrite
 from services.runtime.clock import Clock
-from services.runtime.metrics import MetricsRegistry
-from services.runtime.outages import AbandonedError, Outages
-from services.runtime.ownership import Ownership
-from services.runtime.unsaved import Unsaved
-from services.streams import Publisher
+from services.runtime.outages import AbandonedError
+from services.runtime.owned_grid import OwnedGrid
+from services.runtime.stages import Stages
+from services.runtime.unsaved import WriteBehindBuffer
 from services.streams.background import Background
 
 log = logging.getLogger("proact.worker")
 
 
 @dataclass(slots=True)
-class Piece:
-    """One write, as it goes on beside the worker's thread."""
+class PendingWrite:
+    """One write, as it goes on beside the worker's thread: called once, there; read on the worker's thread when it has been joined."""
 
-    topic: str
     writes: Sequence[GridWrite]
-    grid: Grid
+    grid: OwnedGrid
     clock: Clock
     took_s: float = 0.0
     answers: Sequence[Applied] = ()
     away: GridUnavailableError | None = None
-    joined: bool = False
-    """Whether the worker's thread has seen its end."""
+    """Why it may not have happened."""
 
     def __call__(self) -> None:
         """Write, and keep what the grid says."""
         begin_s = self.clock.monotonic_s()
         try:
-            self.answers = self.grid.apply(self.topic, self.writes)
+            self.answers = self.grid.apply(self.writes)
         except GridUnavailableError as error:
             self.away = error
         self.took_s = self.clock.monotonic_s() - begin_s
 
 
-@dataclass(frozen=True, slots=True)
-class Shore:
-    """What batches are finished with."""
+class GridWriter:
+    """Writes what is in the write-behind buffer, one :class:`PendingWrite` at a time.
 
-    publisher: Publisher
-    grid: Grid
-    clock: Clock
-    metrics: MetricsRegistry
-    publishing: Background
-    saving: Background
+    Who calls: :class:`services.runtime.completing.BatchCompletion` and :class:`services.runtime.reading.Reading`, on the worker's thread; the write
+    itself happens on the background's thread, and is all that does.
+    In what order: :meth:`go_on` only when no batch is in flight, since what waits then is published; it has that committed before it is sealed, so
+    that the grid is never ahead of Kafka. :meth:`written` at any time. :meth:`forget` before partitions are taken over or given up.
+    What may fail: the grid may refuse a write (somebody else has claimed the partition, or it does not hold what was written before): AbandonedError,
+    and the partitions are taken over again. It may be away: then it is waited for, or gone without, as the worker is set.
+    What a repeat means: the same write, with the same offsets to compare; one that happened already says so and changes nothing.
+    """
 
+    def __init__(self, grid: OwnedGrid, buffer: WriteBehindBuffer, background: Background, stages: Stages) -> None:
+        self._grid, self._buffer, self._background, self._stages = grid, buffer, background, stages
+        self._pending: PendingWrite | None = None
+        self._joined = True
+        """Whether nothing of it is under way on the background's thread."""
 
-class Saving:
-    """Saves for one worker, on its thread."""
-
-    def __init__(self, topic: str, shore: Shore, unsaved: Unsaved, ownership: Ownership, *, announces: bool) -> None:
-        self._topic, self._shore, self._unsaved, self._ownership = topic, shore, unsaved, ownership
-        self._announces = announces
-        self._piece: Piece | None = None
-        self.behind = False
-        """Whether the grid lacks what lies before: nothing is written, it is folded at the next take-over."""
-
-    def go_on(self) -> GridUnavailableError | None:
+    def go_on(self, confirm: Callable[[], None]) -> None:
         """Begin the next write, if there is one to begin, and the one before has ended.
 
-        Only what has landed may wait when this is called.
-
-        Returns:
-            Why the write before did not happen, if the grid was away; it is still to be done, by :meth:`repeat`.
+        Args:
+            confirm: has Kafka commit what was published; may raise StreamsError.
 
         Raises:
             StreamsError: what is committed is in doubt.
             AbandonedError: the grid refused the write before.
         """
-        if self._piece is not None:
+        if self._pending is not None:
             # Whoever is too far behind waits: how much is folded at a take-over is bounded.
-            if not (self._unsaved.too_many or self._shore.saving.ended()):
-                return None
-            away = self.join()
-            if away is not None:
-                return away
-        if self._unsaved.due(self._shore.clock.monotonic_s()):
-            self.confirm()
-            self._unsaved.seal()
+            if not (self._buffer.too_many or self._background.ended()):
+                return
+            if (away := self._join()) is not None:
+                self._settle(away)
+                return
+        if self._buffer.due(self._stages.clock.monotonic_s()):
+            confirm()
+            self._buffer.seal()
         self._begin()
-        return None
 
-    def join(self) -> GridUnavailableError | None:
-        """Wait until nothing is being written. Returns and raises as :meth:`go_on` does."""
-        piece = self._piece
-        if piece is None:
-            return None
-        if not piece.joined:
-            self._shore.saving.join()
-            piece.joined = True
-        if piece.away is not None:
-            return piece.away
-        self._take(piece)
-        return None
-
-    def repeat(self, outages: Outages) -> None:
-        """Do a write that the grid was away for, when it is back. Raises AbandonedError."""
-        piece = self._piece
-        assert piece is not None
-        piece.answers = outages.wait_out("redis", lambda: self._shore.grid.apply(self._topic, piece.writes))
-        piece.away = None
-        self._take(piece)
+    def written(self) -> None:
+        """Wait until nothing is being written. Raises AbandonedError."""
+        if (away := self._join()) is not None:
+            self._settle(away)
 
     def save_all(self) -> None:
-        """Write all that waits, piece by piece, until it is done or the grid is away. Raises AbandonedError."""
-        while (self._unsaved or self._piece) and self.join() is None:
-            if self._unsaved and not self._unsaved.next():
-                self._unsaved.seal()
+        """Write all that waits, which is committed, piece by piece, until it is done or the grid is away. Raises AbandonedError."""
+        while (self._buffer or self._pending) and self._join() is None:
+            if self._buffer and not self._buffer.next():
+                self._buffer.seal()
             self._begin()
-
-    def confirm(self) -> None:
-        """Have committed what was published. Raises StreamsError."""
-        self._shore.publisher.confirm({p: owned.published for p, owned in self._ownership.owned.items()})
 
     def forget(self) -> None:
         """Bring to an end what is under way, whatever comes of it, and forget what waits."""
         try:
-            self.join()
+            self._join()
         except AbandonedError as error:
             log.debug("a write was refused: %s", error)
-        self._piece = None
-        self._unsaved.clear()
+        self._pending = None
+        self._buffer.clear()
+
+    def _join(self) -> GridUnavailableError | None:
+        """Wait until nothing is being written; return why the write did not happen if the grid was away. Raises AbandonedError."""
+        pending = self._pending
+        if pending is None:
+            return None
+        if not self._joined:
+            self._background.join()
+            self._joined = True
+        if pending.away is not None:
+            return pending.away
+        self._end(pending, pending.answers)
+        return None
+
+    def _settle(self, away: GridUnavailableError) -> None:
+        """Repeat a write that the grid was away for, when it is back, or go on without it."""
+        pending = self._pending
+        assert pending is not None
+        if self._grid.needed:
+            self._end(pending, self._grid.apply_patiently(pending.writes))
+        else:
+            self._grid.fall_behind(away)
+            self.forget()
 
     def _begin(self) -> None:
-        writes = self._writes()
+        if self._grid.stale:  # what waits is folded at the next take-over
+            self._buffer.clear()
+            return
+        writes = self._grid.begin(self._buffer.take(self._buffer.next()))
         if writes:
-            self._piece = Piece(self._topic, writes, self._shore.grid, self._shore.clock)
-            self._shore.saving.start(self._piece)
+            self._pending, self._joined = PendingWrite(writes, self._grid, self._stages.clock), False
+            self._background.start(self._pending)
 
-    def _writes(self) -> list[GridWrite]:
-        partitions, owned = self._unsaved.next(), self._ownership.owned
-        if self.behind:
-            self._unsaved.clear()
-            return []
-        return [
-            GridWrite(
-                owned[p].claim,
-                owned[p].applied,
-                part.target,
-                list(part.profiles),
-                list(part.profiles.values()),
-                part.folded_until_ms,
-                self._announces,
-            )
-            for p, part in self._unsaved.take(partitions).items()
-        ]
-
-    def _take(self, piece: Piece) -> None:
-        self._piece = None
-        for write, answer in zip(piece.writes, piece.answers, strict=True):
-            partition = write.claim.partition
-            if answer is not Applied.APPLIED:
-                raise AbandonedError(f"the grid refused the profiles of partition {partition}: {answer.value}")
-            self._ownership.owned[partition].applied = write.target
-        self._unsaved.saved()
-        self._shore.metrics.observe(m.STAGE_SECONDS, piece.took_s, "apply")
+    def _end(self, pending: PendingWrite, answers: Sequence[Applied]) -> None:
+        self._pending = None
+        self._grid.end(pending.writes, answers)
+        self._buffer.written()
+        self._stages.took("apply", pending.took_s)

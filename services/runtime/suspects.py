@@ -23,7 +23,7 @@ from services.runtime import catalogue as m
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.outages import Outages
-from services.runtime.ownership import Owned
+from services.runtime.partition_state import PartitionState
 from services.runtime.recalling import LeftOut, left_out
 from services.streams import Records
 
@@ -54,7 +54,7 @@ class Suspects:
         """What is excluded for an exception, and the grid was not there to be told."""
 
     def begin(
-        self, owned: Mapping[int, Owned], batch_records_max: int, recalled: Mapping[int, Mapping[int, LeftOut]]
+        self, owned: Mapping[int, PartitionState], batch_records_max: int, recalled: Mapping[int, Mapping[int, LeftOut]]
     ) -> None:
         """Begin with what was taken over, and what dead letters say of what is folded again, by partition and offset."""
         self._excluded = {p: known for p, o in owned.items() if (known := self._to_come(p, o, recalled.get(p, {})))}
@@ -71,13 +71,13 @@ class Suspects:
         """Whether batches must be small."""
         return bool(self._careful_until)
 
-    def _to_come(self, partition: int, owned: Owned, recalled: Mapping[int, LeftOut]) -> dict[int, LeftOut]:
+    def _to_come(self, partition: int, owned: PartitionState, recalled: Mapping[int, LeftOut]) -> dict[int, LeftOut]:
         """Return what must not be decoded from where a partition begins; what this worker found itself need not be in its claim."""
         noted = left_out(owned.claim.killers, owned.claim.errors)
         known = {**recalled, **self._excluded.get(partition, {}), **noted}
         return {offset: why for offset, why in known.items() if offset >= owned.start}
 
-    def screen(self, records: Records, owned: Mapping[int, Owned]) -> type_i64:
+    def screen(self, records: Records, owned: Mapping[int, PartitionState]) -> type_i64:
         """Return, of each record, the Reject if it must not be decoded, else NONE; note what is about to be tried. Raises AbandonedError."""
         if not self._careful_until and not self._excluded:
             return np.zeros(len(records), np.int64)
@@ -102,7 +102,7 @@ class Suspects:
         end = int(offsets[-1]) + 1
         return Attempt(int(offsets[0]), end if before is None else max(end, before.end))
 
-    def _note_recalled(self, records: Records, reasons: type_i64, owned: Mapping[int, Owned]) -> None:
+    def _note_recalled(self, records: Records, reasons: type_i64, owned: Mapping[int, PartitionState]) -> None:
         """Note what dead letters said, now that it is known to be about these records. Raises AbandonedError."""
         for row in np.flatnonzero(reasons).tolist():
             partition, offset = int(records.partition[row]), int(records.offset[row])
@@ -126,7 +126,9 @@ class Suspects:
                 reasons[row] = out.why if out.holds(int(records.timestamp_ms[row])) else Reject.NONE
         return reasons
 
-    def exclude(self, errors: Mapping[int, Collection[int]], owned: Mapping[int, Owned], *, patient: bool) -> None:
+    def exclude(
+        self, errors: Mapping[int, Collection[int]], owned: Mapping[int, PartitionState], *, patient: bool
+    ) -> None:
         """Leave records out, by partition their offsets, because they raise an exception; note them, or later if nobody waits for the grid.
 
         Raises AbandonedError.
@@ -136,7 +138,7 @@ class Suspects:
             self._unnoted.setdefault(partition, set()).update(offsets)
         self._note_errors(owned, patient=patient)
 
-    def _note_errors(self, owned: Mapping[int, Owned], *, patient: bool) -> None:
+    def _note_errors(self, owned: Mapping[int, PartitionState], *, patient: bool) -> None:
         for partition, offsets in list(self._unnoted.items()):
             note = partial(self._grid.note_errors, self._topic, owned[partition].claim, offsets)
             try:
@@ -145,10 +147,10 @@ class Suspects:
                 return
             del self._unnoted[partition]
 
-    def _note(self, owned: Owned, attempt: Attempt | None) -> None:
+    def _note(self, owned: PartitionState, attempt: Attempt | None) -> None:
         self._outages.wait_out("redis", lambda: self._grid.note_attempt(self._topic, owned.claim, attempt))
 
-    def _search(self, records: Records, rows: np.ndarray, owned: Owned) -> None:
+    def _search(self, records: Records, rows: np.ndarray, owned: PartitionState) -> None:
         """Halve until every record that kills is found alone."""
         if not len(rows):
             return
@@ -168,7 +170,7 @@ class Suspects:
         self._metrics.add(m.KILLERS)
         log.error("a record kills the process that decodes it", extra=fields(partition=partition, offset=offset))
 
-    def survived(self, next_offsets: Mapping[int, int], owned: Mapping[int, Owned]) -> None:
+    def survived(self, next_offsets: Mapping[int, int], owned: Mapping[int, PartitionState]) -> None:
         """Note that a batch went well; the care for a partition ends behind what may have been under way."""
         for partition, next_offset in next_offsets.items():
             if partition in self._excluded:

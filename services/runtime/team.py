@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from services.runtime.worker import Worker, run_in_turn
+from services.runtime.turns import run_in_turn
+from services.runtime.worker import Worker
 
 
 class Runnable(Protocol):

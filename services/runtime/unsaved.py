@@ -30,7 +30,7 @@ EVERY_BATCH: Final = SavingLimits(0.0, 1)
 
 
 @dataclass(slots=True)
-class Part:
+class WaitingProfiles:
     """What waits of one partition."""
 
     target: int = 0
@@ -38,29 +38,39 @@ class Part:
     folded_until_ms: int | None = None
     profiles: dict[bytes, bytes] = field(default_factory=dict)
 
+    def add(self, target: int, profiles: Mapping[bytes, bytes], folded_until_ms: int | None) -> None:
+        """Have what was folded after it, up to an offset; the newest profile of each card is the one that counts."""
+        self.target = target
+        self.profiles |= profiles
+        if folded_until_ms is not None:
+            self.folded_until_ms = max(folded_until_ms, self.folded_until_ms or folded_until_ms)
 
-class Unsaved:
-    """The profiles of one worker that wait, by partition."""
+
+class WriteBehindBuffer:
+    """The profiles of one worker that are folded and not known to be in the grid, by partition.
+
+    Called on the worker's thread only, and never fails but by an assertion: :meth:`add` after each batch; :meth:`seal` when :meth:`due`, everything
+    that was sealed before is written, and what waits is committed; then :meth:`take` and :meth:`written` in turn, until nothing sealed is left.
+    What was taken stays known until it is :meth:`written`, so that the grid may be asked again to write the same.
+    """
 
     def __init__(self, limits: SavingLimits) -> None:
         self._limits = limits
-        self._waiting: dict[int, Part] = {}
-        self._sealed: dict[int, Part] = {}
-        self._under_way: dict[int, Part] = {}
+        self._waiting: dict[int, WaitingProfiles] = {}
+        self._sealed: dict[int, WaitingProfiles] = {}
+        self._under_way: dict[int, WaitingProfiles] = {}
         self._since_s = 0.0
         self._records = 0
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._sealed)
 
-    def add(self, partition: int, target: int, records: int, now_s: float) -> Part:
-        """Return what waits of a partition, which is folded up to an offset now, by so many records more."""
+    def add(self, partition: int, records: int, now_s: float) -> WaitingProfiles:
+        """Return what waits of a partition, to have more added to it that so many records more were folded into."""
         if not self._waiting:
             self._since_s = now_s
-        part = self._waiting.setdefault(partition, Part())
-        part.target = target
         self._records += records
-        return part
+        return self._waiting.setdefault(partition, WaitingProfiles())
 
     def get(self, partition: int, card: bytes) -> bytes | None:
         """Return a profile that waits or is being written; None where it is the grid that knows."""
@@ -101,13 +111,13 @@ class Unsaved:
         """Whether something was taken of which nobody knows yet whether the grid has it: what waits behind it must not be written."""
         return bool(self._under_way)
 
-    def take(self, partitions: list[int]) -> Mapping[int, Part]:
-        """Return what is to be written; it is known here until :meth:`saved`."""
+    def take(self, partitions: list[int]) -> Mapping[int, WaitingProfiles]:
+        """Return what is to be written; it is known here until :meth:`written`."""
         assert not self.in_doubt, "one write at a time"
         self._under_way = {partition: self._sealed.pop(partition) for partition in partitions}
         return self._under_way
 
-    def saved(self) -> None:
+    def written(self) -> None:
         """Forget what was taken: the grid knows it."""
         self._under_way = {}
 

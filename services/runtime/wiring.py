@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,7 +22,7 @@ from services.runtime.sandbox import ProcessSandbox, sandbox_command
 from services.runtime.unsaved import SavingLimits
 from services.runtime.worker import Worker
 from services.streams import Publisher
-from services.streams.atomic import AtomicPublisher
+from services.streams.atomic import AtomicProducer, AtomicPublisher
 from services.streams.kafka import KafkaSource
 from services.streams.publishers import KafkaAtomicProducer, RepeatingPublisher
 
@@ -43,8 +44,20 @@ def transactional_id(settings: Settings, group_id: str) -> str:
     return settings.transactional_id or f"{group_id}-{socket.gethostname()}-{settings.metrics_port}"
 
 
-def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
-    """Connect to Kafka and Redis. Raises ConfigError when Redis is not set up as it must be."""
+def build_ports(
+    settings: Settings,
+    clock: Clock,
+    member: Membership,
+    make_producer: Callable[..., AtomicProducer] = KafkaAtomicProducer,
+) -> Ports:
+    """Connect to Kafka and Redis. Raises ConfigError when Redis is not set up as it must be.
+
+    Args:
+        settings: whom to connect to, and how.
+        clock: the time.
+        member: what is read, and as whom.
+        make_producer: makes the producers of atomic commits, with the arguments of :class:`KafkaAtomicProducer`.
+    """
     grid = RedisGrid(settings.grid, settings.grid_timeout_ms / 1000, settings.lookup_timeout_ms / 1000)
     try:
         grid.check()
@@ -58,7 +71,7 @@ def build_ports(settings: Settings, clock: Clock, member: Membership) -> Ports:
     if settings.guarantee == "exactly_once":
         name = transactional_id(settings, member.group_id)
         publisher = AtomicPublisher(
-            name, partial(KafkaAtomicProducer, kafka, source.topic), source.group_metadata, clock.monotonic_s
+            name, partial(make_producer, kafka, source.topic), source.group_metadata, clock.monotonic_s
         )
     else:
         publisher = RepeatingPublisher(kafka, source)

@@ -6,7 +6,7 @@
    first and then, once an interval, the offsets (``at_least_once``)
 4. once an interval, apply the profiles and the offset to the grid, in one script a partition
 
-The last two happen beside the worker's thread, while the next batch is decided (:mod:`.finishing`). The grid's offset S never passes the
+The last two happen beside the worker's thread, while the next batch is decided (:mod:`.completing`). The grid's offset S never passes the
 committed offset C, and a crash anywhere leaves either C where it was, and the batch
 is decided again from the same profiles with the same result, or S behind C, and the take-over (:mod:`.ownership`) folds the
 rest without a word. Whatever is in doubt is settled the same way: give the batch up and take over again, so that reading
@@ -16,21 +16,23 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from services.core.columns import type_i64
+from services.core.profiles import CorruptProfileError
 from services.grid.near_cache import NearCache
 from services.runtime import catalogue as m
 from services.runtime.attendance import Attendance
 from services.runtime.breaker import Breaker
-from services.runtime.deciding import Deciding, Patience, Stages, WithoutProfiles
+from services.runtime.completing import BatchCompletion
+from services.runtime.deciding import Deciding, WithoutProfiles
 from services.runtime.fencings import Fencings
-from services.runtime.finishing import Batch, Finishing
+from services.runtime.finishing import Batch, PublishPipeline
+from services.runtime.foreign import ForeignProfiles
+from services.runtime.halting import damaged
 from services.runtime.health import Health
 from services.runtime.isolating import Isolation
 from services.runtime.logs import fields
@@ -38,22 +40,23 @@ from services.runtime.lookups import Copies
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.notices import Notices
 from services.runtime.outages import RETRY_S, AbandonedError, Outages, RefusedError
+from services.runtime.own_profiles import OwnProfiles
+from services.runtime.owned_grid import OwnedGrid
 from services.runtime.ownership import Ownership
+from services.runtime.partition_state import Partitions
 from services.runtime.places import PlaceReading
 from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
-from services.runtime.reading import Caches, Reading, Stores
+from services.runtime.reading import Reading
 from services.runtime.recalling import recall
 from services.runtime.reporting import Report
-from services.runtime.saving import Saving, Shore
+from services.runtime.saving import GridWriter
+from services.runtime.stages import Stages
 from services.runtime.suspects import CAREFUL_BATCH, Suspects
-from services.runtime.unsaved import Unsaved
-from services.streams import (
-    MISSING_TOPIC,
-    DamagedRecordError,
-    Records,
-    StreamsError,
-)
+from services.runtime.turns import run_in_turn
+from services.runtime.unsaved import WriteBehindBuffer
+from services.runtime.waiting import Waiting
+from services.streams import DamagedRecordError, Records, StreamsError
 from services.streams.atomic import FencedError
 
 T = TypeVar("T")
@@ -68,43 +71,61 @@ class Worker(Generic[P, R]):
     ) -> None:
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
-        self._letters = ports.letters
-        self._upkeep, self._backgrounds = ports.upkeep, (ports.background(), ports.background())
+        self._letters, self._places, self._upkeep = ports.letters, ports.places, ports.upkeep
+        self._backgrounds = (ports.background(), ports.background())
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
-        self._ownership = Ownership(
-            processor, ports.source, ports.publisher, ports.grid, clock=ports.clock, outages=self._outages
-        )  # fmt: skip
+        self._partitions = Partitions()
+        self._ownership = Ownership(processor, ports, self._partitions, self._outages)
         self._suspects = Suspects(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
         self._isolation: Isolation[tuple[P, R]] = Isolation(
             self._suspects, self._ownership, self._outages, ports.clock, metrics
         )
-        ports.source.revoked = self._give_back
-        unsaved = Unsaved(limits.saving)
-        self._caches = Caches(NearCache(limits.near_cache_bytes), unsaved, Copies(limits.copies_bytes))
-        self._places = ports.places
-        stores = Stores(ports.grid, PlaceReading(ports.places, self._outages, ports.clock))
-        self._reading = Reading(processor.topic, stores, self._ownership, self._outages, self._caches)
+        ports.source.on_revoked(self._give_back)
         self._stages = Stages(ports.clock, metrics)
-        self._report = Report(ports.source, self._ownership, self._caches, ports.clock, metrics)
-        patience = Patience(self._outages, ports.upkeep, health, ports.clock, self._report.show_when_due)
-        self._deciding = Deciding(processor, self._reading, self._ownership, patience, self._stages)
-        shore = Shore(ports.publisher, ports.grid, ports.clock, metrics, *self._backgrounds)
-        self._finishing = Finishing(
-            shore, Saving(processor.topic, shore, unsaved, self._ownership, announces=processor.announces), unsaved, self._deciding, self._reading,
-            outages=self._outages, landed=self._landed,
-        )  # fmt: skip
-        self._reading.written = self._finishing.written
+        buffer = WriteBehindBuffer(limits.saving)
+        grid = OwnedGrid(processor, ports.grid, self._partitions, self._outages)
+        publishing, saving = self._backgrounds
+        writer = GridWriter(grid, buffer, saving, self._stages)
+        self._own = OwnProfiles(NearCache(limits.near_cache_bytes), buffer, ports.clock)
+        self._foreign = ForeignProfiles(processor.looks_up, ports.grid, Copies(limits.copies_bytes))
+        places = PlaceReading(ports.places, self._outages, ports.clock)
+        self._reading = Reading(self._own, grid, writer, self._foreign, places)
+        self._report = Report(ports.source, self._partitions, self._reading, ports.clock, metrics)
+        waiting = Waiting(health, ports.clock, self._keep_up)
+        self._deciding = Deciding(processor, self._reading, self._partitions, waiting, self._stages)
+        pipeline = PublishPipeline(ports.publisher, publishing, self._partitions, self._stages, self._count_published)
+        self._completion = BatchCompletion(pipeline, writer, self._own)
         self._pressed = self._crashed = False
         self._breaker = Breaker(limits.breaker_share)
         self._notices = Notices(ports.clock)
         self._fencings = Fencings(ports.clock)
         self._attendance = Attendance(ports.source, ports.grid, ports.clock, health)
 
+    @property
+    def partitions(self) -> Partitions:
+        """Which partitions it owns, and which ones it leaves alone; for reading."""
+        return self._partitions
+
+    @property
+    def health(self) -> Health:
+        """What it says of itself."""
+        return self._health
+
+    @property
+    def metrics(self) -> MetricsRegistry:
+        """What it counts."""
+        return self._metrics
+
+    @property
+    def completion(self) -> BatchCompletion[P, R]:
+        """What completes its batches."""
+        return self._completion
+
     def go_without_profiles(self, decide: WithoutProfiles[P, R]) -> None:
         """Decide by this when the grid is away, instead of waiting for it; called before :meth:`run`."""
-        self._deciding.without_profiles = decide
-        self._ownership.needs_grid = False
+        self._deciding.go_without_profiles(decide)
+        self._outages.go_without_grid()
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand; safe to call from a signal handler."""
@@ -129,7 +150,7 @@ class Worker(Generic[P, R]):
 
     def release(self) -> None:
         """Give all partitions back in good order."""
-        self._finishing.save_all(confirmed=True)
+        self._completion.save_all(confirmed=True)
         self._ownership.release_all()
 
     def crash(self) -> None:
@@ -140,7 +161,7 @@ class Worker(Generic[P, R]):
         """Do the same where the group asks for it, within a call of the source: that cannot commit anything then."""
         if self._crashed:
             return
-        self._finishing.save_all(confirmed=False)
+        self._completion.save_all(confirmed=False)
         self._ownership.release_all()
 
     def close(self) -> None:
@@ -165,7 +186,7 @@ class Worker(Generic[P, R]):
             self._give_up("fenced", error)
             self._fencings.note(error)
         except DamagedRecordError as error:
-            self._ownership.damages.note(error)
+            self._ownership.note_damage(error)
             self._give_up("log", error)
         except StreamsError as error:
             self._health.set("log_reachable", False)
@@ -181,14 +202,14 @@ class Worker(Generic[P, R]):
 
     def _step(self, most: int) -> None:
         if not self._pressed:
-            self._finishing.linger()
-        records = self._source.poll(most, 0.0 if self._finishing.flying else self._limits.poll_timeout_s)
-        if self._source.assignment.generation != self._outages.generation:
+            self._completion.pace()
+        records = self._source.poll(most, 0.0 if self._completion.in_flight else self._limits.poll_timeout_s)
+        if self._outages.assigned_anew:
             self._take_over()
         elif len(records):
             self._process(records, pressed=len(records) == most)
         else:
-            self._finishing.rest()
+            self._completion.rest()
         self._ownership.check_topic()
         if self._outages.probe_due():
             self._probe(idle=not len(records))
@@ -198,15 +219,14 @@ class Worker(Generic[P, R]):
         """Begin again from what Kafka and the grid say."""
         self._metrics.add(m.ABANDONED, 1, cause)
         log.warning("begins again from the committed offsets", extra=fields(cause=cause, error=str(error)))
-        self._finishing.drop()
-        self._outages.generation = -1
+        self._completion.drop()
+        self._outages.begin_again()
         self._clock.sleep(0.0 if self._outages.stopping else RETRY_S)
 
     def _leave(self, error: Exception) -> None:
         """Leave the partitions to others: Redis does not take this worker, and may take them."""
         self._give_up("refused", error)
-        self._ownership.release_all()
-        self._ownership.halted = {}
+        self._ownership.leave_all()
         self._deciding.begin()
         try:
             self._attendance.leave(str(error))
@@ -214,54 +234,61 @@ class Worker(Generic[P, R]):
             log.warning("could not leave the group", extra=fields(error=str(away)))
 
     def _take_over(self) -> None:
-        self._finishing.drop()
-        self._reading.forget()
+        self._completion.drop()
+        self._own.forget()
         self._deciding.begin()
         self._health.set("partitions_assigned", False)
-        if not self._ownership.take_over():
-            self._deciding.leave_behind()
+        self._ownership.take_over()
+        if self._partitions.owned:
+            self._foreign.begin(self._source, self._outages)
         self._outages.wait_out("kafka", self._upkeep.begin)
         again = self._ownership.folded_again()
         recalled = self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
-        self._suspects.begin(self._ownership.owned, self._limits.batch_records_max, recalled)
-        self._breaker.forget(self._ownership.halted)
+        self._suspects.begin(self._partitions.owned, self._limits.batch_records_max, recalled)
+        self._breaker.forget(self._partitions.halted)
         self._isolation.begin()
         # A spare, which the group gave nothing, is as ready as one can be.
-        there = self._ownership.topic != MISSING_TOPIC
-        self._health.set("partitions_assigned", self._source.assignment.member and there and not self._ownership.halted)
+        there, halts = not self._ownership.topic_missing, self._partitions.halted
+        self._health.set("partitions_assigned", self._source.assignment.member and there and not halts)
         topic = self._processor.topic
-        halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in self._ownership.halted.items()}
+        halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in halts.items()}
         missing = {} if there else {"topic": f"there is no topic {topic}"}
-        self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted, **missing}
+        self._health.show({"partitions": sorted(self._partitions.owned), "halted": halted, **missing})
 
     def _probe(self, *, idle: bool) -> None:
-        self._outages.probe(self._grid, idle=idle, needed=self._ownership.needs_grid)
+        self._outages.probe(self._grid, idle=idle)
         if self._health.conditions["grid_reachable"]:
             self._reading.answers(hasty=False)  # it holds what was written to it, or this raises
-            if self._deciding.behind:
+            if self._partitions.stale:
                 raise AbandonedError("the grid is back: what was decided without it is folded now")
         if self._ownership.resumed():
             raise AbandonedError("a halted partition was resumed")
-        if idle and not self._deciding.behind:
+        if idle and not self._partitions.stale:
             self._pass_marks()
 
     def _pass_marks(self) -> None:
         """Move offsets past what holds no record, such as the marks of atomic commits: else something would seem to wait."""
-        owned = self._ownership.owned
+        owned = self._partitions.owned
         ahead = {p: at for p, at in self._source.positions().items() if p in owned and at > owned[p].published}
-        if ahead and not self._finishing.flying:
-            self._finishing.pass_by(ahead)
+        if ahead and not self._completion.in_flight:
+            self._completion.pass_by(ahead)
+
+    def _keep_up(self) -> None:
+        """Do what is done beside batches, while one waits: its loop does not turn. Raises AbandonedError."""
+        self._report.show_when_due()
+        self._outages.stay(RETRY_S)
+        self._upkeep.turn()  # what is announced may be what is waited for
 
     # -- one batch -----------------------------------------------------------------------------------------------
 
     def _process(self, records: Records, *, pressed: bool) -> None:
         now_ms, begun_s = self._clock.now_ms(), self._clock.monotonic_s()
-        excluded = self._suspects.screen(records, self._ownership.owned)
+        excluded = self._suspects.screen(records, self._partitions.owned)
         decide = partial(self._decide, now_ms)
-        prepared, outcome = self._isolation.decide(records, excluded, decide, self._finishing.rest)
+        prepared, outcome = self._isolation.decide(records, excluded, decide, self._completion.rest)
         self._break(prepared, outcome)
-        self._isolation.note(self._ownership.owned, patient=self._ownership.needs_grid)
-        self._finishing.launch(Batch(prepared, outcome, now_ms, begun_s))
+        self._isolation.note(self._partitions.owned, patient=self._outages.needs_grid)
+        self._completion.submit(Batch(prepared, outcome, now_ms, begun_s, self._clock.monotonic_s()))
         # A batch that was not full says that there is time.
         self._pressed = pressed and not self._suspects.careful
 
@@ -269,22 +296,20 @@ class Worker(Generic[P, R]):
         """Prepare and decide, and encode the outcome where that is not to happen beside the next batch. Raises ProcessingError, AbandonedError."""
         prepare = partial(self._processor.prepare, records, excluded)
         prepared = self._stages.time("prepare", lambda: guarded(prepare))
-        emit = self._emit_mask(records)
-        outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
+        emit = self._partitions.undecided(records)
+        try:
+            outcome = self._deciding.decide(prepared, emit, now_ms, hasty=not self._suspects.careful)
+        except CorruptProfileError as error:
+            for partition in {prepared.partitions[row] for row in error.rows}:
+                self._ownership.halt(partition, damaged(self._processor.topic, error))
+            raise AbandonedError(str(error)) from error
         if encode:
             guarded(lambda: list(outcome.outputs))
         return prepared, outcome
 
-    def _emit_mask(self, records: Records) -> Any:
-        published = np.zeros(int(records.partition.max()) + 1, np.int64)
-        for partition, owned in self._ownership.owned.items():
-            if partition < len(published):
-                published[partition] = owned.published
-        return records.offset >= published[records.partition]
-
     def _break(self, prepared: P, outcome: R) -> None:
         """Stop partitions whose records are mostly bad, before another batch of them becomes dead letters."""
-        records, owned = prepared.records, self._ownership.owned
+        records, owned = prepared.records, self._partitions.owned
         first = {p: int(records.offset[records.partition == p][0]) for p in set(outcome.refused.tolist())}
         seen = [p for p, offset in first.items() if offset < owned[p].claim.accepted]
         judged = records.partition[~np.isin(records.partition, seen)] if seen else records.partition
@@ -294,7 +319,7 @@ class Worker(Generic[P, R]):
         if tripped:
             raise AbandonedError("; ".join(tripped.values()))
 
-    def _landed(self, batch: Batch[P, R], published_ms: int) -> None:
+    def _count_published(self, batch: Batch[P, R], published_ms: int) -> None:
         """Count a batch: what is published is decided, whatever the grid says."""
         self._health.set("log_reachable", True)
         records, outcome = batch.prepared.records, batch.outcome
@@ -303,23 +328,5 @@ class Worker(Generic[P, R]):
         self._metrics.observe(m.BATCH_RECORDS, len(records))
         self._processor.measure(self._metrics, batch.prepared, outcome, published_ms)
         self._notices.tell(outcome.notices)
-        self._suspects.survived(records.next_offsets(), self._ownership.owned)
+        self._suspects.survived(records.next_offsets(), self._partitions.owned)
         self._isolation.survived(records)
-
-
-def run_in_turn(workers: Sequence[Worker[Any, Any]]) -> None:
-    """Let workers take turns on this thread until one is asked to end, then give everything back. Raises DoubleError."""
-    with ExitStack() as ending:
-        for worker in workers:
-            ending.callback(worker.close)
-            worker.open()
-        try:
-            while not any(worker.stopping for worker in workers):
-                for worker in workers:
-                    worker.turn()
-        except BaseException:
-            for worker in workers:
-                worker.crash()
-            raise
-        for worker in workers:
-            worker.release()

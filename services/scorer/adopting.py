@@ -14,16 +14,15 @@ from services.scorer.outputs import OutputEncoder
 class Adopting:
     """Holds those who have a say, and the encoder that names them; both change between two batches only."""
 
-    def __init__(self, model: Model | None, safe: SafeDefault, *, alone: bool = False) -> None:
+    def __init__(self, model: Model | None, safe: SafeDefault) -> None:
         """Decide by a model, until another is adopted; without one by rules and the safe default.
 
         Args:
             model: the model.
             safe: the safe default.
-            alone: whether the model is asked alone, without rules and whatever lies beside the card: the workload ``core``.
         """
-        self.judges = Judges(model, None, safe, alone)
-        self._encoder = OutputEncoder(told=not alone).with_model(model)
+        self.judges = Judges(model, None, safe)
+        self._encoder = OutputEncoder().with_model(model)
 
     def adopt_model(self, model: Model | None) -> None:
         """Score by this model from the next batch on."""
@@ -32,6 +31,5 @@ class Adopting:
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Decide by these rules from the next batch on; None for no rules."""
-        if not self.judges.alone:
-            self.judges = replace(self.judges, rules=engine)
-            self._encoder = self._encoder.with_rules(version, engine)
+        self.judges = replace(self.judges, rules=engine)
+        self._encoder = self._encoder.with_rules(version, engine)

@@ -11,7 +11,6 @@ import numpy as np
 
 from services.codec.reference import ACCOUNTS, CUSTOMERS
 from services.codec.terminal_events import TOPIC as TERMINALS
-from services.codec.writing import Nullable
 from services.core.card_features import Folded
 from services.core.columns import Text, TransactionColumns, type_bool, type_i64
 from services.core.features import CARD_COLUMNS
@@ -78,8 +77,6 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         batch: the transactions.
         found: what was found of others, by topic; a topic is missing where it did not come in time.
     """
-    if judges.alone:
-        return _decide_alone(judges, batch)
     columns, vectors, flags = batch.columns, batch.folded.vectors, batch.folded.flags
     behind = see_terminals(columns, batch.slots[TERMINALS], found.get(TERMINALS), batch.folded)
     if not batch.profiles_seen:
@@ -100,37 +97,19 @@ def decide(judges: Judges, batch: Batch, found: Mapping[str, LookedUp]) -> Decid
         vectors=vectors,
         verdict=verdict,
         explain=partial(explainer.explain, columns, vectors, verdict.refusals, verdict.flagged),
-        degraded=_DEGRADED[flags],
+        degraded=DEGRADED_BITS[flags],
         behind_ms=behind,
-        repeat=_REPEATED[flags],
-    )
-
-
-def _decide_alone(judges: Judges, batch: Batch) -> Decided:
-    """Decide by the model alone, on what the card's own profile gives."""
-    n, flags = len(batch.rows), batch.folded.flags
-    if judges.model is None or judges.model.champion is None:
-        flags |= MODEL_MISSED
-    if not batch.profiles_seen:
-        flags |= PROFILE_MISSED
-    rung = judges.rung(profiles=batch.profiles_seen, others=False)
-    return Decided(
-        columns=batch.columns,
-        rows=batch.rows,
-        vectors=batch.folded.vectors,
-        verdict=judge(judges, rung, batch.columns, batch.folded.vectors, None),
-        explain=tuple,
-        degraded=_DEGRADED[flags],
-        behind_ms=Nullable(np.zeros(n, np.int64), np.zeros(n, bool)),
-        repeat=_REPEATED[flags],
+        repeat=REPEATED[flags],
     )
 
 
 _SUMS: Final = np.arange(2 * max(DEGRADATIONS.values()))
 """Every sum of flags."""
-_DEGRADED: Final = sum(((_SUMS & flag) != 0).astype(np.int64) << at for at, flag in enumerate(DEGRADATIONS.values()))
+DEGRADED_BITS: Final = sum(
+    ((_SUMS & flag) != 0).astype(np.int64) << at for at, flag in enumerate(DEGRADATIONS.values())
+)
 """Of each sum of flags, one bit for each of ``DEGRADATIONS``."""
 
 
-_REPEATED: Final = (_SUMS & REPEAT) != 0
+REPEATED: Final = (_SUMS & REPEAT) != 0
 """Of each sum of flags, whether it holds that."""

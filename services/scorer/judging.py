@@ -28,15 +28,11 @@ class Judges:
     model: Model | None
     rules: RuleEngine | None
     safe: SafeDefault
-    alone: bool = False
-    """Whether the model is asked alone, and nobody beside the card is looked at."""
 
     def rung(self, *, profiles: bool, others: bool) -> Rung:
         """Return the highest rung of the ladder; see :func:`highest_rung`."""
         champion = self.model is not None and self.model.champion is not None
-        return highest_rung(
-            champion=champion, small=self.model is not None, profiles=profiles, others=others or self.alone
-        )
+        return highest_rung(champion=champion, small=self.model is not None, profiles=profiles, others=others)
 
     def predictor(self, rung: Rung) -> Predictor | None:
         """Return what scores on a rung."""
@@ -46,7 +42,7 @@ class Judges:
 
     def anomaly(self, rung: Rung) -> Anomaly | None:
         """Return what says on a rung how strange a transaction is."""
-        return None if self.model is None or rung >= Rung.RULES or self.alone else self.model.anomaly
+        return None if self.model is None or rung >= Rung.RULES else self.model.anomaly
 
 
 @immutable

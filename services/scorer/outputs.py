@@ -60,6 +60,16 @@ class Decided:
         return len(self.rows)
 
     @property
+    def alerted(self) -> type_i64:
+        """Which decisions people are told of."""
+        return self.verdict.flagged
+
+    @property
+    def folded_by_others(self) -> type_bool:
+        """(d,) which transactions their terminals are told of: a repeat was, the first time."""
+        return ~self.repeat
+
+    @property
     def below_champion(self) -> type_i64:
         """Which decisions were made on a lower rung than the highest: they are assessed again."""
         return (self.verdict.rungs != _CHAMPION).nonzero()[0]
@@ -68,9 +78,7 @@ class Decided:
 class OutputEncoder:
     """Encodes what a batch decided; holds only what is constant for a model and a rule set."""
 
-    def __init__(self, *, told: bool = True) -> None:
-        """Encode decisions; ``told`` says whether anybody is told of them by alerts, and terminals of their transactions."""
-        self._told = told
+    def __init__(self) -> None:
         self._model: Model | None = None
         self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
         self._alerts = ColumnarWriter(topics()[ALERTS].latest)
@@ -104,7 +112,7 @@ class OutputEncoder:
         """Return what was decided in a batch; topics without a record are left out."""
         outputs = []
         if len(decided):
-            alerted = decided.verdict.flagged if self._told else decided.verdict.flagged[:0]
+            alerted = decided.alerted
             told = self._encode_explanations(decided.explain())
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
             columns |= _scattered(told, alerted, len(decided))
@@ -116,8 +124,7 @@ class OutputEncoder:
                 alert_keys = [keys[i] for i in alerted.tolist()]
                 alerts = self._alert_columns(columns, decided, alerted, told)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
-            if self._told:
-                outputs.extend(_terminal_events(decided))
+            outputs.extend(_terminal_events(decided))
             outputs.extend(_requests(records, decided, keys, now_ms))
         return outputs
 
@@ -252,7 +259,8 @@ def _as_record(one: Any) -> dict[str, Any]:
 
 def _terminal_events(decided: Decided) -> list[Output]:
     """Return what the terminals' profiles are folded from: each transaction once."""
-    columns = decided.columns if not decided.repeat.any() else decided.columns.take(~decided.repeat)
+    fresh = decided.folded_by_others
+    columns = decided.columns if fresh.all() else decided.columns.take(fresh)
     if not len(columns):
         return []
     return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]

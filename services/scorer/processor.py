@@ -14,12 +14,10 @@ from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
-from services.core.ladder import SafeDefault
 from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
 from services.core.windows import WRONG_PARTITION
-from services.inference import Model
 from services.runtime import catalogue as m
 from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
@@ -64,12 +62,8 @@ class ScorerProcessor(Adopting):
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""
+    looks_up: Sequence[str] = OTHERS
     read_by_others = announces = False
-
-    def __init__(self, model: Model | None, safe: SafeDefault, *, alone: bool = False) -> None:
-        """See :class:`Adopting`."""
-        super().__init__(model, safe, alone=alone)
-        self.looks_up: Sequence[str] = () if alone else OTHERS
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedTransactions:
         """See :class:`services.runtime.processor.Processor`."""
@@ -110,10 +104,14 @@ class ScorerProcessor(Adopting):
         now_ms: int,
     ) -> ScoredOutcome:
         """See :class:`services.runtime.processor.Processor`."""
-        folded, sealed = self._fold(prepared, profiles, emit)
+        folded, sealed = self.fold_cards(prepared, profiles, emit)
         batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
         wanted = batch if np.count_nonzero(emit) == len(emit) else batch.take(emit[prepared.rows])
-        return self._outcome(prepared, decide(self.judges, wanted, found), sealed, emit, now_ms)
+        return self._outcome(prepared, self.decide_batch(wanted, found), sealed, emit, now_ms)
+
+    def decide_batch(self, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:
+        """Return what is decided on transactions, from what was found of others; a step of :meth:`decide`."""
+        return decide(self.judges, batch, found)
 
     def decide_without_profiles(
         self, prepared: PreparedTransactions, found: Mapping[str, LookedUp], now_ms: int
@@ -126,9 +124,9 @@ class ScorerProcessor(Adopting):
             now_ms: as for :meth:`decide`.
         """
         emit, nothing = np.ones(len(prepared.records), bool), [None] * len(prepared.cards)
-        folded, _ = self._fold(prepared, nothing, emit)
+        folded, _ = self.fold_cards(prepared, nothing, emit)
         batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=False)
-        return self._outcome(prepared, decide(self.judges, batch, found), nothing, emit, now_ms)
+        return self._outcome(prepared, self.decide_batch(batch, found), nothing, emit, now_ms)
 
     def _outcome(
         self,
@@ -153,9 +151,10 @@ class ScorerProcessor(Adopting):
             decided_rows=decided,
         )
 
-    def _fold(
+    def fold_cards(
         self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
     ) -> tuple[Folded, list[bytes | None]]:
+        """Return what the cards' own profiles give a batch, and those profiles anew; a step of :meth:`decide`."""
         opened = open_profiles(profiles, CARD, prepared.slot)
         before = opened.last_offset.copy()
         offsets = prepared.records.offset[prepared.rows]
@@ -184,8 +183,7 @@ class ScorerProcessor(Adopting):
         _count_bits(metrics, m.DEGRADED, decided.degraded)
         _count_bits(metrics, m.REFUSALS, verdict.refusals)
         count_refused(metrics, outcome.rejected)
-        if not self.judges.alone:
-            _count_alerts(metrics, verdict)
+        _count_alerts(metrics, verdict, decided.alerted)
         metrics.add(m.REPEATS, int(np.count_nonzero(decided.repeat)))
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
@@ -207,9 +205,9 @@ def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) ->
             metrics.add(metric, count, name)
 
 
-def _count_alerts(metrics: MetricsRegistry, verdict: Verdict) -> None:
+def _count_alerts(metrics: MetricsRegistry, verdict: Verdict, rows: type_i64) -> None:
     """Count alerts by kind and severity."""
-    rows, severities = verdict.flagged, m.SEVERITY.values or ()
+    severities = m.SEVERITY.values or ()
     if not len(rows):
         return
     pairs = verdict.alert_kinds[rows] * len(severities) + verdict.alert_severities[rows]

@@ -48,7 +48,13 @@ def membership(settings: Settings, sandbox: str = SANDBOX) -> Membership:
 
 def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Worker[PreparedTransactions, ScoredOutcome]:
     """Build everything. Raises ConfigError."""
-    processor = ScorerProcessor(None, ladder_of(settings), alone=settings.workload == "core")
+    return build_around(ScorerProcessor(None, ladder_of(settings)), settings, health, metrics)
+
+
+def build_around(
+    processor: ScorerProcessor, settings: Settings, health: Health, metrics: MetricsRegistry
+) -> Worker[PreparedTransactions, ScoredOutcome]:
+    """Build what a scorer's processor, which has no model yet, works with. Raises ConfigError."""
     clock, member = SystemClock(), membership(settings)
     upkeep = keepers(settings, member.group_id, health, metrics, processor)
     warm_up(processor)

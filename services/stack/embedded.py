@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from services.grid.connection import GridConnection
-from services.stack.kafka import QUICKLY, Compiling, EmbeddedKafka
+from services.stack.kafka import EmbeddedKafka
 from services.stack.redis import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
-from services.streams.connection import KafkaConnection
 from services.topology import topic_plans
 
 
 class EmbeddedStack:
-    """A Kafka and a Redis whose data lie in one folder; ``outlives``: they go on when the process has ended that started them."""
+    """A Kafka and a Redis."""
 
-    def __init__(
-        self,
-        folder: Path,
-        kafka_port: int,
-        redis_port: int,
-        kafka_doors: Sequence[tuple[int, int]] = (),
-        compiling: Compiling = QUICKLY,
-        *,
-        outlives: bool = False,
-    ) -> None:
-        self.kafka = EmbeddedKafka(folder, kafka_port, kafka_doors, compiling, outlives=outlives)
-        self.redis = EmbeddedRedis(folder, redis_port, outlives=outlives)
-        self.kafka_address = f"127.0.0.1:{kafka_port}"
-        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        self.kafka_connection, self.grid_connection = (
-            KafkaConnection(self.kafka_address),
-            GridConnection.of(self.redis_url),
+    def __init__(self, kafka: EmbeddedKafka, redis: EmbeddedRedis) -> None:
+        self.kafka, self.redis = kafka, redis
+        self.kafka_address, self.redis_url = kafka.address, redis.url
+        self.kafka_connection, self.grid_connection = kafka.connection, redis.connection
+
+    @classmethod
+    def of(cls, folder: Path, kafka_port: int, redis_port: int, *, outlives: bool = False) -> Self:
+        """Return both, whose data lie in one folder; ``outlives``: they go on when the process has ended that started them."""
+        kafka, redis = (
+            EmbeddedKafka(folder, kafka_port, outlives=outlives),
+            EmbeddedRedis(folder, redis_port, outlives=outlives),
         )
+        return cls(kafka, redis)
 
     def up(self, progress: Callable[[str], None], timeout_s: float = 60.0) -> None:
         """Start what does not run and wait until both answer; when that fails, what was started for it is stopped. Raises StackError."""

@@ -144,7 +144,8 @@ class EmbeddedKafka:
         self._folder, self._port, self._doors = (folder / "kafka").absolute(), port, tuple(doors)
         self._compiling = compiling
         self._daemon = Daemon("kafka", self._folder, outlives)
-        self._connection = KafkaConnection(f"127.0.0.1:{port}")
+        self.address = f"127.0.0.1:{port}"
+        self.connection = KafkaConnection(self.address)
 
     @property
     def log(self) -> Path:
@@ -159,7 +160,7 @@ class EmbeddedKafka:
 
     def answers(self) -> bool:
         """Whether a broker answers at the port."""
-        return port_taken(self._port) and KafkaAdmin(self._connection).answers()
+        return port_taken(self._port) and KafkaAdmin(self.connection).answers()
 
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""

@@ -47,6 +47,8 @@ class EmbeddedRedis:
 
     def __init__(self, folder: Path, port: int, maxmemory_mb: int = 4096, *, outlives: bool = False) -> None:
         self._folder, self._port, self._maxmemory_mb = (folder / "redis").absolute(), port, maxmemory_mb
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.connection = GridConnection.of(self.url)
         self._daemon = Daemon("redis", self._folder, outlives)
 
     @property
@@ -63,7 +65,7 @@ class EmbeddedRedis:
     def answers(self) -> bool:
         """Whether a Redis answers at the port."""
         try:
-            RedisGrid(GridConnection.of(f"redis://127.0.0.1:{self._port}/0"), timeout_s=1.0).check()
+            RedisGrid(self.connection, timeout_s=1.0).check()
         except GridUnavailableError:
             return False
         return True

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.stack.embedded import EmbeddedStack
-from services.stack.kafka import QUICKLY, Compiling
+from services.stack.kafka import QUICKLY, Compiling, EmbeddedKafka
 from services.stack.processes import COMMAND, Daemon, free_port
+from services.stack.redis import EmbeddedRedis
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def temporary_stack(
     kafka_port, redis_port = free_port(), free_port()
     while redis_port == kafka_port:
         redis_port = free_port()
-    stack = EmbeddedStack(folder, kafka_port, redis_port, compiling=compiling)
+    stack = EmbeddedStack(EmbeddedKafka(folder, kafka_port, compiling=compiling), EmbeddedRedis(folder, redis_port))
     try:
         stack.up(progress)
         stack.apply_topics(counts)

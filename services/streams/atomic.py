@@ -82,6 +82,11 @@ class AtomicPublisher:
         """See :class:`services.streams.Publisher`."""
         return not self._waiting
 
+    @property
+    def producers(self) -> tuple[AtomicProducer, ...]:
+        """The producers that there are, in the order of their turns."""
+        return tuple(self._producers[name] for name in self._names if name in self._producers)
+
     def open(self) -> None:
         """See :class:`services.streams.Publisher`: new producers end what earlier ones left open, and fence them."""
         self._waiting = {}

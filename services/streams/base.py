@@ -194,9 +194,12 @@ class Source(Protocol):
         """
         ...
 
-    revoked: Callable[[], None]
-    """Called within a call of the worker's when the group asks for the partitions back in good order: before another member
-    gets them, and between two batches. Must not call the source."""
+    def on_revoked(self, call: Callable[[], None]) -> None:
+        """Have this called, within a call of the worker's, when the group asks for the partitions back in good order.
+
+        That is before another member gets them, and between two batches. It must not call the source.
+        """
+        ...
 
     @property
     def assignment(self) -> Assignment:

@@ -55,8 +55,12 @@ def _event(error: KafkaError, message: Message | None = None) -> ErrorEvent:
 class KafkaSource:
     """A member of a consumer group on one topic: see :class:`services.streams.Source` for the protocol."""
 
-    def __init__(self, connection: KafkaConnection, group_id: str, topic: str, session_timeout_ms: int = 6_000) -> None:
-        self.topic = topic
+    def __init__(
+        self, connection: KafkaConnection, group_id: str, topic: str, session_timeout_ms: int = 6_000,
+        make_client: Callable[[dict[str, Any]], Consumer] = Consumer,
+    ) -> None:  # fmt: skip
+        """Join a group; ``make_client`` makes a client of its settings, and another one where one is of no use any more."""
+        self.topic, self._make_client = topic, make_client
         settings = COMMON | CONSUMER
         settings |= {"group.id": group_id}
         # A crashed worker's partitions move after this long.
@@ -72,14 +76,14 @@ class KafkaSource:
         self._paused = False
         self._partitions = 0
         """How many partitions the topic had when it was asked last."""
-        self.revoked: Callable[[], None] = lambda: None
+        self._revoked: Callable[[], None] = lambda: None
         self._events = ErrorEvents(self._lose, self._renew)
         self._connect()
         self._watch = TopicWatch(connection, topic)
 
     def _connect(self) -> None:
         self._committer = committer = Committer(self._serve)
-        self._consumer = Consumer(self._settings | {"on_commit": committer.on_commit})
+        self._consumer = self._make_client(self._settings | {"on_commit": committer.on_commit})
         self.join()
 
     def join(self) -> None:
@@ -139,7 +143,7 @@ class KafkaSource:
         self._reassign(tuple(sorted(p.partition for p in partitions)), member=True)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.revoked()
+        self._revoked()
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
@@ -154,6 +158,10 @@ class KafkaSource:
     def _reassign(self, partitions: tuple[int, ...], *, member: bool) -> None:
         self._assignment = Assignment(self._assignment.generation + 1, partitions, member)
         self._positions, self._held = {}, []
+
+    def on_revoked(self, call: Callable[[], None]) -> None:
+        """See :class:`services.streams.Source`."""
+        self._revoked = call
 
     @property
     def assignment(self) -> Assignment:

@@ -176,14 +176,18 @@ class MemorySource:
     """One member of the group over a :class:`MemoryLog`; tests move partitions by :meth:`MemoryLog.rebalance`."""
 
     def __init__(self, log: MemoryLog, topic: str, member: str = "member", wire: Wire = direct) -> None:
-        self._log, self.topic, self.member, self._wire = log, topic, member, wire
+        self.log, self.topic, self.member, self._wire = log, topic, member, wire
         self._assignment = Assignment(0, (), member=False)
         self._joined: int | None = None
         self._positions: dict[int, int] = {}
-        self.revoked: Callable[[], None] = lambda: None
+        self._revoked: Callable[[], None] = lambda: None
         self._delivered: deque[ErrorEvent] = deque()
         self._events = ErrorEvents(self._lose, self._lose)
         self._lost = False
+
+    def on_revoked(self, call: Callable[[], None]) -> None:
+        """See :class:`services.streams.Source`."""
+        self._revoked = call
 
     def deliver(self, event: ErrorEvent) -> None:
         """Let the consumer deliver an error event with the next call that serves it."""
@@ -209,27 +213,27 @@ class MemorySource:
             raise
 
     def _rejoin(self) -> None:
-        if self._lost and self.member not in self._log.absent:
+        if self._lost and self.member not in self.log.absent:
             self._lost = False
-            self._log.join(self.member)
+            self.log.join(self.member)
 
     def leave(self) -> None:
         """See :class:`services.streams.Source`."""
-        self._log.leave(self.member)
-        self._joined = self._log.generation
+        self.log.leave(self.member)
+        self._joined = self.log.generation
         self._lose()
 
     def join(self) -> None:
         """See :class:`services.streams.Source`."""
-        self._log.absent.discard(self.member)
+        self.log.absent.discard(self.member)
         self._lost = True
 
     def _rebalance(self) -> None:
-        if self._joined != self._log.generation:
-            if self.member in self._log.members and not self._lost:
-                self.revoked()
-            mine, there = self._log.members.get(self.member, ()), self.member in self._log.members
-            self._joined, self._lost = self._log.generation, self._lost and not there
+        if self._joined != self.log.generation:
+            if self.member in self.log.members and not self._lost:
+                self._revoked()
+            mine, there = self.log.members.get(self.member, ()), self.member in self.log.members
+            self._joined, self._lost = self.log.generation, self._lost and not there
             self._assignment = Assignment(self._assignment.generation + 1, mine, member=there)
             self._positions = {}
 
@@ -250,12 +254,12 @@ class MemorySource:
             self._rejoin()
             self._rebalance()
         found: list[tuple[int, int, Stored]] = []
-        if self._log.available:
+        if self.log.available:
             for partition, position in self._positions.items():
-                if self.topic in self._log.deleted:
+                if self.topic in self.log.deleted:
                     self._take(ErrorEvent("UNKNOWN_TOPIC_OR_PART", partition=partition))
-                log = self._log.partition_log(self.topic, partition)
-                if position < self._log.log_start.get((self.topic, partition), 0) or position > len(log):
+                log = self.log.partition_log(self.topic, partition)
+                if position < self.log.log_start.get((self.topic, partition), 0) or position > len(log):
                     self._take(ErrorEvent("_AUTO_OFFSET_RESET", partition=partition, offset=position))
                 stop = min(len(log), position + records_max - len(found))
                 found += [(partition, offset, log[offset]) for offset in range(position, stop)]
@@ -263,7 +267,7 @@ class MemorySource:
         columns = np.array([(p, o, r.timestamp_ms) for p, o, r in found], np.int64).reshape(-1, 3)
         return Records(
             self.topic, columns[:, 0], columns[:, 1], columns[:, 2],
-            [r.key for _, _, r in found], [r.value for _, _, r in found], self._log.partitions,
+            [r.key for _, _, r in found], [r.value for _, _, r in found], self.log.partitions,
         )  # fmt: skip
 
     def log_states(self, partitions: Sequence[int]) -> Mapping[int, LogState]:
@@ -271,7 +275,7 @@ class MemorySource:
         return self._wire("log_states", lambda: {p: self._log_state(p) for p in partitions})
 
     def _log_state(self, partition: int) -> LogState:
-        log = self._log
+        log = self.log
         log.check_available()
         if self.topic in log.deleted:
             raise TopicMissingError(f"there is no topic {self.topic}")
@@ -284,15 +288,15 @@ class MemorySource:
     @property
     def topic_seen(self) -> TopicIdentity | None:
         """See :class:`services.streams.Source`."""
-        if not self._log.available:
+        if not self.log.available:
             return None
-        gone = self.topic in self._log.deleted
-        return MISSING_TOPIC if gone else TopicIdentity(self._log.topic_id, self._log.partitions)
+        gone = self.topic in self.log.deleted
+        return MISSING_TOPIC if gone else TopicIdentity(self.log.topic_id, self.log.partitions)
 
     def offset_at(self, partition: int, at_ms: int) -> int:
         """See :class:`services.streams.Source`."""
-        self._log.check_available()
-        log, start = self._log.partition_log(self.topic, partition), self._log.log_start.get((self.topic, partition), 0)
+        self.log.check_available()
+        log, start = self.log.partition_log(self.topic, partition), self.log.log_start.get((self.topic, partition), 0)
         return next((o for o in range(start, len(log)) if log[o].timestamp_ms >= at_ms), len(log))
 
     def start(self, offsets: Mapping[int, int]) -> None:
@@ -302,7 +306,7 @@ class MemorySource:
 
     def keep_alive(self, timeout_s: float) -> None:
         """See :class:`services.streams.Source`."""
-        self._log.sleep(timeout_s)
+        self.log.sleep(timeout_s)
         self._wire("keep_alive", self._serve)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -310,18 +314,18 @@ class MemorySource:
         self._wire("commit_offsets", lambda: self._commit(offsets))
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
-        self._log.check_available()
-        self._log.check_member(*self.group_metadata())
-        self._log.committed |= {(self.topic, p): offset for p, offset in offsets.items()}
+        self.log.check_available()
+        self.log.check_member(*self.group_metadata())
+        self.log.committed |= {(self.topic, p): offset for p, offset in offsets.items()}
 
     def partition_count(self, topic: str) -> int:  # noqa: ARG002 - every topic has as many
         """See :class:`services.streams.Source`."""
-        self._log.check_available()
-        return self._log.partitions
+        self.log.check_available()
+        return self.log.partitions
 
     def check(self) -> None:
         """See :class:`services.streams.Source`."""
-        self._log.check_available()
+        self.log.check_available()
 
     def positions(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
@@ -329,7 +333,7 @@ class MemorySource:
 
     def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
-        return {p: self._log.end(self.topic, p) - min(at, done.get(p, at)) for p, at in self._positions.items()}
+        return {p: self.log.end(self.topic, p) - min(at, done.get(p, at)) for p, at in self._positions.items()}
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""

@@ -15,7 +15,7 @@ class MemoryAtomicProducer:
     """See :class:`services.streams.atomic.AtomicProducer`."""
 
     def __init__(self, log: MemoryLog, topic: str, name: str, wire: Wire = direct) -> None:
-        self._log, self._topic, self._name, self._wire = log, topic, name, wire
+        self.log, self._topic, self._name, self._wire = log, topic, name, wire
         self._epoch: int = wire("init_producer", lambda: log.init_producer(name))
         self._sent = self._stored = 0
 
@@ -32,25 +32,25 @@ class MemoryAtomicProducer:
         self._wire("add_offsets", lambda: self._add_offsets(offsets, member))
 
     def _add_offsets(self, offsets: Mapping[int, int], member: Any) -> None:
-        commit = self._log.open_commit(self._name, self._epoch)
-        self._log.check_member(*member)
+        commit = self.log.open_commit(self._name, self._epoch)
+        self.log.check_member(*member)
         commit.offsets |= {(self._topic, p): offset for p, offset in offsets.items()}
 
     def flush(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`: nothing is left to wait for."""
 
     def _produce(self, output: Output, number: int) -> None:
-        commit = self._log.open_commit(self._name, self._epoch)
+        commit = self.log.open_commit(self._name, self._epoch)
         if number <= self._stored:  # requests are numbered: Kafka keeps each once
             return
         self._stored = number
         for key, value in zip(output.keys, output.values, strict=True):
-            log = self._log.partition_log(output.topic, partition_of(key, self._log.partitions))
+            log = self.log.partition_log(output.topic, partition_of(key, self.log.partitions))
             log.append(Stored(key, value, 0, commit))
 
     def commit(self) -> None:
         """See :class:`services.streams.atomic.AtomicProducer`."""
-        self._wire("end_commit", lambda: self._log.end_commit(self._name, self._epoch))
+        self._wire("end_commit", lambda: self.log.end_commit(self._name, self._epoch))
 
     def troubled(self) -> bool:
         """See :class:`services.streams.atomic.AtomicProducer`."""

@@ -14,7 +14,9 @@ import pytest
 from services.chaos.proxy import END_TXN, HOLD
 from services.chaos.system import ProxyProcess
 from services.stack.embedded import EmbeddedStack
+from services.stack.kafka import EmbeddedKafka
 from services.stack.processes import free_port
+from services.stack.redis import EmbeddedRedis
 from services.streams import Output, StreamsError
 from services.streams.atomic import AtomicProducer
 from services.streams.connection import KafkaConnection
@@ -62,7 +64,7 @@ def in_memory() -> Iterator[Late]:
 
 def on_kafka(folder: Path) -> Iterator[Late]:
     door, told = free_port(), free_port()
-    stack = EmbeddedStack(folder, free_port(), free_port(), [(door, told)])
+    stack = EmbeddedStack(EmbeddedKafka(folder, free_port(), [(door, told)]), EmbeddedRedis(folder, free_port()))
     proxy = None
     try:
         stack.kafka.up(lambda _: None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.checker.evidence import OUTPUTS, Evidence, Seen
 from services.checker.findings import Verdict
-from services.checker.scoring import released_folders
+from services.checker.scoring import Scoring, released_folders
 from services.checker.verdict import Checker
 from services.codec.transactions import TOPIC, encode_transactions
 from services.scorer.processor import ScorerProcessor
@@ -64,7 +64,7 @@ def evidence_of(world: World) -> Evidence:
 
 def judge(evidence: Evidence, **how: Any) -> Verdict:
     """Return the checker's verdict."""
-    return Checker(evidence, released_folders(), **{"repeats": False, **how}).judge(lambda _: None)
+    return Checker(evidence, Scoring(released_folders()), **{"repeats": False, **how}).judge(lambda _: None)
 
 
 def run(schedule: Schedule, make: Callable[[Schedule], World] = scorer_world, **how: Any) -> Verdict:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,8 +29,7 @@ from services.core.terminals import terminal_events
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
 from services.inference.trees import ClassTable
-from services.runtime.ownership import Owned
-from services.runtime.worker import Worker
+from services.runtime.partition_state import PartitionState
 from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
@@ -69,30 +68,46 @@ def schedules(*faults: str) -> list[Schedule]:
 
 
 LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 15) for at in EFFECTS]
-"""The end of a commit comes once more while the next one is open, and then the process dies."""
+"""The end of a commit comes once more while the next one is open, and then the process dies; the latest ones show most."""
 
 
-class ApplyFirst(Worker):  # 1
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        finishing, launch = self._finishing, self._finishing.launch
+class ApplyFirst(MemoryGrid):  # 1
+    """The grid is told before Kafka: what :class:`CommitLast` was to commit is committed when it has been applied."""
 
-        def save_first(batch: Any) -> None:
-            finishing._join()
-            finishing.written()
-            finishing._keep(batch, batch.prepared.records.next_offsets())
-            finishing._saving.save_all()
-            launch(batch)
+    def apply(self, topic: str, writes: Any) -> list[Applied]:
+        answers = super().apply(topic, writes)
+        CommitLast.catch_up()
+        return answers
 
-        finishing.launch = save_first  # type: ignore[method-assign]
+
+class CommitLast(MemoryAtomicProducer):  # 1
+    waiting: ClassVar[list[Callable[[], None]]] = []
+
+    @classmethod
+    def catch_up(cls) -> None:
+        waiting, cls.waiting = cls.waiting, []
+        for commit in waiting:
+            commit()
+
+    def begin(self) -> None:
+        CommitLast.catch_up()
+        super().begin()
+
+    def commit(self) -> None:
+        CommitLast.waiting.append(super().commit)
+
+
+def apply_first(schedule: Schedule) -> World:
+    CommitLast.waiting = []
+    return scorer_world(schedule, grid_type=ApplyFirst, producer_type=CommitLast)
 
 
 class NoComparison(MemoryGrid):  # 2
-    def _apply(self, topic: str, write: GridWrite) -> Applied:
-        meta, _ = self._partition(topic, write.claim)
+    def apply_one(self, topic: str, write: GridWrite) -> Applied:
+        meta, _ = self.held(topic, write.claim)
         meta.owner, owner = write.claim.owner, meta.owner
         meta.profiles, expected = len(self.memory.of(topic, write.claim.partition)), meta.applied
-        applied = super()._apply(topic, replace(write, expected=expected, target=max(write.target, expected or 0)))
+        applied = super().apply_one(topic, replace(write, expected=expected, target=max(write.target, expected or 0)))
         meta.owner, meta.applied = owner, write.target
         if owner != write.claim.owner:
             self.memory.late_applies.append("without a comparison")
@@ -100,33 +115,37 @@ class NoComparison(MemoryGrid):  # 2
 
 
 class NoEpoch(MemoryGrid):  # 3
-    def _apply(self, topic: str, write: GridWrite) -> Applied:
-        meta, _ = self._partition(topic, write.claim)
+    def apply_one(self, topic: str, write: GridWrite) -> Applied:
+        meta, _ = self.held(topic, write.claim)
         mine = replace(write, claim=replace(write.claim, owner=meta.owner)) if meta.owner else write
         late = meta.owner != write.claim.owner and meta.applied == write.expected
         if late:
             self.memory.late_applies.append("without an epoch")
-        return super()._apply(topic, mine)
+        return super().apply_one(topic, mine)
 
 
 class AutoCommit(MemorySource):  # 4
     def poll(self, records_max: int, timeout_s: float) -> Records:
         records = super().poll(records_max, timeout_s)
-        for partition, position in self._positions.items():
+        for partition, position in self.positions().items():
             key = (self.topic, partition)
-            self._log.committed[key] = max(position, self._log.committed.get(key, 0))
+            self.log.committed[key] = max(position, self.log.committed.get(key, 0))
         return records
 
 
-class NoRewind(Worker):  # 6
-    def _give_up(self, cause: str, error: Exception) -> None:
-        pass
+class NoRewind(MemorySource):  # 6
+    """Reads on from where it is, whatever became of what it had read."""
+
+    def start(self, offsets: Any) -> None:
+        here = self.positions()
+        super().start({p: max(offset, here.get(p, 0)) for p, offset in offsets.items()})
 
 
 class NoNewProducer(AtomicPublisher):  # 7
-    def _quick(self, call: Callable[[], None]) -> bool:
-        call()
-        return True
+    """Time stands still for it: no commit ever took long."""
+
+    def __init__(self, name: str, make_producer: Any, member: Any, monotonic_s: Any) -> None:  # noqa: ARG002
+        super().__init__(name, make_producer, member, lambda: 0.0)
 
 
 class DeltaWrites(MemoryGrid):  # 8
@@ -144,7 +163,7 @@ class DeltaWrites(MemoryGrid):  # 8
 
 class UnstableOffset(MemorySource):  # 9
     def log_states(self, partitions: Any) -> Any:
-        log = self._log
+        log = self.log
         states = {}
         for p in partitions:
             end = log.end(self.topic, p)
@@ -154,23 +173,36 @@ class UnstableOffset(MemorySource):  # 9
         return states
 
 
-class OneShort(Worker):  # 10
-    def _take_over(self) -> None:
-        super()._take_over()
-        for owned in self._ownership.owned.values():
-            owned.published -= owned.published > 0
+class OneShort(MemorySource):  # 10
+    """Says that one record less is committed than is, so that its outputs are published once more; never less than is applied."""
+
+    applied: Callable[[int], int] = staticmethod(lambda _: 0)
+
+    def log_states(self, partitions: Any) -> Any:
+        states = super().log_states(partitions)
+        return {
+            p: replace(s, committed=max(s.committed - 1, OneShort.applied(p))) if s.committed else s
+            for p, s in states.items()
+        }
 
 
-class ResetToLatest(Worker):  # 11
-    def _take_over(self) -> None:
-        ownership = self._ownership
-        super()._take_over()
-        states = self._source.log_states(list(ownership.halted)) if ownership.halted else {}
-        for p, state in states.items():
-            claim = self._grid.claim(TOPIC, p, LogIdentity(state.topic_id, state.partitions, 1))
-            ownership.owned[p] = Owned(claim, claim.applied, state.log_end, state.log_end, state.topic_id)
-            del ownership.halted[p]
-        self._source.start({p: owned.start for p, owned in ownership.owned.items()})
+def one_short(schedule: Schedule) -> World:
+    world = scorer_world(schedule, source_type=OneShort)
+
+    def applied(partition: int) -> int:
+        meta = world.grid.metas.get((TOPIC, partition))
+        return 0 if meta is None else meta.applied or 0
+
+    OneShort.applied = staticmethod(applied)  # type: ignore[assignment]
+    return world
+
+
+class ResetToLatest(MemorySource):  # 11
+    """Takes the end of the log for the committed offset of a group that has none."""
+
+    def log_states(self, partitions: Any) -> Any:
+        states = super().log_states(partitions)
+        return {p: replace(s, committed=s.log_end if s.committed is None else s.committed) for p, s in states.items()}
 
 
 class LettersApart(MemoryAtomicProducer):  # 12
@@ -179,7 +211,7 @@ class LettersApart(MemoryAtomicProducer):  # 12
             super().queue(output)
             return
         for key, value in zip(output.keys, output.values, strict=True):
-            log = self._log.partition_log(output.topic, partition_of(key, self._log.partitions))
+            log = self.log.partition_log(output.topic, partition_of(key, self.log.partitions))
             log.append(Stored(key, value, 0))
 
 
@@ -196,27 +228,21 @@ class WallClock(ScorerProcessor):  # 13
 class Blind(MemoryGrid):  # 14
     """Redis drops a key for room, and nobody looks whether all of them are there."""
 
-    def _read(self, topic: str, reads: list[GridRead]) -> list[list[bytes | None]]:
+    def read_profiles(self, topic: str, reads: list[GridRead]) -> list[list[bytes | None]]:
         return [[self.memory.of(topic, read.claim.partition).get(card) for card in read.cards] for read in reads]
 
-    def _apply(self, topic: str, write: GridWrite) -> Applied:
-        meta, profiles = self._partition(topic, write.claim)
+    def apply_one(self, topic: str, write: GridWrite) -> Applied:
+        meta, profiles = self.held(topic, write.claim)
         meta.profiles = len(profiles)
-        return super()._apply(topic, write)
+        return super().apply_one(topic, write)
 
 
 class OtherOrder(ScorerProcessor):  # 15
-    def decide(self, prepared: Any, profiles: Any, found: Any, emit: Any, now_ms: int) -> Any:
-        fold = self._fold
-
-        def reordered(*arguments: Any) -> Any:
-            folded, sealed = fold(*arguments)
-            column = folded.vectors[:, 14]
-            folded.vectors[:, 14] = np.nextafter(column, np.inf, where=~np.isnan(column), out=column.copy())
-            return folded, sealed
-
-        self._fold = reordered  # type: ignore[method-assign]
-        return super().decide(prepared, profiles, found, emit, now_ms)
+    def fold_cards(self, prepared: Any, profiles: Any, emit: Any) -> Any:
+        folded, sealed = super().fold_cards(prepared, profiles, emit)
+        column = folded.vectors[:, 14]
+        folded.vectors[:, 14] = np.nextafter(column, np.inf, where=~np.isnan(column), out=column.copy())
+        return folded, sealed
 
 
 class SmallQueue(MemoryAtomicProducer):  # 16
@@ -225,33 +251,49 @@ class SmallQueue(MemoryAtomicProducer):  # 16
 
 
 class Unfiltered(MemorySource):  # 17
-    """Hands out what it had fetched before the partitions moved, as if they still were its own."""
+    """Hands out what it had fetched before the partitions moved, as if they still were its own; its worker takes anything."""
+
+    taken: Callable[[MemorySource, Records], None] = staticmethod(lambda *_: None)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.fetched: list[Records] = []
+        self.late: Records | None = None
 
     def poll(self, records_max: int, timeout_s: float) -> Records:
-        joined, fetched = self._joined, getattr(self, "_fetched", [])
+        generation, fetched = self.assignment.generation, self.fetched
         records = super().poll(records_max, timeout_s)
-        if joined == self._joined:
-            self._fetched = [records] if len(records) else fetched
+        moved = generation != self.assignment.generation
+        if not moved:
+            self.fetched = [records] if len(records) else fetched
         elif fetched:
-            self._stale = fetched.pop()
-        if joined == self._joined and getattr(self, "_stale", None) is not None:
-            stale, self._stale = self._stale, None
-            return stale
+            self.late = fetched.pop()
+        if not moved and self.late is not None:
+            late, self.late = self.late, None
+            Unfiltered.taken(self, late)
+            return late
         return records
 
 
-class TakesAnything(Worker):  # 17
-    def _process(self, records: Records, *, pressed: bool) -> None:
-        for p in np.unique(records.partition).tolist():
-            claim = Claim(p, "nobody", 0, None)
+def without_filter(schedule: Schedule) -> World:
+    world = scorer_world(schedule, source_type=Unfiltered)
+
+    def take(source: MemorySource, records: Records) -> None:
+        name = next(name for name, one in world.sources.items() if one is source)
+        partitions = world.workers[name].partitions
+        for p in set(records.partition.tolist()) - partitions.owned.keys() - partitions.halted.keys():
             first = int(records.offset[records.partition == p][0])
-            self._ownership.owned.setdefault(p, Owned(claim, None, first, first, "memory"))
-        super()._process(records, pressed=pressed)
+            state = PartitionState(p)
+            state.take_over(Claim(p, "nobody", 0, None), first, first, "memory")
+            partitions.add(state)
+
+    Unfiltered.taken = staticmethod(take)  # type: ignore[assignment]
+    return world
 
 
 class MissingIsCurrent(MemoryGrid):  # 18
-    def _claim(self, topic: str, partition: int, identity: LogIdentity, even_if_halted: bool) -> Claim:
-        claim = super()._claim(topic, partition, identity, even_if_halted)
+    def claim_one(self, topic: str, partition: int, identity: LogIdentity, even_if_halted: bool) -> Claim:
+        claim = super().claim_one(topic, partition, identity, even_if_halted)
         if claim.applied is None and claim.epoch < 100:
             meta = self.memory.meta(topic, partition)
             meta.applied = MissingIsCurrent.committed(partition)
@@ -287,7 +329,7 @@ class OneForAll(ScorerProcessor):  # 21
             copy(model),
             replace(model.manifest.routes[TransactionClass.CASH], thresholds=Thresholds(1e-4, 2e-4, 3e-4)),
         )
-        boosters = dict(zip(model.champion.boosters, model.champion._boosters, strict=True))
+        boosters = model.champion.by_name
         other.champion = ClassTable(dict.fromkeys(TransactionClass, route), boosters)
         super().__init__(other, safe)
 
@@ -341,10 +383,15 @@ class AskedTwice(NobodyAnswers):  # 26
 
 
 class AllHigh(ScorerProcessor):  # 27
-    def __init__(self, model, safe):
-        super().__init__(model, safe)
-        right = self._encoder._alert_columns
-        self._encoder._alert_columns = lambda *about: right(*about) | {"severity": np.full(len(about[2]), 2)}
+    def decide(self, prepared, profiles, found, emit, now_ms):
+        outcome = super().decide(prepared, profiles, found, emit, now_ms)
+        schema = topics()[ALERTS].latest
+        return replace(outcome, outputs=[
+            o if o.topic != ALERTS else Output(o.topic, o.keys, [
+                encode_record(schema, decode_record(value)[1] | {"severity": "HIGH"}) for value in o.values
+            ])
+            for o in outcome.outputs
+        ])  # fmt: skip
 
 
 def processor_of(kind: type[ScorerProcessor]) -> Callable[[], ScorerProcessor]:
@@ -358,24 +405,22 @@ def with_missing_meta(schedule: Schedule) -> World:
 
 
 MUTANTS: dict[str, tuple[Callable[[Schedule], World], Iterable[Schedule]]] = {
-    "1 apply before commit": (lambda s: scorer_world(s, worker_type=ApplyFirst), schedules(CRASH_BEFORE)),
+    "1 apply before commit": (apply_first, schedules(CRASH_BEFORE)),
     "2 no comparison": (lambda s: scorer_world(s, grid_type=NoComparison), schedules(FREEZE_LONG)),
     "3 no epoch": (lambda s: scorer_world(s, grid_type=NoEpoch), schedules(FREEZE_BRIEF)),
     "4 auto-commit": (lambda s: scorer_world(s, source_type=AutoCommit), schedules(CRASH_BEFORE)),
     "5 assigned by hand": (lambda s: scorer_world(s, everybody_owns_all=True), schedules()),
-    "6 no rewind": (lambda s: scorer_world(s, worker_type=NoRewind), schedules(LOSE_REQUEST)),
-    "7 the producer is used again": (lambda s: scorer_world(s, publisher_type=NoNewProducer), LATE_ENDS),
+    "6 no rewind": (lambda s: scorer_world(s, source_type=NoRewind), schedules(LOSE_REQUEST)),
+    "7 the producer is used again": (lambda s: scorer_world(s, publisher_type=NoNewProducer), LATE_ENDS[::-1]),
     "8 retried additions": (lambda s: scorer_world(s, grid_type=DeltaWrites), schedules(LOSE_ANSWER)),
     "9 unstable offset": (lambda s: scorer_world(s, source_type=UnstableOffset), schedules(FREEZE)),
-    "10 one record short": (lambda s: scorer_world(s, worker_type=OneShort), schedules(CRASH_AFTER)),
+    "10 one record short": (one_short, schedules(CRASH_AFTER)),
     "12 letters outside": (lambda s: scorer_world(s, producer_type=LettersApart), schedules(CRASH_BEFORE)),
     "13 wall clock": (lambda s: scorer_world(s, processor=processor_of(WallClock)), schedules()),
     "14 eviction": (lambda s: scorer_world(s, grid_type=Blind, near_cache_bytes=0), schedules(LOSE_PROFILE)),
     "15 order of sums": (lambda s: scorer_world(s, processor=processor_of(OtherOrder)), schedules()),
     "16 a full queue drops": (lambda s: scorer_world(s, producer_type=SmallQueue), schedules()),
-    "17 no filter": (
-        lambda s: scorer_world(s, source_type=Unfiltered, worker_type=TakesAnything), schedules(FREEZE, CRASH_BEFORE),
-    ),
+    "17 no filter": (without_filter, schedules(FREEZE, CRASH_BEFORE)),
     "18 missing is current": (with_missing_meta, schedules(EMPTY_GRID)),
     "19 nobody is asked": (lambda s: scorer_world(s, processor=processor_of(NobodyIsAsked)), schedules()),
     "20 the champion below": (lambda s: scorer_world(s, processor=processor_of(ChampionBelow)), schedules()),
@@ -469,8 +514,8 @@ def test_a_label_that_nobody_sent_is_found_whether_labels_are_routed_by_now_or_n
 
 def test_mutant_11_a_reset_to_the_latest_offset_is_caught():
     """The group's offsets expire while nobody works; then more comes."""
-    for worker_type, right in ((Worker, True), (ResetToLatest, False)):
-        world = scorer_world(worker_type=worker_type)
+    for source_type, right in ((MemorySource, True), (ResetToLatest, False)):
+        world = scorer_world()
         logs = [world.log.partition_log(TOPIC, p) for p in range(2)]
         later, latest = [log[5:8] for log in logs], [log[8:] for log in logs]
         for log in logs:
@@ -478,8 +523,8 @@ def test_mutant_11_a_reset_to_the_latest_offset_is_caught():
         world.spawn("a")
         world.settle()
         world.workers.clear()
-        world.log.committed.clear()
-        world._high.clear()
+        world.forget_offsets()
+        world.source_type = source_type
         for batch in (later, latest):
             for log, records in zip(logs, batch, strict=True):
                 log.extend(records)

@@ -31,8 +31,8 @@ FROZEN = Account("EUR", 1, 0, "FROZEN", 1)
 class Unmarked(ScorerProcessor):
     """A mutant that says nothing of where transactions lie."""
 
-    def _fold(self, prepared, profiles, emit):
-        folded, sealed = super()._fold(prepared, profiles, emit)
+    def fold_cards(self, prepared, profiles, emit):
+        folded, sealed = super().fold_cards(prepared, profiles, emit)
         folded.flags[:] &= ~WRONG_PARTITION
         return folded, sealed
 
@@ -40,8 +40,8 @@ class Unmarked(ScorerProcessor):
 class Always(ScorerProcessor):
     """A mutant that says it of all of them."""
 
-    def _fold(self, prepared, profiles, emit):
-        folded, sealed = super()._fold(prepared, profiles, emit)
+    def fold_cards(self, prepared, profiles, emit):
+        folded, sealed = super().fold_cards(prepared, profiles, emit)
         folded.flags[:] |= WRONG_PARTITION
         return folded, sealed
 

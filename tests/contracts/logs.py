@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, Message
 
 from services.streams import Output, PlaceReader, Publisher, Records, Source
 from services.streams.admin import KafkaAdmin, TopicPlan
@@ -44,6 +44,8 @@ class Log:
     deliver: Callable[..., None]
     """Lets the source's consumer deliver an error event with the next poll: its name, and whether it is fatal."""
     memory: MemoryLog | None = None
+    client: Any = None
+    """The client of Kafka's that the source began with."""
 
 
 class Delivering:
@@ -62,12 +64,20 @@ class Delivering:
         return getattr(self._consumer, name)
 
 
-def deliver(source: KafkaSource, name: str, *, fatal: bool = False) -> None:
-    """Let a consumer of Kafka deliver an error event."""
-    if not isinstance(source._consumer, Delivering):
-        source._consumer = Delivering(source._consumer)
-    error = KafkaError(getattr(KafkaError, name), "as a test wants it", fatal=fatal)
-    source._consumer.events.append(Message(source.topic, 0, 3, error=error))
+class DeliveringClients:
+    """Makes the clients of a source, which a test may have deliver error events."""
+
+    def __init__(self) -> None:
+        self.made: list[Delivering] = []
+
+    def __call__(self, settings: dict[str, Any]) -> Any:
+        self.made.append(Delivering(Consumer(settings)))
+        return self.made[-1]
+
+    def deliver(self, topic: str, name: str, *, fatal: bool = False) -> None:
+        """Let the present one deliver an error event."""
+        error = KafkaError(getattr(KafkaError, name), "as a test wants it", fatal=fatal)
+        self.made[-1].events.append(Message(topic, 0, 3, error=error))
 
 
 def memory_log(topic: str) -> Log:
@@ -98,7 +108,8 @@ def memory_log(topic: str) -> Log:
 
 def kafka_log(topic: str, kafka: KafkaConnection) -> Log:
     KafkaAdmin(kafka).apply([TopicPlan(name, PARTITIONS, 1, 131_072) for name in (topic, f"{topic}-out")])
-    source, sink = KafkaSource(kafka, f"group-{topic}", topic), KafkaSink(kafka)
+    clients = DeliveringClients()
+    source, sink = KafkaSource(kafka, f"group-{topic}", topic, make_client=clients), KafkaSink(kafka)
 
     def publisher(name: str | None = None, source: KafkaSource = source) -> Publisher:
         if name is None:
@@ -121,7 +132,8 @@ def kafka_log(topic: str, kafka: KafkaConnection) -> Log:
         reader.close()
         return found
 
-    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(kafka), partial(deliver, source))
+    tell = partial(clients.deliver, topic)
+    return Log(topic, source, publisher, send, answers, lambda: KafkaPlaces(kafka), tell, client=clients.made[-1])
 
 
 def until_assigned(source: Source, count: int = PARTITIONS) -> None:

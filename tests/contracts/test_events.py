@@ -13,7 +13,7 @@ from services.streams.base import DamagedRecordError
 from services.streams.connection import KafkaConnection
 from services.streams.events import DAMAGES, FATALS, GAPS, LOSSES, NOTICES, Meaning, meaning_of
 from services.streams.kafka import KafkaSource
-from tests.contracts.logs import PARTITIONS, Log, deliver, drain, send, start_at_zero, until_assigned
+from tests.contracts.logs import PARTITIONS, DeliveringClients, Log, drain, send, start_at_zero, until_assigned
 
 CODES = sorted(name for name, value in vars(KafkaError).items() if isinstance(value, int) and name.strip("_").isupper())
 """Of librdkafka, as the client names them."""
@@ -42,18 +42,25 @@ def test_what_is_not_in_the_table_is_an_outage_and_what_the_client_calls_fatal_i
 
 
 @pytest.fixture(scope="module")
-def nowhere() -> Iterator[KafkaSource]:
+def clients() -> DeliveringClients:
+    return DeliveringClients()
+
+
+@pytest.fixture(scope="module")
+def nowhere(clients: DeliveringClients) -> Iterator[KafkaSource]:
     """A member whose Kafka is not there: what its consumer delivers is a test's to choose."""
-    source = KafkaSource(KafkaConnection("127.0.0.1:1"), "group", "topic")
+    source = KafkaSource(KafkaConnection("127.0.0.1:1"), "group", "topic", make_client=clients)
     yield source
     source.close()
 
 
 @pytest.mark.parametrize("name", [name for name in CODES if meaning_of(name) is not Meaning.FATAL])
 @pytest.mark.parametrize("way", ["poll", "keep_alive"])
-def test_no_code_of_the_client_raises_anything_but_the_streams_own_error(nowhere: KafkaSource, name: str, way: str):
+def test_no_code_of_the_client_raises_anything_but_the_streams_own_error(
+    nowhere: KafkaSource, clients: DeliveringClients, name: str, way: str
+):
     meaning = meaning_of(name)
-    deliver(nowhere, name)
+    clients.deliver("topic", name)
     before = nowhere.assignment.generation
     call = {"poll": lambda: nowhere.poll(10, 0), "keep_alive": lambda: nowhere.keep_alive(0)}[way]
     if meaning in MUST_RAISE:

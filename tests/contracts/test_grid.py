@@ -26,7 +26,7 @@ from services.grid import (
 from services.grid.base import ERRORS_MAX
 from services.grid.connection import GridConnection
 from services.grid.near_cache import NearCache
-from services.grid.redis import READ_CARDS_MAX, RedisGrid
+from services.grid.redis import READ_CARDS_MAX, RedisGrid, connect
 from tests.contracts.stores import CARDS, HERE, PROFILES, Store, claim_of, read, written
 
 
@@ -283,7 +283,7 @@ def test_a_redis_that_is_not_there_is_an_outage():
 
 def test_the_client_does_not_retry_by_itself(stack):
     """redis-py's default of ten retries would run a write again whose answer was lost."""
-    retry = RedisGrid(stack.grid_connection)._client.get_retry()
+    retry = connect(stack.grid_connection, 1.0).get_retry()
 
     assert retry.get_retries() == 0
 

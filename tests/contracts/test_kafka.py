@@ -25,6 +25,7 @@ from services.streams.ranges import visible_extent
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 from tests.contracts.logs import (
+    DeliveringClients,
     drain,
     until_assigned,
 )
@@ -285,9 +286,9 @@ def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as
     monkeypatch.setitem(CONSUMER, "group.instance.id", "the-only-one")
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
-    source = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
+    clients = DeliveringClients()
+    source = KafkaSource(stack.kafka_connection, f"group-{topic}", topic, make_client=clients)
     until_assigned(source)
-    first = source._consumer
     thief = Consumer(
         COMMON
         | CONSUMER
@@ -306,7 +307,7 @@ def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as
     thief.close()
 
     assert "FATAL" in told[0] or "FENCED_INSTANCE_ID" in told[0]
-    assert source._consumer is not first
+    assert len(clients.made) == 2
     until_assigned(source)
     assert generation_of(source.group_metadata()) > 0
     source.close()

@@ -131,7 +131,7 @@ def half_done(log: Log, name: str, offsets: dict[int, int], turn: int = 0) -> An
     """Leave an atomic commit of one of the two producers open, as a process does that dies in it."""
     publisher = log.publisher(name)
     publisher.open()
-    producer = list(publisher._producers.values())[turn]  # type: ignore[attr-defined]
+    producer = publisher.producers[turn]  # type: ignore[attr-defined]
     producer.begin()
     producer.queue(outputs(log, b"half")[0])
     producer.add_offsets(offsets, log.source.group_metadata())
@@ -213,7 +213,7 @@ def test_a_commit_of_a_member_that_left_is_refused(log: Log):
     if log.memory is not None:
         log.memory.rebalance({"another": (0, 1)})
     else:
-        log.source._consumer.unsubscribe()
+        log.client.unsubscribe()
         log.source.poll(1, 0.5)
 
     with pytest.raises(StreamsError):

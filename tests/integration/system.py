@@ -14,7 +14,7 @@ import redis
 
 from services.chaos.watchers import where_of
 from services.checker.evidence import gather
-from services.checker.scoring import released_folders
+from services.checker.scoring import Scoring, released_folders
 from services.checker.verdict import Checker
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, decode_transactions
@@ -160,7 +160,7 @@ def judged(stack: EmbeddedStack) -> dict[str, Any]:
     own = settings_for(stack)
     groups = (own.group_id, own.router_group_id)
     evidence = gather(where_of(own), groups, lambda _: None)
-    return Checker(evidence, released_folders(), repeats=False).judge(lambda _: None).as_json()
+    return Checker(evidence, Scoring(released_folders()), repeats=False).judge(lambda _: None).as_json()
 
 
 def _decoded(records: Iterable[tuple[int, int, bytes | None, bytes | None]]) -> list[dict[str, Any]]:

@@ -116,17 +116,17 @@ class System:
                 assert time.monotonic() < deadline, health.detail
                 worker.turn()
             worker.release()
-            return dict(worker._ownership.halted)
+            return dict(worker.partitions.halted)
         finally:
             worker.close()
 
     def settled(self, worker: Worker[Any, Any]) -> bool:
         """Whether a worker has taken all partitions over, and worked off all but of those that are halted."""
-        ownership = worker._ownership
-        if len(ownership.owned) + len(ownership.halted) < self.admin.partitions()[self.topic]:
+        partitions = worker.partitions
+        if len(partitions.owned) + len(partitions.halted) < self.admin.partitions()[self.topic]:
             return False
         ends = self.ends()
-        return all(one.published >= ends[p] for p, one in ownership.owned.items())
+        return all(one.published >= ends[p] for p, one in partitions.owned.items())
 
     def run(self, command: str) -> tuple[int, str]:
         """Run a command as an operator would; return its exit code, and what it says."""
@@ -415,7 +415,7 @@ def test_a_topic_that_is_deleted_under_a_worker_ends_by_its_remedies(system: Sys
         if not deleted and system.settled(worker):
             system.admin.delete_topic(TOPIC)
             deleted = True
-        return [halt.cause for halt in worker._ownership.halted.values()] == [Cause.TOPIC_MISSING] * PARTITIONS
+        return [halt.cause for halt in worker.partitions.halted.values()] == [Cause.TOPIC_MISSING] * PARTITIONS
 
     halted = system.work(missed)
     for partition, halt in halted.items():

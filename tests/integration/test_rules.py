@@ -116,7 +116,7 @@ def test_a_worker_that_starts_late_runs_what_is_live_and_says_goodbye(own_stack,
         back = rules(stack, "rollback")
         begin_s = time.monotonic()
         status = rules(stack, "status")
-        with urllib.request.urlopen(f"http://127.0.0.1:{child._settings.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{child.settings.metrics_port}/metrics", timeout=5) as answer:
             shown_metrics = answer.read().decode()
     assert json.loads(second.stdout.splitlines()[-1])["version"] == 2
     assert json.loads(back.stdout.splitlines()[-1]) == {

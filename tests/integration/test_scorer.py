@@ -63,7 +63,7 @@ def test_bad_records_become_dead_letters_among_decided_neighbours(own_stack, tmp
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
         wait_drained(stack)
-        port = scorer._settings.metrics_port
+        port = scorer.settings.metrics_port
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             exposed = answer.read().decode()
 
@@ -185,7 +185,7 @@ def test_a_card_number_never_reaches_logs_metrics_or_topics(own_stack, tmp_path)
     with scorers(stack, tmp_path) as [scorer]:
         scorer.wait_ready()
         wait_drained(stack)
-        with urllib.request.urlopen(f"http://127.0.0.1:{scorer._settings.metrics_port}/metrics") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{scorer.settings.metrics_port}/metrics") as answer:
             metrics = answer.read()
 
     written = [r for t in ("card-decisions", "card-alerts", "dead-letters") for r in read_all(stack, t)]

@@ -47,7 +47,7 @@ def test_latency_counts_from_when_a_record_was_due_whatever_the_order_of_the_ans
     order = np.argsort(due_ns + 1_000 * took_us)
     ids = open_loop.traffic.columns.transaction_id[10:50]
 
-    found = open_loop._latencies_us(10, rate, begin_ns, (due_ns + 1_000 * took_us)[order], ids[order].tobytes())
+    found = open_loop.latencies_us(10, rate, begin_ns, (due_ns + 1_000 * took_us)[order], ids[order].tobytes())
 
     np.testing.assert_array_equal(found, took_us)
 
@@ -57,7 +57,7 @@ def test_a_decision_that_comes_twice_in_the_place_of_another_one_is_no_result():
     ids = open_loop.traffic.columns.transaction_id[[0, 1, 1, 3]]
 
     with pytest.raises(ChildError, match="twice"):
-        open_loop._latencies_us(0, 1_000.0, 0, np.full(4, 10**9), ids.tobytes())
+        open_loop.latencies_us(0, 1_000.0, 0, np.full(4, 10**9), ids.tobytes())
 
 
 def test_what_decisions_could_not_see_is_told_of_a_throughput():

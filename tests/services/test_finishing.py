@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits, Unsaved
+from services.runtime.unsaved import EVERY_BATCH, SavingLimits, WriteBehindBuffer
 from services.streams import StreamsError
 from services.streams.background import LateBackground, PromptBackground, ThreadBackground
 from tests.generators import random_events, to_columns
@@ -98,12 +98,12 @@ def test_who_waits_for_what_is_written_does_not_wait_for_the_batch_in_the_air():
         return call()
 
     worker, _ = system.worker(wire)
-    while not worker._finishing.flying:
+    while not worker.completion.in_flight:
         worker.turn()
     assert flying.wait(20)
 
-    worker._finishing.written()
-    assert worker._finishing.flying
+    worker.completion.written()
+    assert worker.completion.in_flight
     landing.set()
     worker.release()
     worker.close()
@@ -129,21 +129,21 @@ def test_what_a_thread_raises_is_raised_where_it_is_waited_for():
 
 
 def test_a_profile_is_found_wherever_it_waits_and_the_newest_one_first():
-    unsaved = Unsaved(SavingLimits(1.0, 1_000))
-    unsaved.add(0, 1, 1, now_s=0.0).profiles[b"card"] = b"first"
+    unsaved = WriteBehindBuffer(SavingLimits(1.0, 1_000))
+    unsaved.add(0, 1, now_s=0.0).add(1, {b"card": b"first"}, None)
     assert not unsaved.due(0.5)
     assert unsaved.due(1.0)
     unsaved.seal()
-    unsaved.add(0, 2, 1, now_s=1.0).profiles[b"card"] = b"second"
+    unsaved.add(0, 1, now_s=1.0).add(2, {b"card": b"second"}, None)
     taken = unsaved.take(unsaved.next())
 
     assert taken[0].profiles == {b"card": b"first"}
     assert unsaved.in_doubt
     assert unsaved.get(0, b"card") == b"second"
-    unsaved.saved()
+    unsaved.written()
     assert unsaved.due(2.0)
     unsaved.seal()
     unsaved.take(unsaved.next())
     assert unsaved.get(0, b"card") == b"second"
-    unsaved.saved()
+    unsaved.written()
     assert unsaved.get(0, b"card") is None

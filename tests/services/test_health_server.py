@@ -53,7 +53,7 @@ def test_hundreds_of_idle_connections_make_no_thread_and_keep_nobody_from_an_ans
         assert get(server, "/livez")[0] == 200
         assert get(server, "/readyz")[0] == 503
         assert threading.active_count() <= threads
-        assert len(server._open) <= CONNECTIONS_MAX + 1
+        assert server.open_connections <= CONNECTIONS_MAX + 1
 
 
 def test_requests_that_are_none_are_closed_and_others_answered(server):

@@ -147,7 +147,7 @@ def test_what_raises_is_refused_alone_and_its_neighbours_are_decided_as_if_it_we
     assert system.decisions().keys() == expected.decisions().keys()
     assert all(len(one) == 1 for one in system.decisions().values())
     assert system.grid.profiles == expected.grid.profiles
-    assert worker._metrics.value(m.INTERNAL_ERRORS, "refused") == 4
+    assert worker.metrics.value(m.INTERNAL_ERRORS, "refused") == 4
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -202,8 +202,8 @@ def test_an_exception_that_does_not_come_again_refuses_nothing():
     assert raised
     assert refused(system) == {}
     assert system.grid.profiles == expected.grid.profiles
-    assert worker._metrics.value(m.INTERNAL_ERRORS, "not_again") == 1
-    assert worker._metrics.value(m.INTERNAL_ERRORS, "refused") == 0
+    assert worker.metrics.value(m.INTERNAL_ERRORS, "not_again") == 1
+    assert worker.metrics.value(m.INTERNAL_ERRORS, "refused") == 0
 
 
 @pytest.mark.parametrize("batch", [1, 16, 500])
@@ -215,8 +215,8 @@ def test_what_comes_for_every_record_halts_the_partition_before_it_becomes_dead_
     for _ in range(300):
         worker.turn()
 
-    assert sorted(worker._ownership.halted) == [0, 1]
-    assert "internal errors: KeyError" in str(worker._ownership.halted[0])
+    assert sorted(worker.partitions.halted) == [0, 1]
+    assert "internal errors: KeyError" in str(worker.partitions.halted[0])
     assert all(sum(p == at for p, _ in refused(system)) < AHEAD_MAX for at in (0, 1))
     assert system.decisions() == {}
 

@@ -17,12 +17,12 @@ from services.core.columns import Text
 from services.grid.memory import MemoryGrid
 from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
-from services.runtime.deciding import WAITS_LONG_S
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.places import PLACE_WAIT_MS
 from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.unsaved import EVERY_BATCH
+from services.runtime.waiting import WAITS_LONG_S
 from services.runtime.worker import Worker
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import PromptBackground

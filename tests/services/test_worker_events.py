@@ -22,7 +22,7 @@ def busy() -> tuple[MemorySystem, Worker, Callable[[str], None]]:
     system = MemorySystem()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
     worker, source = system.worker()
-    worker._health.set("kernels_compiled", True)
+    worker.health.set("kernels_compiled", True)
     for _ in range(3):
         worker.turn()
 
@@ -67,11 +67,11 @@ def test_what_befalls_the_topic_under_a_running_worker_halts_its_partitions_with
     spoil(system)
     turns(system, [worker], 2.0)
 
-    halted = worker._health.detail["halted"]
+    halted = worker.health.detail["halted"]
     assert halted.keys() == {0, 1}
     assert [cause in reason and remedy.format(p) in reason for p, reason in halted.items()] == [True, True]
-    assert not worker._health.ready
-    assert worker._metrics.value(m.HALTED, cause) == 2
+    assert not worker.health.ready
+    assert worker.metrics.value(m.HALTED, cause) == 2
 
 
 def test_a_topic_that_is_deleted_and_made_again_is_another_one():
@@ -84,7 +84,7 @@ def test_a_topic_that_is_deleted_and_made_again_is_another_one():
     for _ in range(3):
         worker.turn()
 
-    halted = worker._health.detail["halted"]
+    halted = worker.health.detail["halted"]
     assert ["TOPIC_RECREATED" in reason for reason in halted.values()] == [True, True]
 
 
@@ -92,17 +92,17 @@ def test_a_spare_is_not_ready_either_while_there_is_no_topic():
     system = MemorySystem()
     worker, _ = system.worker()
     system.log.rebalance(dict.fromkeys(system.log.members, ()))
-    worker._health.set("kernels_compiled", True)
+    worker.health.set("kernels_compiled", True)
     worker.turn()
     worker.turn()
-    assert worker._health.conditions["partitions_assigned"]
+    assert worker.health.conditions["partitions_assigned"]
     for there in (False, True):
         system.log.deleted = set() if there else {TOPIC}
         worker.turn()
         worker.turn()
 
-        assert worker._health.conditions["partitions_assigned"] == there
-        assert ("topic" in worker._health.detail) == (not there)
+        assert worker.health.conditions["partitions_assigned"] == there
+        assert ("topic" in worker.health.detail) == (not there)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_an_error_event_alone_costs_nothing_but_time(name: str):
     system.drain(worker)
 
     assert_same_end(reference(), system)
-    assert not worker._ownership.halted
+    assert not worker.partitions.halted
 
 
 def test_a_record_that_stays_unreadable_halts_its_partition_alone():
@@ -130,7 +130,7 @@ def test_a_record_that_stays_unreadable_halts_its_partition_alone():
     for _ in range(20):
         worker.turn()
 
-    assert "offset 1 cannot be read" in worker._health.detail["halted"][0]
+    assert "offset 1 cannot be read" in worker.health.detail["halted"][0]
     assert system.log.committed[TOPIC, 1] == system.log.end(TOPIC, 1)
 
 
@@ -161,16 +161,16 @@ def test_a_worker_that_redis_refuses_alone_leaves_its_partitions_to_others_and_c
 
     turns(system, workers, 15.0)
     assert system.log.members == {members[1]: (0, 1)}
-    assert "WRONGPASS" in workers[0]._health.detail["left"]
-    assert not workers[0]._health.ready
-    assert workers[0]._health.live
+    assert "WRONGPASS" in workers[0].health.detail["left"]
+    assert not workers[0].health.ready
+    assert workers[0].health.live
     turns(system, workers, 5.0)
     assert_same_end(reference(), system)
 
     system.grid.refused.clear()
     turns(system, workers, 2 * TRY_AFTER_S_MAX)
     assert {len(partitions) for partitions in system.log.members.values()} == {1}
-    assert "left" not in workers[0]._health.detail
+    assert "left" not in workers[0].health.detail
 
 
 def test_where_redis_refuses_everybody_each_leaves_once_and_joins_once():
@@ -199,20 +199,24 @@ def test_an_idle_worker_that_redis_refuses_leaves_too():
 
 
 def test_a_redis_that_is_away_is_waited_for_within_the_group():
-    system, worker, _ = busy()
+    system = MemorySystem()
+    system.produce(to_columns(random_events(1, EVENTS, cards=6)))
+    worker, source = system.worker()
+    for _ in range(3):
+        worker.turn()
     generation, until_s = system.log.generation, system.clock.monotonic_s() + 3 * REFUSED_MAX_S
     system.grid.available = False
-    keep_alive = worker._source.keep_alive
+    keep_alive = source.keep_alive
 
     def wait(timeout_s: float) -> None:
         system.grid.available = system.clock.monotonic_s() > until_s
         keep_alive(timeout_s)
 
-    worker._source.keep_alive = wait  # type: ignore[method-assign]
+    source.keep_alive = wait  # type: ignore[method-assign]
     system.drain(worker)
 
     assert system.log.generation == generation
-    assert worker._metrics.value(m.OUTAGES, "redis") > 2 * REFUSED_MAX_S
+    assert worker.metrics.value(m.OUTAGES, "redis") > 2 * REFUSED_MAX_S
     assert_same_end(reference(), system)
 
 

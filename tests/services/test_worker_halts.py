@@ -86,9 +86,9 @@ def test_a_partition_whose_state_cannot_be_proved_halts_and_says_so(spoil, reaso
     worker, _ = system.worker()
     worker.turn()
 
-    assert reason in " ".join(map(str, worker._ownership.halted.values()))
-    assert not worker._health.ready
-    assert 0 not in worker._ownership.owned
+    assert reason in " ".join(map(str, worker.partitions.halted.values()))
+    assert not worker.health.ready
+    assert 0 not in worker.partitions.owned
 
 
 def test_a_log_that_reaches_back_past_the_horizon_is_enough_for_a_lost_grid():
@@ -104,7 +104,7 @@ def test_a_log_that_reaches_back_past_the_horizon_is_enough_for_a_lost_grid():
     worker, _ = system.worker()
     system.drain(worker)
 
-    assert not worker._ownership.halted
+    assert not worker.partitions.halted
 
 
 def test_a_halted_partition_is_left_alone_until_it_is_resumed_and_the_others_go_on():
@@ -116,8 +116,8 @@ def test_a_halted_partition_is_left_alone_until_it_is_resumed_and_the_others_go_
     for _ in range(30):
         worker.turn()
     assert {p for p, _ in system.decisions()} == {1}
-    assert "somebody looks at it" in str(worker._ownership.halted[0])
-    assert worker._metrics.value(m.HALTED, "MARKED") == 1
+    assert "somebody looks at it" in str(worker.partitions.halted[0])
+    assert worker.metrics.value(m.HALTED, "MARKED") == 1
 
     people.resume(TOPIC, 0, 0)
     system.clock.sleep(PROBE_EVERY_S)
@@ -133,7 +133,7 @@ def test_whoever_decides_on_profiles_that_began_with_a_short_log_says_so():
     before = {p: system.log.end(TOPIC, p) for p in range(2)}
     worker, _ = system.worker()
     worker.turn()
-    assert "HISTORY_MISSING" in str(worker._ownership.halted[0])
+    assert "HISTORY_MISSING" in str(worker.partitions.halted[0])
 
     people.resume(TOPIC, 0, system.log.end(TOPIC, 0))
     system.clock.sleep(PROBE_EVERY_S)
@@ -171,8 +171,8 @@ def test_a_burst_of_bad_records_opens_the_breaker_of_its_partition_before_it_bec
     for _ in range(20):
         worker.turn()
 
-    assert "breaker" in str(worker._ownership.halted[0])
-    assert 1 not in worker._ownership.halted
+    assert "breaker" in str(worker.partitions.halted[0])
+    assert 1 not in worker.partitions.halted
     assert len(system.records("dead-letters")) == 0
     assert {p for p, _ in system.decisions()} == {1}
 
@@ -194,7 +194,7 @@ def test_a_damaged_profile_halts_its_partition_alone():
     for _ in range(40):
         successor.turn()
 
-    assert "damaged profiles" in str(successor._ownership.halted[0])
+    assert "damaged profiles" in str(successor.partitions.halted[0])
     assert system.log.committed[TOPIC, 1] == system.log.end(TOPIC, 1)
 
 

@@ -296,6 +296,11 @@ class World:
             metas, profiles = self._snapshots[max(0, len(self._snapshots) - 4)]
             self.grid.metas, self.grid.profiles = _copy(metas, profiles)
 
+    def forget_offsets(self) -> None:
+        """Let the group's committed offsets expire, as they do when nobody works for long."""
+        self.log.committed.clear()
+        self._high.clear()
+
     # -- what must always hold -----------------------------------------------------------------------------------------
 
     def _check_running(self) -> None:
