@@ -210,12 +210,10 @@ def test_functions_take_few_parameters():
     assert many >= MANY_PARAMETERS, f"no longer needed: {MANY_PARAMETERS - many}"
 
 
-THEIRS = {
-    "os._exit",  # ends a process that must run nothing more
-    "KafkaError._FENCED", "KafkaError._UNKNOWN_TOPIC", "KafkaError._UNKNOWN_PARTITION",  # so the client's codes are called
-    "parts._replace",  # of a named tuple: public, for all its underscore
-}  # fmt: skip
-"""What other people's libraries call so."""
+def theirs(node: ast.Attribute) -> bool:
+    """Whether other people's libraries call something public so."""
+    code = isinstance(node.value, ast.Name) and node.value.id == "KafkaError" and node.attr.isupper()
+    return code or node.attr == "_replace" or ast.unparse(node) == "os._exit"
 
 
 def private(name: str) -> bool:
@@ -252,7 +250,7 @@ def foreign_privates(path: Path, *, inherited: bool) -> list[str]:
     def look(node: ast.AST, names: set[str]) -> None:
         if isinstance(node, ast.ClassDef):
             names = known(node)
-        if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node) not in THEIRS:
+        if isinstance(node, ast.Attribute) and private(node.attr) and not theirs(node):
             of_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"} and not inherited
             if not of_self and node.attr not in names:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
