@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from services.commands.grid_stores import CONNECTION, group_of, halt_seen, open_stores
+from services.commands.grid_stores import CONNECTION, halt_seen, open_stores
 from services.commands.options import UserError, example, progress, with_settings
+from services.registry import LOGS, group_of, log_name
 from services.runtime.config import Settings
-from services.runtime.halting import SERVICE_OF
 
 if TYPE_CHECKING:
     from services.checker.evidence import Evidence
@@ -71,7 +71,7 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     from services.checker.evidence import gather
     from services.checker.rest import Looker, find_rest
 
-    groups = {topic: group_of(settings, service) for topic, service in SERVICE_OF.items()}
+    groups = {topic: group_of(settings, topic) for topic in LOGS}
     looker = Looker(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), groups)
     before = looker.settle(time.sleep)
     pair = (settings.group_id, settings.router_group_id)
@@ -83,8 +83,8 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
 def _halts(settings: Settings) -> dict[tuple[str, int], str]:
     """Return why services leave partitions alone, as far as it can be seen from outside, with what helps. Raises UserError."""
     found = {}
-    for topic, service in SERVICE_OF.items():
-        with open_stores(settings, service) as stores:
+    for topic in LOGS:
+        with open_stores(settings, log_name(topic)) as stores:
             for p, (state, held) in stores.look(None).items():
                 halt = halt_seen(state, held)
                 if halt is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 
 from services.measure.costs import some_rules
+from services.registry import process_of
 from services.replay.producer import Pace, TransactionProducer
 from services.replay.reference import send_reference
 from services.rulebook.book import Rulebook
@@ -69,7 +70,7 @@ class BenchSystem:
     def child(self, service: str) -> ServiceChild:
         """Return a service to start, on a port of its own."""
         own = self.settings.with_values(metrics_port=free_port())
-        return ServiceChild(f"services.{service}", own, self.folder / f"{service}.log")
+        return ServiceChild(process_of(service), own, self.folder / f"{service}.log")
 
     @contextmanager
     def beside(self, traffic: Traffic) -> Iterator[dict[str, ServiceChild]]:

@@ -11,7 +11,7 @@ import pytest
 from services.checker.evidence import DECISIONS, INPUTS, REQUESTS, TERMINAL_EVENTS, Evidence
 from services.checker.findings import Verdict
 from services.checker.rest import SERVICES, Look, Position, find_rest
-from services.runtime.halting import SERVICE_OF
+from services.registry import BY_TOPIC
 from tests.checker.judged import evidence_of, judge, scorer_world
 
 GROUPS = {topic: f"group-{topic}" for topic in SERVICES}
@@ -70,7 +70,7 @@ def moved(topic: str, **change: Any) -> Callable[[Positions], Positions]:
 
 
 def test_every_topic_that_a_service_works_off_is_looked_at():
-    assert SERVICES.keys() == SERVICE_OF.keys()
+    assert {topic: spec.name for topic, spec in BY_TOPIC.items()} == SERVICES
 
 
 def test_a_run_at_rest_is_ok_and_services_that_never_ran_are_named():
