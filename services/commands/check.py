@@ -10,7 +10,7 @@ import click
 
 from services.commands.grid_stores import CONNECTION, halt_seen, open_stores
 from services.commands.options import UserError, example, progress, with_settings
-from services.registry import LOGS, group_of, log_name
+from services.registry import BY_TOPIC, LOGS, log_name
 from services.runtime.config import Settings
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     import time
 
     from services.checker.evidence import gather
-    from services.checker.rest import Looker, find_rest
+    from services.checker.rest import Group, Looker, find_rest
 
-    groups = {topic: group_of(settings, topic) for topic in LOGS}
+    groups = {
+        topic: Group(spec.name, spec.group_id(settings, topic), spec.keeps_profiles) for topic, spec in BY_TOPIC.items()
+    }
     looker = Looker(settings.kafka_bootstrap_servers, settings.redis_url.reveal(), groups)
     before = looker.settle(time.sleep)
     pair = (settings.group_id, settings.router_group_id)
