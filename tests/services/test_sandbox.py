@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from services.chaos.victim import KILLER, SANDBOX
 from services.registry import sandbox_of
 from services.runtime.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
 from services.streams import Records
@@ -67,3 +68,12 @@ def test_what_waits_for_others_in_a_reassessors_sandbox_does_not_count_as_dead()
 
     assert sandbox.survives(requests)
     sandbox.close()
+
+
+def test_the_deadly_record_of_chaos_kills_in_the_victims_sandbox_alone():
+    deadly = records_of([b"card-1"], [KILLER])
+    for arguments, survives in ((sandbox_of("scorer"), True), (("services.chaos.victim", SANDBOX), False)):
+        sandbox = ProcessSandbox(sandbox_command(arguments), lambda _: None)
+        assert sandbox.survives(records_of([b"card-1"], [b"bad"]))
+        assert sandbox.survives(deadly) == survives
+        sandbox.close()
