@@ -25,7 +25,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	    total=$$(grep -c '^[a-z].*==' requirements.lock) >&2
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@echo "· compiling kernels (20 s to two minutes)" >&2
-	@$(BIN)/python -m services.scorer.warm_up || echo "· kernels will be compiled when they are first used" >&2
+	@$(BIN)/python -m services.warm_up || echo "· kernels will be compiled when they are first used" >&2
 	@touch $@
 
 setup: $(VENV)/installed ## Create .venv with everything in it
@@ -121,8 +121,9 @@ docs: $(VENV)/docs/installed ## Build docs/ as a site into site/; a dead link fa
 	@echo "open site/index.html"
 
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header
-dashboards: setup ## Write Grafana's dashboards anew
+dashboards: setup ## Write Grafana's dashboards and the list of what Prometheus scrapes anew
 	$(BIN)/python deploy/grafana/make_dashboards.py
+	$(BIN)/python deploy/make_targets.py
 
 lock: setup ## Resolve the dependencies anew into requirements.lock, the image's two lock files and the site's
 	$(LOCK) --extra dev --extra stack --extra train --output-file requirements.lock pyproject.toml

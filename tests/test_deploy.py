@@ -16,8 +16,11 @@ import pytest
 import yaml
 
 from services.observer.questions import QUESTIONS
+from services.registry import SERVICES as REGISTERED
+from services.registry import process_of
 from services.runtime import catalogue as m
 from services.runtime.config import SETTINGS
+from services.topology import edges
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -29,14 +32,19 @@ DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 STANDARD = {"up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 
 
-def dashboard_maker():
-    path = ROOT / "deploy/grafana/make_dashboards.py"
-    spec = importlib.util.spec_from_file_location("make_dashboards", path)
+def script(path: str):
+    """Return a script of deploy/ as a module."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
     assert spec
     assert spec.loader
-    module = sys.modules["make_dashboards"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def dashboard_maker():
+    return script("deploy/grafana/make_dashboards.py")
 
 
 def panels(file: Path) -> list[dict]:
@@ -288,3 +296,36 @@ def test_prometheus_looks_for_every_service_that_has_metrics():
 
     assert found.keys() == OURS.keys() - {"topics"}
     assert all(config["names"] == [name] and config["type"] == "A" for name, config in found.items())
+    assert all(str(config["port"]) in OURS[name]["expose"] for name, config in found.items())
+
+
+def test_what_prometheus_scrapes_is_written_from_the_registry():
+    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+
+    assert script("deploy/make_targets.py").with_targets(text) == text, "run `make dashboards` to write it anew"
+
+
+@pytest.mark.parametrize("spec", REGISTERED, ids=lambda spec: spec.name)
+def test_every_service_of_the_registry_has_a_container(spec):
+    assert spec.name in OURS, f"docker-compose.yml lacks the {spec.name}"
+    service = OURS[spec.name]
+
+    assert service["command"] == ["python", "-m", *process_of(spec.name)]
+    assert service["expose"] == [str(spec.port)]
+    assert service["healthcheck"]["test"] == ["CMD", "python", "-m", "services.runtime.probe", "/readyz"]
+    assert service["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
+    assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+
+
+def test_every_container_of_ours_is_a_service_or_known_beside():
+    assert OURS.keys() == {spec.name for spec in REGISTERED} | {"topics", "monitor"}
+
+
+@pytest.mark.parametrize(
+    ("writer", "topic", "reader"), [e for e in edges() if {e[0], e[2]} <= OURS.keys() and e[0] != e[2]]
+)
+def test_who_writes_a_topic_stands_above_who_reads_it(writer, topic, reader):
+    """deploy/roll goes from below: a reader refuses records of a schema that it does not know."""
+    order = list(OURS)
+
+    assert order.index(writer) < order.index(reader), topic

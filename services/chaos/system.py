@@ -24,6 +24,7 @@ from services.chaos.watchers import LiveReader, Sampler, where_of
 from services.core.policy import Action
 from services.core.rules.rule_set import Mode, Rule, RuleSet
 from services.grid.connection import GridConnection
+from services.registry import BY_NAME, LOGS, group_of
 from services.replay.producer import TransactionProducer
 from services.replay.reference import send_reference
 from services.rulebook.book import Rulebook
@@ -43,7 +44,7 @@ from services.subprocesses import start_tied
 TOPIC: Final = "card-transactions"
 RESTART_AFTER_S: Final = 0.5
 WORKERS: Final = 3
-HELPERS: Final = ("profiler", "router", "reference", "reassessor")
+HELPERS: Final = tuple(name for name in BY_NAME if name != "scorer")
 RULES: Final = (
     Rule(
         "large-at-night",
@@ -186,7 +187,7 @@ class ChaosSystem:
             "PROACT_TRANSACTIONAL_ID": f"victim-{i}",
             "PROACT_CHAOS_SERVICE": service,
         }
-        child = ServiceChild("services.chaos.victim", own, self.folder / f"victim-{i}.log", environment)
+        child = ServiceChild(["services.chaos.victim"], own, self.folder / f"victim-{i}.log", environment)
         return Victim(i, child, folder)
 
     def _supervise(self) -> None:
@@ -224,15 +225,7 @@ class ChaosSystem:
 
     def lags(self) -> list[int | None]:
         """Return how many records wait for each service; None where Kafka does not tell."""
-        own = self._settings
-        groups = (
-            (TOPIC, own.group_id),
-            ("fraud-labels", own.router_group_id),
-            ("terminal-events", own.profiler_group_id),
-            ("card-reassessment-requests", own.reassessor_group_id),
-            *((topic, own.reference_group(topic)) for topic in ("accounts", "customers")),
-        )
-        return [self.admin.group_lag(topic, group) for topic, group in groups]
+        return [self.admin.group_lag(topic, group_of(self._settings, topic)) for topic in LOGS]
 
     def announce(self, people: SimulatedReference) -> None:
         """Send what the bank knows of some people."""

@@ -18,35 +18,30 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.profiler import wiring as profiler_wiring
-from services.profiler.processor import ProfilerProcessor
-from services.reassessor import wiring as reassessor_wiring
-from services.reassessor.processor import ReassessorProcessor
-from services.reference import wiring as reference_wiring
-from services.router import wiring as router_wiring
-from services.router.processor import RouterProcessor
-from services.runtime.clock import SystemClock
+from services.registry import BY_NAME, ServiceSpec
+from services.runtime.assembling import Parts, build_service, membership, parts_of
+from services.runtime.clock import Clock, SystemClock
 from services.runtime.config import Settings, resolve_settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.model_keeper import usable_model
 from services.runtime.ports import Ports
-from services.runtime.processor import LateOutputs, Processor
+from services.runtime.processor import LateOutputs
+from services.runtime.sandbox import try_records
 from services.runtime.service import run_service
 from services.runtime.team import Runnable
-from services.runtime.upkeep import NoUpkeep, Upkeep
-from services.runtime.wiring import Membership, build_ports, build_worker
+from services.runtime.wiring import build_ports, build_worker
+from services.scorer import parts as scorer_parts
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.scorer.warm_up import warm_up
-from services.scorer.wiring import keepers, ladder_of, membership
 from services.streams import Output, Records
 from services.streams.clients import ATOMIC
-from services.streams.places import KafkaPlaces
 from services.streams.publishers import KafkaAtomicProducer
 
 KILLER: Final = b"kills-the-decoder"
 RAISES: Final = (b"raises-in-the-decoder", b"raises-in-the-encoder")
 """Marks in records that are good but for the exceptions that they bring about."""
-SANDBOX: Final = "services.chaos.sandbox"
+SANDBOX: Final = "sandbox"
+"""The argument that makes it the scorers' sandbox."""
 POINTS: Final = (
     "after-poll", "before-prepare", "before-read", "after-read", "after-decide", "after-begin", "after-queue",
     "before-add_offsets", "after-add_offsets", "after-flush", "before-commit", "after-commit", "before-apply", "after-apply",
@@ -149,54 +144,55 @@ def _hurt_producers(points: Points) -> Callable[..., KafkaAtomicProducer]:
     return make_hurt
 
 
+def build_killable(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+    """Build the parts of a scorer that dies of certain records."""
+    return scorer_parts.parts_with(VictimProcessor(None, scorer_parts.ladder_of(settings)), settings, metrics, health)
+
+
+def killable_in_sandbox(settings: Settings) -> VictimProcessor:
+    """Return what the deadly record kills in the sandbox, too."""
+    return VictimProcessor(usable_model(settings), scorer_parts.ladder_of(settings))
+
+
+def spec_of(name: str) -> ServiceSpec:
+    """Return a service as a victim: a scorer dies of certain records, the others are as they are elsewhere."""
+    spec = BY_NAME[name]
+    return replace(spec, build="services.chaos.victim:build_killable") if name == "scorer" else spec
+
+
 def build_victim(
-    settings: Settings, health: Health, metrics: MetricsRegistry, environment: Mapping[str, str]
+    spec: ServiceSpec, settings: Settings, health: Health, metrics: MetricsRegistry, environment: Mapping[str, str]
 ) -> Runnable:
-    """Build a service's worker and put points around everything that it does; a reference service's two workers have none."""
-    if environment.get("PROACT_CHAOS_SERVICE") == "reference":
-        return reference_wiring.build(settings, health, metrics)
+    """Build a service's worker and put points around everything that it does; where a service has several workers they have none."""
+    if len(spec.logs) > 1:
+        return build_service(spec, settings, health, metrics)
     points = Points(environment["PROACT_CHAOS_FOLDER"])
     if "PROACT_CHAOS_QUEUE" in environment:
         ATOMIC["queue.buffering.max.messages"] = int(environment["PROACT_CHAOS_QUEUE"])
     clock = SkewedClock(int(environment.get("PROACT_CHAOS_SKEW_MS", "0")))
-    processor, member, upkeep = _service(environment.get("PROACT_CHAOS_SERVICE", "scorer"), settings, health, metrics)
-    points.around(processor, "prepare")
-    points.around(processor, "decide")
-    ports = replace(build_ports(settings, clock, member, _hurt_producers(points)), upkeep=upkeep)
-    if isinstance(processor, ReassessorProcessor):
-        ports = replace(ports, places=KafkaPlaces(settings.kafka))
+    [log] = spec.logs
+    parts = parts_of(spec, log)(settings, clock, metrics, health)
+    points.around(parts.processor, "prepare")
+    points.around(parts.processor, "decide")
+    member = membership(spec, log, settings)
+    if spec.name == "scorer":
+        member = replace(member, sandbox=("services.chaos.victim", SANDBOX))
+    ports = parts.into(build_ports(settings, clock, member, _hurt_producers(points)))
     _hurt_ports(ports, points)
-    return build_worker(settings, processor, ports, health, metrics)
-
-
-def _service(
-    name: str, settings: Settings, health: Health, metrics: MetricsRegistry
-) -> tuple[Processor[Any, Any], Membership, Upkeep]:
-    """Return the parts of a service's worker; a scorer's and a reassessor's follow model and rules, as they do elsewhere."""
-    parts: tuple[Processor[Any, Any], Membership, Upkeep]
-    if name == "scorer":
-        scorer, member = VictimProcessor(None, ladder_of(settings)), membership(settings, SANDBOX)
-        parts = scorer, member, keepers(settings, member.group_id, health, metrics, scorer)
-        warm_up(scorer)
-    elif name == "reassessor":
-        again, member = ReassessorProcessor(None, ladder_of(settings)), reassessor_wiring.membership(settings)
-        parts = again, member, keepers(settings, member.group_id, health, metrics, again)
-    elif name == "profiler":
-        parts = ProfilerProcessor(), profiler_wiring.membership(settings), NoUpkeep()
-    else:
-        parts = RouterProcessor(), router_wiring.membership(settings), NoUpkeep()
-    health.set("kernels_compiled", True)
-    return parts
+    return build_worker(settings, parts.processor, ports, health, metrics)
 
 
 def main() -> None:
     """Run with settings from the environment."""
     settings = resolve_settings({})
+    if sys.argv[1:] == [SANDBOX]:
+        try_records(killable_in_sandbox(settings))
+        return
     try:
         run_service(
-            os.environ.get("PROACT_CHAOS_SERVICE", "scorer"),
+            spec_of(os.environ.get("PROACT_CHAOS_SERVICE", "scorer")),
             settings,
-            lambda s, h, m: build_victim(s, h, m, os.environ),
+            lambda spec, s, h, m: build_victim(spec, s, h, m, os.environ),
         )
     except Exception as error:  # noqa: BLE001 - the supervisor starts it again, and the run's folder keeps what it said
         sys.exit(f"victim: {type(error).__name__}: {error}")

@@ -13,8 +13,6 @@ from confluent_kafka.admin import AdminClient
 from services.checker.evidence import (
     INPUTS,
     LABELS,
-    REQUESTS,
-    TERMINAL_EVENTS,
     Evidence,
     EvidenceError,
     Log,
@@ -24,21 +22,25 @@ from services.checker.evidence import (
     applied_of,
 )
 
-SERVICES: Final = {
-    INPUTS: "scorer",
-    TERMINAL_EVENTS: "profiler",
-    LABELS: "router",
-    REQUESTS: "reassessor",
-    "accounts": "reference",
-    "customers": "reference",
-}
-"""Who works each topic off."""
 ASK_S: Final = 10.0
 SETTLE_S: Final = 10.0
 """How long a run may take to come to rest by itself: a service saves once a second, and passes by what is no record."""
 PAUSE_S: Final = 1.0
-KEEPS_NOTHING: Final = (LABELS, REQUESTS)
-"""The topics whose services keep no profiles: a record is worked off when it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Who works a topic off."""
+
+    service: str
+    id: str
+    """The consumer group's."""
+    keeps_profiles: bool
+    """Without them a record is worked off when it is committed."""
+
+
+Groups = Mapping[str, Group]
+"""By topic, of every topic that is worked off: whoever calls knows which services there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +121,17 @@ class Rest:
 class Looker:
     """Looks at one Kafka and Redis."""
 
-    def __init__(self, where: Where, groups: Mapping[str, str]) -> None:
-        """Connect; ``groups`` has the consumer group of each topic of :data:`SERVICES`."""
+    def __init__(self, where: Where, groups: Groups) -> None:
+        """Connect."""
         self.groups = groups
-        self._logs = {topic: Log(where, groups[topic]) for topic in SERVICES}
+        self._logs = {topic: Log(where, group.id) for topic, group in groups.items()}
         self._grid = Profiles(where)
         self._admin = AdminClient({**where.kafka, "log_level": 0})
 
     def look(self) -> Look:
         """Look once. Raises EvidenceError."""
         try:
-            return Look({topic: self._positions(topic) for topic in SERVICES}, self._members())
+            return Look({topic: self._positions(topic) for topic in self.groups}, self._members())
         except confluent_kafka.KafkaException as error:
             raise EvidenceError(f"Kafka: {error.args[0].str()}") from error
         except (redis.exceptions.RedisError, OSError) as error:
@@ -150,13 +152,16 @@ class Looker:
         log = self._logs[topic]
         # The grid first, the log's end last: what is worked off never seems to be ahead of what there is.
         starts = log.starts(topic)
-        applied = {} if topic in KEEPS_NOTHING else {p: applied_of(self._grid.meta(p, topic)) for p in starts}
+        held = starts if self.groups[topic].keeps_profiles else ()
+        applied = {p: applied_of(self._grid.meta(p, topic)) for p in held}
         committed = log.committed(starts, topic, stable=False)
         ends = log.ends(topic, committed=True)
         return {p: Position(starts[p], ends[p], committed.get(p), applied.get(p, committed.get(p))) for p in starts}
 
     def _members(self) -> dict[str, int]:
-        asked = self._admin.describe_consumer_groups(sorted(set(self.groups.values())), request_timeout=ASK_S)
+        asked = self._admin.describe_consumer_groups(
+            sorted({group.id for group in self.groups.values()}), request_timeout=ASK_S
+        )
         counts = {}
         for group, future in asked.items():
             try:
@@ -165,11 +170,11 @@ class Looker:
                 if error.args[0].code() != confluent_kafka.KafkaError.GROUP_ID_NOT_FOUND:
                     raise
                 counts[group] = 0
-        return {topic: counts[self.groups[topic]] for topic in SERVICES}
+        return {topic: counts[group.id] for topic, group in self.groups.items()}
 
 
 def find_rest(
-    before: Look, after: Look, evidence: Evidence, groups: Mapping[str, str], halts: Mapping[tuple[str, int], str]
+    before: Look, after: Look, evidence: Evidence, groups: Groups, halts: Mapping[tuple[str, int], str]
 ) -> Rest:
     """Say what was not at rest while the evidence was read.
 
@@ -177,40 +182,42 @@ def find_rest(
         before: a look before it was read.
         after: one after it.
         evidence: what was read in between.
-        groups: the consumer group of each topic.
+        groups: who works each topic off.
         halts: by topic and partition, why a service leaves it alone.
     """
     rest = Rest(halts=dict(halts))
-    for topic, service in SERVICES.items():
+    for topic, group in groups.items():
         was, now = before.positions[topic], after.positions[topic]
         moved = was != now
         waiting = _waiting(topic, now, evidence, exact=not moved)
         open_ = sum(count for p, count in waiting.items() if (topic, p) not in halts)
         if not moved and not open_:
             continue
-        if not moved and service != "scorer" and not after.members[topic] and not any(p.begun for p in now.values()):
+        if not moved and topic != INPUTS and not after.members[topic] and not any(p.begun for p in now.values()):
             rest.never_ran[topic] = open_
             continue
         state = "moving" if moved else "idle" if after.members[topic] else "missing"
         arrived = sum(now[p].end - was[p].end for p in now if p in was)
         worked_off = sum(now[p].at - was[p].at for p in now if p in was)
-        rest.unrest.append(Unrest(topic, service, groups[topic], state, open_, arrived, worked_off))
+        rest.unrest.append(Unrest(topic, group.service, group.id, state, open_, arrived, worked_off))
     return rest
 
 
 def _waiting(topic: str, positions: Mapping[int, Position], evidence: Evidence, *, exact: bool) -> dict[int, int]:
-    """Return how many records wait, by partition; not exact where it moves: what is no record is counted, too."""
-    if not exact:
+    """Return how many records wait, by partition; not exact where it moves or is not read: what is no record is counted, too."""
+    records = _records(topic, evidence)
+    if not exact or records is None:
         return {p: one.end - one.at for p, one in positions.items()}
     waiting = dict.fromkeys(positions, 0)
-    for seen in _records(topic, evidence):
+    for seen in records:
         waiting[seen.partition] += seen.offset >= positions[seen.partition].at
     return waiting
 
 
-def _records(topic: str, evidence: Evidence) -> Iterable[Seen]:
+def _records(topic: str, evidence: Evidence) -> Iterable[Seen] | None:
+    """Return the records of a topic, None of one that the checker does not read."""
     if topic == INPUTS:
         return evidence.inputs
     if topic == LABELS:
         return evidence.labels
-    return evidence.outputs[topic] if topic in evidence.outputs else evidence.reference[topic]
+    return evidence.outputs[topic] if topic in evidence.outputs else evidence.reference.get(topic)

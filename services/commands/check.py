@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from services.commands.grid_stores import CONNECTION, group_of, halt_seen, open_stores
+from services.commands.grid_stores import CONNECTION, halt_seen, open_stores
 from services.commands.options import UserError, example, progress, with_settings
+from services.registry import BY_TOPIC, LOGS, log_name
 from services.runtime.config import Settings
-from services.runtime.halting import SERVICE_OF
 
 if TYPE_CHECKING:
     from services.checker.evidence import Evidence
@@ -69,13 +69,15 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     import time
 
     from services.checker.evidence import Where, gather
-    from services.checker.rest import Looker, find_rest
+    from services.checker.rest import Group, Looker, find_rest
 
     with open_stores(settings, "scorer") as stores:
         # Asked by clients that say why they are not let in.
         stores.admin.partitions()
         stores.grid.status(stores.topic, [0])
-    groups = {topic: group_of(settings, service) for topic, service in SERVICE_OF.items()}
+    groups = {
+        topic: Group(spec.name, spec.group_id(settings, topic), spec.keeps_profiles) for topic, spec in BY_TOPIC.items()
+    }
     where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
     looker = Looker(where, groups)
     before = looker.settle(time.sleep)
@@ -88,8 +90,8 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
 def _halts(settings: Settings) -> dict[tuple[str, int], str]:
     """Return why services leave partitions alone, as far as it can be seen from outside, with what helps. Raises UserError."""
     found = {}
-    for topic, service in SERVICE_OF.items():
-        with open_stores(settings, service) as stores:
+    for topic in LOGS:
+        with open_stores(settings, log_name(topic)) as stores:
             for p, (state, held) in stores.look(None).items():
                 halt = halt_seen(state, held)
                 if halt is not None:

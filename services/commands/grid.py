@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from services.commands.grid_folds import rebuild, verify
-from services.commands.grid_stores import CONNECTION, PARTITION, REFERENCE, SERVICE, Stores, halt_seen, open_stores
+from services.commands.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, halt_seen, open_stores
 from services.commands.options import example, with_settings
 from services.runtime.config import Settings
 from services.runtime.halting import GAP_ACCEPTED
@@ -91,10 +91,7 @@ def _who_works(stores: Stores, waiting: int, members: int) -> str:
         return f"{waiting:,} records wait for {members} running of group {stores.group_id}"
     if not waiting:
         return f"no record waits; nobody of group {stores.group_id} is running"
-    command = "reference" if stores.service in REFERENCE else stores.service
-    return (
-        f"{waiting:,} records wait, and nobody of group {stores.group_id} is running: start it with `proact {command}`"
-    )
+    return f"{waiting:,} records wait, and nobody of group {stores.group_id} is running: start it with `proact {stores.command}`"
 
 
 @grid.command(epilog=example("proact grid resume --partition 3"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from services.commands.options import UserError
+from services.registry import BY_TOPIC, DEFAULT_LOG, LOGS, SERVICES, TOPIC_OF, group_of, load
 from services.runtime.config import Settings
-from services.runtime.halting import SERVICE_OF
 
 if TYPE_CHECKING:
     from services.grid import PartitionStatus
@@ -26,29 +26,20 @@ if TYPE_CHECKING:
 CONNECTION: Final = (
     "kafka_bootstrap_servers",
     "redis_url",
-    "group_id",
-    "profiler_group_id",
-    "router_group_id",
-    "reassessor_group_id",
-    "reference_group_id",
+    *(spec.group_setting for spec in SERVICES if spec.group_setting),
     "grid_timeout_ms",
 )
-REFERENCE: Final = ("accounts", "customers")
-KEEPS_NOTHING: Final = ("router", "reassessor")
-"""The services without profiles: a record is worked off when it is committed."""
 COUNTED_MAX: Final = 1_000
 """How many records that seem to wait are looked at, whether they are records."""
-_TOPIC_OF: Final = {service: topic for topic, service in SERVICE_OF.items()}
 COMMIT_SEEN_S: Final = 0.1
 """By when the offsets of an atomic commit that has ended can be read, with a wide margin: some milliseconds are usual."""
 PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
 SERVICE = click.option(
     "--service",
-    default="scorer",
+    default=DEFAULT_LOG,
     show_default=True,
-    type=click.Choice(tuple(_TOPIC_OF)),
-    help="Whose partitions: the scorer's hold profiles of cards, the profiler's of terminals, the reference service's what is known of accounts or "
-    "customers; the router's and the reassessor's hold none, but can halt, too.",
+    type=click.Choice(tuple(TOPIC_OF)),
+    help=f"Whose partitions. They hold: {'; '.join(f'{spec.name}: {spec.holds}' for spec in SERVICES)}.",
 )
 
 
@@ -64,34 +55,23 @@ class Stores:
     @property
     def topic(self) -> str:
         """The topic whose fold the profiles are."""
-        return _TOPIC_OF[self.service]
+        return TOPIC_OF[self.service]
 
     @property
     def group_id(self) -> str:
         """The group that folds it."""
-        return group_of(self.settings, self.service)
+        return group_of(self.settings, self.topic)
+
+    @property
+    def command(self) -> str:
+        """The command that starts who folds it."""
+        return BY_TOPIC[self.topic].name
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
         """What folds it, made once; to fold takes no model."""
-        if self.service in REFERENCE:
-            from services.reference.processor import ReferenceProcessor
-
-            return ReferenceProcessor(self.service)
-        if self.service == "profiler":
-            from services.profiler.processor import ProfilerProcessor
-
-            return ProfilerProcessor()
-        if self.service == "router":
-            from services.router.processor import RouterProcessor
-
-            return RouterProcessor()
-        from services.core.ladder import SafeDefault
-        from services.reassessor.processor import ReassessorProcessor
-        from services.scorer.processor import ScorerProcessor
-
-        kind = ReassessorProcessor if self.service == "reassessor" else ScorerProcessor
-        return kind(None, SafeDefault(0.0, 0.0))
+        made: Processor[Any, Any] = load(LOGS[self.topic].processor)()
+        return made
 
     def look(self, partition: int | None, *, stable: bool = False) -> dict[int, tuple[LogState, PartitionStatus]]:
         """Return what Kafka and Redis hold of the partitions, beside workers that go on.
@@ -118,7 +98,7 @@ class Stores:
         from services.streams.ranges import count_records
 
         done = state.committed or 0
-        if self.service not in KEEPS_NOTHING:
+        if BY_TOPIC[self.topic].keeps_profiles:
             done = min(done, held.applied or 0)
         begin = max(done, state.log_start)
         if not 0 < state.log_end - begin <= COUNTED_MAX:
@@ -143,13 +123,6 @@ class Stores:
         extents = self.admin.extents(self.topic)  # later, so that what is committed lies within
         topic_id = self.admin.topic_id(self.topic)
         return {p: LogState(committed.get(p), *extents[self.topic, p], topic_id, len(extents)) for p in partitions}
-
-
-def group_of(settings: Settings, service: str) -> str:
-    """Return the consumer group of a service, as `--service` names it."""
-    if service in REFERENCE:
-        return settings.reference_group(service)
-    return str(getattr(settings, "group_id" if service == "scorer" else f"{service}_group_id"))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 
 from services.measure.costs import some_rules
+from services.registry import process_of
 from services.replay.producer import Pace, TransactionProducer
 from services.replay.reference import send_reference
 from services.rulebook.book import Rulebook
@@ -42,15 +43,15 @@ class Workload:
     """What is asked of a decision."""
 
     name: str
-    scorer: str
-    """The module of the scorer's process."""
+    scorer: tuple[str, ...]
+    """What starts its scorer, as arguments of ``python -m``."""
     beside: tuple[str, ...]
     """The services that run beside the scorer."""
 
 
-CORE: Final = Workload("core", "services.measure.core_scorer", ())
+CORE: Final = Workload("core", ("services.measure.core_scorer",), ())
 """The card's own profile and the champion alone; see :mod:`services.measure.core_only`."""
-FULL: Final = Workload("full", "services.scorer", ("profiler", "reference", "reassessor"))
+FULL: Final = Workload("full", process_of("scorer"), ("profiler", "reference", "reassessor"))
 """Everything that Proact does."""
 
 
@@ -106,8 +107,8 @@ class BenchSystem:
     def child(self, service: str) -> ServiceChild:
         """Return a service to start, on a port of its own; the scorer is that of the workload."""
         own = self.settings.with_values(metrics_port=free_port())
-        module = self.subject.workload.scorer if service == "scorer" else f"services.{service}"
-        return ServiceChild(module, own, self.folder / f"{service}.log")
+        process = self.subject.workload.scorer if service == "scorer" else process_of(service)
+        return ServiceChild(process, own, self.folder / f"{service}.log")
 
     @contextmanager
     def beside(self, traffic: Traffic) -> Iterator[dict[str, ServiceChild]]:

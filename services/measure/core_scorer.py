@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from services.signals import end_at_once
+from dataclasses import replace
+
+from services.measure.core_only import CoreProcessor
+from services.registry import BY_NAME
+from services.runtime.assembling import Parts
+from services.runtime.clock import Clock
+from services.runtime.config import Settings
+from services.runtime.health import Health
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.service import serve
+from services.scorer.parts import ladder_of, parts_with
+
+
+def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+    """See :attr:`services.registry.ServiceSpec.build`."""
+    return parts_with(CoreProcessor(None, ladder_of(settings)), settings, metrics, health)
+
 
 if __name__ == "__main__":
-    end_at_once()  # before what takes its time to import, and may swallow an interrupt
-
-    from services.measure.core_only import CoreProcessor
-    from services.runtime.config import Settings
-    from services.runtime.health import Health
-    from services.runtime.metrics import MetricsRegistry
-    from services.runtime.service import service_main
-    from services.runtime.team import Runnable
-    from services.scorer.wiring import build_around, ladder_of
-
-    def build(settings: Settings, health: Health, metrics: MetricsRegistry) -> Runnable:
-        """Build it. Raises ConfigError."""
-        return build_around(CoreProcessor(None, ladder_of(settings)), settings, health, metrics)
-
-    service_main("scorer", build)
+    serve(replace(BY_NAME["scorer"], build="services.measure.core_scorer:build"))

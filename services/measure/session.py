@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from services.observer.tally import DEAD_LETTERS, DECISIONS, OUTPUTS, Tally
+from services.registry import BY_NAME, process_of
 from services.runtime.children import ServiceChild
 from services.runtime.config import Settings
 from services.stack.processes import free_port
@@ -17,7 +18,6 @@ from services.stack.temporary import temporary_stack
 from services.streams.admin import KafkaAdmin
 from services.streams.reader import KafkaReader
 
-SERVICES: Final = ("scorer", "profiler", "router", "reference", "reassessor")
 START_S: Final = 180.0
 """How long each may take to be ready: all of them start at once, and some machines compile their kernels first."""
 
@@ -59,13 +59,13 @@ def running_session(
     """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
     with temporary_stack(folder, progress, settings.topic_counts) as stack:
         own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(log_format="json")
-        progress(f"starting {', '.join(SERVICES)}: model, kernels, partitions")
+        progress(f"starting {', '.join(BY_NAME)}: model, kernels, partitions")
         with ExitStack() as started:
             children = {
                 name: started.enter_context(
-                    ServiceChild(f"services.{name}", own.with_values(metrics_port=free_port()), folder / f"{name}.log")
+                    ServiceChild(process_of(name), own.with_values(metrics_port=free_port()), folder / f"{name}.log")
                 )
-                for name in SERVICES
+                for name in BY_NAME
             }
             for child in children.values():
                 child.wait_ready(START_S)

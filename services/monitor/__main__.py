@@ -11,13 +11,9 @@ from services.signals import end_at_once, end_in_order
 if __name__ == "__main__":
     end_at_once()  # before what takes its time to import, and may swallow an interrupt
 
-from services.codec.reassessments import REQUESTS
-from services.codec.reference import ACCOUNTS, CUSTOMERS
-from services.codec.terminal_events import LABELS
-from services.codec.terminal_events import TOPIC as EVENTS
-from services.codec.transactions import TOPIC
 from services.grid.status import RedisStatus
 from services.monitor.stores import measure_grid, measure_kafka
+from services.registry import LOGS, group_of
 from services.runtime.catalogue import MONITOR_METRICS
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
@@ -38,9 +34,7 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     admin, grid = KafkaAdmin(settings.kafka), RedisStatus(settings.grid)
     log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
-    groups = {TOPIC: settings.group_id, EVENTS: settings.profiler_group_id, LABELS: settings.router_group_id}
-    groups[REQUESTS] = settings.reassessor_group_id
-    groups |= {topic: settings.reference_group(topic) for topic in (ACCOUNTS, CUSTOMERS)}
+    groups = {topic: group_of(settings, topic) for topic in LOGS}
     before: dict[str, str | None] = {"kafka": None, "redis": None}
     while not stop.is_set():
         health.beat()

@@ -48,7 +48,3 @@ def warm_up(processor: ProfilerProcessor) -> None:
     keyed = uuid_text(columns.transaction_id)
     validate_terminal_events(columns, Text.of(keyed.tolist()), np.ones(len(rows), bool), keyed)
     encode_terminal_events(columns)
-
-
-if __name__ == "__main__":
-    warm_up(ProfilerProcessor())

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from services.codec.reference import ACCOUNTS, DELETED, decode_change
+from services.codec.reference import ACCOUNTS, CUSTOMERS, DELETED, decode_change
 from services.core.columns import type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import group_text
@@ -28,7 +28,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
 
-LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, "customers": CUSTOMER_LAYOUT}
+LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, CUSTOMERS: CUSTOMER_LAYOUT}
 
 
 @immutable
@@ -111,3 +111,13 @@ class ReferenceProcessor:
     ) -> None:
         """See :class:`services.runtime.processor.Processor`."""
         count_refused(metrics, outcome.rejected)
+
+
+def of_accounts() -> ReferenceProcessor:
+    """Return that of accounts."""
+    return ReferenceProcessor(ACCOUNTS)
+
+
+def of_customers() -> ReferenceProcessor:
+    """Return that of customers."""
+    return ReferenceProcessor(CUSTOMERS)

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from types import TracebackType
@@ -48,12 +48,13 @@ def _all_samples(said: str, metric: Metric) -> list[Sample]:
 
 
 class ServiceChild:
-    """``python -m services.NAME`` with its settings, for the length of a with block, and never longer than this process."""
+    """``python -m ARGUMENTS``, a service, with its settings, for the length of a with block, and never longer than this process."""
 
     def __init__(
-        self, module: str, settings: Settings, log: Path, environment: Mapping[str, str] | None = None
+        self, arguments: Sequence[str], settings: Settings, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._module, self.settings, self._log, self.environment = module, settings, log, dict(environment or {})
+        self._arguments, self.settings, self._log = tuple(arguments), settings, log
+        self.environment = dict(environment or {})
         self._process: Popen[bytes] | None = None
 
     @property
@@ -62,12 +63,16 @@ class ServiceChild:
         assert self._process is not None, "not started"
         return self._process
 
+    @property
+    def _name(self) -> str:
+        return " ".join(self._arguments)
+
     def start(self) -> None:
         """Start it in a session of its own: Ctrl-C is the parent's to handle."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = start_tied(
-                [sys.executable, "-m", self._module], stdin=DEVNULL, stdout=log, stderr=log,
+                [sys.executable, "-m", *self._arguments], stdin=DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **self.settings.environment(), **self.environment}, start_new_session=True,
             )  # fmt: skip
 
@@ -97,11 +102,11 @@ class ServiceChild:
         while (health := self.health()) is None or health["status"] != 200:
             if self.process.poll() is not None:
                 raise ChildError(
-                    f"{self._module} ended with {self.process.returncode}; the end of {self._log}:\n{self._tail()}"
+                    f"{self._name} ended with {self.process.returncode}; the end of {self._log}:\n{self._tail()}"
                 )
             if time.monotonic() > deadline_s:
                 raise ChildError(
-                    f"{self._module} is not ready after {timeout_s:.0f} s; the end of {self._log}:\n{self._tail()}"
+                    f"{self._name} is not ready after {timeout_s:.0f} s; the end of {self._log}:\n{self._tail()}"
                 )
             time.sleep(0.05)
 

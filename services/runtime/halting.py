@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from services.grid import LogIdentity
+from services.registry import DEFAULT_LOG, LOGS, log_name
 from services.streams import LogState, Source
 
 MINUTE_MS = 60_000
@@ -47,24 +48,12 @@ class Cause(Enum):
         return _named_for(topic, self.value, partition)
 
 
-SERVICE_OF: Final = {
-    "card-transactions": "scorer",
-    "terminal-events": "profiler",
-    "fraud-labels": "router",
-    "card-reassessment-requests": "reassessor",
-    "accounts": "accounts",
-    "customers": "customers",
-}
-"""Whose partitions a topic's are, as `proact grid --service` names them."""
-
-
 _COMMAND: Final = re.compile(r"(proact grid \w+)(?: --service \w+)?((?: --accept-\w+)*)")
 
 
 def _named_for(topic: str, remedy: str, partition: int | None = None) -> str:
-    """Return a remedy with its commands meant for one partition, and for the service that works a topic off; the scorer is theirs by default."""
-    service = SERVICE_OF.get(topic, "scorer")
-    named = "" if service == "scorer" else f" --service {service}"
+    """Return a remedy with its commands meant for one partition, and for the service that works a topic off; one is theirs by default."""
+    named = "" if topic not in LOGS or log_name(topic) == DEFAULT_LOG else f" --service {log_name(topic)}"
     named += "" if partition is None else f" --partition {partition}"
     return _COMMAND.sub(rf"\g<1>{named}\g<2>", remedy)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from services.inference import Model, ModelError
-from services.inference.artifact import load_model, load_small
+from services.inference.artifact import load_manifest, load_model, load_small
 from services.inference.released import live_model
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
-from services.runtime.config import Settings
+from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
@@ -26,6 +26,14 @@ RETRY_EVERY_S: Final = 10.0
 def released_folder(settings: Settings) -> Path:
     """Return the folder of the model that the settings name, or of the live one. Raises ModelError."""
     return Path(settings.model_path) if settings.model_path else live_model()
+
+
+def check_model(settings: Settings) -> None:
+    """Tell a person at once of a model that cannot be used; a service that runs would go down the ladder. Raises ConfigError."""
+    try:
+        load_manifest(released_folder(settings))
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
 
 
 def usable_model(settings: Settings) -> Model | None:

@@ -96,9 +96,9 @@ class ProcessSandbox:
             self._child = None
 
 
-def sandbox_command(module: str) -> list[str]:
-    """Return the command of a sandbox whose module calls :func:`try_records`."""
-    return [sys.executable, "-m", module]
+def sandbox_command(arguments: Sequence[str]) -> list[str]:
+    """Return the command of a sandbox: of ``python -m ARGUMENTS``, which calls :func:`try_records`."""
+    return [sys.executable, "-m", *arguments]
 
 
 def _try(processor: Processor[Any, Any], records: Records, excluded: type_i64) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
 
-from services.runtime.catalogue import PROFILER_METRICS, REASSESSOR_METRICS, SCORER_METRICS, WORKER_METRICS
+from services.registry import BY_NAME, ServiceSpec, load
+from services.runtime.assembling import build_service
 from services.runtime.clock import SystemClock
 from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.fencings import DoubleError
@@ -18,17 +18,10 @@ from services.runtime.pauses import collect_seldom
 from services.runtime.team import Runnable
 from services.signals import end_at_once, end_in_order
 
-Build = Callable[[Settings, Health, MetricsRegistry], Runnable]
-"""Builds a service's worker, or several. May raise ConfigError."""
+BuildService = Callable[[ServiceSpec, Settings, Health, MetricsRegistry], Runnable]
 
 
-MORE_CONDITIONS: Final = {"scorer": ("model_verified",), "reassessor": ("model_verified",)}
-"""What must hold of a service beside what must hold of every worker."""
-METRICS: Final = {"scorer": SCORER_METRICS, "profiler": PROFILER_METRICS, "reassessor": REASSESSOR_METRICS}
-"""What each service counts; the others count what every worker does."""
-
-
-def run_service(name: str, settings: Settings, build: Build) -> None:
+def run_service(spec: ServiceSpec, settings: Settings, build: BuildService = build_service) -> None:
     """Run a service until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
@@ -36,25 +29,32 @@ def run_service(name: str, settings: Settings, build: Build) -> None:
         DoubleError: another process works under its name.
     """
     end_at_once()  # nothing is under way yet
-    log = logging.getLogger(f"proact.{name}")
+    log = logging.getLogger(f"proact.{spec.name}")
     set_up_logging(settings.log_format)
-    conditions = dict.fromkeys((*CONDITIONS, *MORE_CONDITIONS.get(name, ())), False)
-    health, metrics = Health(SystemClock(), conditions), MetricsRegistry(METRICS.get(name, WORKER_METRICS))
+    conditions = dict.fromkeys((*CONDITIONS, *spec.conditions), False)
+    health, metrics = Health(SystemClock(), conditions), MetricsRegistry(load(spec.metrics))
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
-    worker = build(settings, health, metrics)
+    worker = build(spec, settings, health, metrics)
     end_in_order(worker.stop)
     collect_seldom()
-    log.info("%s runs", name, extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
+    log.info("%s runs", spec.name, extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     worker.run()
     server.shutdown()
-    log.info("%s stopped", name)
+    log.info("%s stopped", spec.name)
 
 
-def service_main(name: str, build: Build) -> None:
-    """Run with settings from the environment and ``proact.toml``."""
+def service_main(arguments: Sequence[str]) -> None:
+    """Run the service that the command line names, with settings from the environment and ``proact.toml``."""
+    if len(arguments) != 1 or arguments[0] not in BY_NAME:
+        sys.exit(f"proact: say python -m services NAME, one of {', '.join(BY_NAME)}")
+    serve(BY_NAME[arguments[0]])
+
+
+def serve(spec: ServiceSpec) -> None:
+    """Run a service as a process of its own, with settings from the environment and ``proact.toml``; a mistake is one line."""
     if not __debug__:
         sys.exit("proact: assertions must stay on; do not run Python with -O")
     try:
-        run_service(name, resolve_settings({}), build)
+        run_service(spec, resolve_settings({}))
     except (ConfigError, DoubleError) as error:
         sys.exit(f"proact: {error}")

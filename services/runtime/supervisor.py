@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from subprocess import Popen, TimeoutExpired
 
+from services.registry import process_of
 from services.runtime.config import ConfigError, Settings
 from services.runtime.logs import fields, set_up_logging
 from services.signals import end_in_order
@@ -31,13 +32,15 @@ class _Child:
     restart_at_s: float | None = None
 
 
-def _start(module: str, settings: Settings, number: int) -> Popen[bytes]:
+def _start(name: str, settings: Settings, number: int) -> Popen[bytes]:
     own = settings.with_values(metrics_port=settings.metrics_port + number, workers=1)
-    return start_tied([sys.executable, "-m", module], env={**os.environ, **own.environment()}, start_new_session=True)
+    return start_tied(
+        [sys.executable, "-m", *process_of(name)], env={**os.environ, **own.environment()}, start_new_session=True
+    )
 
 
-def supervise(module: str, settings: Settings) -> None:
-    """Run ``settings.workers`` processes of a module until SIGTERM, SIGINT or SIGHUP; they end with this process, however it ends.
+def supervise(name: str, settings: Settings) -> None:
+    """Run ``settings.workers`` processes of a service until SIGTERM, SIGINT or SIGHUP; they end with this process, however it ends.
 
     Each has its own metrics port, counted up from the setting. A worker that dies is started again, after a pause that
     doubles up to ``BACKOFF_S_MAX`` as long as it keeps dying young. Raises ConfigError when the ports do not fit.
@@ -47,16 +50,16 @@ def supervise(module: str, settings: Settings) -> None:
         raise ConfigError("the workers' metrics ports do not fit below 65536: choose a lower --metrics-port")
     stopping: list[bool] = []
     end_in_order(lambda: stopping.append(True))
-    children = [_Child(i, _start(module, settings, i), time.monotonic()) for i in range(settings.workers)]
+    children = [_Child(i, _start(name, settings, i), time.monotonic()) for i in range(settings.workers)]
     log.info("supervises workers", extra=fields(workers=len(children), metrics_port=settings.metrics_port))
     while not stopping:
         for child in children:
-            _look_after(child, module, settings)
+            _look_after(child, name, settings)
         time.sleep(0.2)
     _stop(children)
 
 
-def _look_after(child: _Child, module: str, settings: Settings) -> None:
+def _look_after(child: _Child, name: str, settings: Settings) -> None:
     now_s = time.monotonic()
     if child.process.poll() is None:
         return
@@ -67,7 +70,7 @@ def _look_after(child: _Child, module: str, settings: Settings) -> None:
         child.backoff_s = min(2 * child.backoff_s, BACKOFF_S_MAX)
         log.error("worker died", extra=fields(worker=child.number, exit_code=child.process.returncode))
     elif now_s >= child.restart_at_s:
-        child.process, child.started_s, child.restart_at_s = _start(module, settings, child.number), now_s, None
+        child.process, child.started_s, child.restart_at_s = _start(name, settings, child.number), now_s, None
         log.info("worker started again", extra=fields(worker=child.number, pid=child.process.pid))
 
 

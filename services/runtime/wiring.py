@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -32,11 +32,11 @@ SEEN_WITHIN_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a service reads, as which group, and the module of the sandbox that its suspects are tried in."""
+    """What a service reads, as which group, and what starts the sandbox that its suspects are tried in, as arguments of ``python -m``."""
 
     topic: str
     group_id: str
-    sandbox: str
+    sandbox: Sequence[str]
 
 
 def transactional_id(settings: Settings, group_id: str) -> str:

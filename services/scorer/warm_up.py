@@ -10,7 +10,7 @@ import numpy as np
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, TransactionColumns, pack_code
 from services.core.features import FEATURES
-from services.core.ladder import Rung, SafeDefault
+from services.core.ladder import Rung
 from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
@@ -88,10 +88,3 @@ def warm_up(processor: ScorerProcessor) -> None:
     list(processor.decide(again, outcome.profiles, nothing_known(again), some, _AT_MS).outputs)
     list(processor.decide_without_profiles(first, {}, _AT_MS).outputs)
     _warm_explanations(processor)
-
-
-if __name__ == "__main__":
-    from services.inference.artifact import load_model
-    from services.inference.released import live_model
-
-    warm_up(ScorerProcessor(load_model(live_model()), SafeDefault(0.0, 0.0)))

@@ -10,11 +10,11 @@ import pytest
 
 from services.checker.evidence import DECISIONS, INPUTS, REQUESTS, TERMINAL_EVENTS, Evidence
 from services.checker.findings import Verdict
-from services.checker.rest import SERVICES, Look, Position, find_rest
-from services.runtime.halting import SERVICE_OF
+from services.checker.rest import Group, Look, Position, find_rest
+from services.registry import BY_TOPIC
 from tests.checker.judged import evidence_of, judge, scorer_world
 
-GROUPS = {topic: f"group-{topic}" for topic in SERVICES}
+GROUPS = {topic: Group(spec.name, f"group-{topic}", spec.keeps_profiles) for topic, spec in BY_TOPIC.items()}
 Positions = dict[str, dict[int, Position]]
 
 
@@ -34,7 +34,7 @@ def decided(count: int | None = None) -> Evidence:
 
 
 def positions_of(evidence: Evidence) -> Positions:
-    found: Positions = {topic: {} for topic in SERVICES}
+    found: Positions = {topic: {} for topic in GROUPS}
     found[INPUTS] = {
         p: Position(0, end, evidence.committed.get(p), evidence.applied[p]) for p, end in evidence.log_end.items()
     }
@@ -52,7 +52,7 @@ def said(
     halts: dict[tuple[str, int], str] | None = None,
 ) -> Verdict:
     """Return the verdict where so many members were there, and positions were others after it was read."""
-    there = dict.fromkeys(SERVICES, 0) | (members or {})
+    there = dict.fromkeys(GROUPS, 0) | (members or {})
     before = positions_of(evidence)
     verdict = judge(evidence)
     looks = Look(before, there), Look(later({t: dict(ps) for t, ps in before.items()}), there)
@@ -69,8 +69,16 @@ def moved(topic: str, **change: Any) -> Callable[[Positions], Positions]:
     return later
 
 
-def test_every_topic_that_a_service_works_off_is_looked_at():
-    assert SERVICES.keys() == SERVICE_OF.keys()
+def test_a_service_whose_topic_the_checker_does_not_read_is_looked_at_too():
+    groups = GROUPS | {"merchant-refunds": Group("sample", "group-sample", keeps_profiles=True)}
+    evidence = decided()
+    found = positions_of(evidence) | {"merchant-refunds": {0: Position(0, 7, 3, 2)}}
+    look = Look(found, dict.fromkeys(groups, 0))
+
+    [one] = [one for one in find_rest(look, look, evidence, groups, {}).unrest if one.topic == "merchant-refunds"]
+
+    assert (one.service, one.group, one.state, one.waiting) == ("sample", "group-sample", "missing", 5)
+    assert "proact sample" in str(one)
 
 
 def test_a_run_at_rest_is_ok_and_services_that_never_ran_are_named():
@@ -141,7 +149,7 @@ def test_who_is_missing_elsewhere_excuses_nothing():
 
     positions = positions_of(decided())
     missing = {p: replace(one, committed=1, applied=1) for p, one in positions[TERMINAL_EVENTS].items()}
-    look = Look(positions | {TERMINAL_EVENTS: missing}, dict.fromkeys(SERVICES, 0))
+    look = Look(positions | {TERMINAL_EVENTS: missing}, dict.fromkeys(GROUPS, 0))
     verdict = judge(evidence)
     verdict.take(find_rest(look, look, evidence, GROUPS, {}))
     assert {one.service for one in verdict.rest.unrest} == {"profiler"}

@@ -17,25 +17,20 @@ import yaml
 from services.checker.reference import home_of
 from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record, encode_record
-from services.codec.reference import ACCOUNTS, CUSTOMERS, KEY_FIELDS, decode_change
+from services.codec.reference import KEY_FIELDS, decode_change
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
-from services.codec.terminal_events import LABELS
-from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC, decode_transactions
 from services.core.columns import Text
 from services.core.validation import Reject, validate
 from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
-from services.profiler.processor import ProfilerProcessor
-from services.reassessor.processor import ReassessorProcessor
-from services.reference.processor import ReferenceProcessor
-from services.router.processor import RouterProcessor
+from services.registry import LOGS, load
 from services.runtime.config import SETTINGS, resolve_settings
 from services.streams import Records
 from services.streams.memory import MemoryLog
 from services.streams.memory_places import MemoryPlaces
 from services.topology import edges, topic_plans
-from tests.services.system import SAFE, nothing_known
+from tests.services.system import nothing_known
 
 SCHEMAS = data_folder("schemas")
 EXAMPLES = sorted(SCHEMAS.glob("*/examples/*.json"))
@@ -43,13 +38,7 @@ _REJECTED = sorted(SCHEMAS.glob("*/examples/rejected/*.json"))
 REJECTED_KEYS = [path for path in _REJECTED if "key" in json.loads(path.read_text())]
 """Good records under a wrong key, or none."""
 REJECTED = [path for path in _REJECTED if path not in REJECTED_KEYS]
-SERVICES = {
-    ACCOUNTS: ReferenceProcessor(ACCOUNTS),
-    CUSTOMERS: ReferenceProcessor(CUSTOMERS),
-    LABELS: RouterProcessor(),
-    TERMINALS: ProfilerProcessor(),
-    REQUESTS: ReassessorProcessor(None, SAFE),
-}
+SERVICES = {topic: load(log.processor)() for topic, log in LOGS.items() if topic != TOPIC}
 NOW_MS = 1_767_225_600_000 + 3_600_000
 
 

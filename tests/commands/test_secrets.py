@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from services.cli import proact as command_line
 from services.grid.redis import described
+from services.registry import BY_NAME, process_of
 from services.runtime.config import ConfigError, resolve_settings
 from services.secrets import SecretUrl
 from tests.commands.running import run
@@ -33,7 +34,7 @@ AWAY = {
     "PROACT_KAFKA_SASL_PASSWORD": CANARY,
     "PROACT_REDIS_CLIENT_NAME": "proact",
 }
-FOREVER = {"scorer", "profiler", "router", "reference", "reassessor"}
+FOREVER = set(BY_NAME)
 """Services: they wait for the stores."""
 OWN_STACK = {
     "stack up",
@@ -112,13 +113,13 @@ def test_nor_when_redis_alone_is_away(proact, stack, name):
     pytest.fail(done.stderr)
 
 
-@pytest.mark.parametrize("module", [*sorted(FOREVER), "monitor"])
-def test_no_service_logs_a_secret_while_its_stores_are_away(tmp_path, module):
+@pytest.mark.parametrize("arguments", [*map(process_of, BY_NAME), ("services.monitor",)], ids=lambda a: a[-1])
+def test_no_service_logs_a_secret_while_its_stores_are_away(tmp_path, arguments):
     log = tmp_path / "log"
-    port = {"PROACT_METRICS_PORT": str(21_300 + len(module)), "PROACT_LOG_FORMAT": "json"}
+    port = {"PROACT_METRICS_PORT": str(21_300 + len(arguments[-1])), "PROACT_LOG_FORMAT": "json"}
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"services.{module}"], stdout=out, stderr=out, env={**os.environ, **AWAY, **port}, cwd=tmp_path
+            [sys.executable, "-m", *arguments], stdout=out, stderr=out, env={**os.environ, **AWAY, **port}, cwd=tmp_path
         )  # fmt: skip
         try:
             until_s = time.monotonic() + 60

@@ -17,6 +17,7 @@ from services.codec.transactions import TOPIC
 from services.core.money import EXPONENTS
 from services.core.policy import Action
 from services.observer.questions import QUESTIONS
+from services.registry import BY_NAME
 from services.runtime.logs import transaction_token
 from services.streams.sink import KafkaSink
 from tests.containers import ROOT
@@ -30,7 +31,7 @@ from tests.integration.system import (
     wait_until_busy,
 )
 
-OURS = ("scorer", "profiler", "router", "reference", "reassessor", "monitor")
+OURS = (*BY_NAME, "monitor")
 CARD_NUMBER = b"4000056655665556"
 BAD = {
     "EMPTY": (b"card-1", None),
@@ -76,12 +77,7 @@ def test_everything_is_healthy_within_a_minute(system):
         (
             "kafka",
             "redis",
-            "scorer",
-            "profiler",
-            "router",
-            "reference",
-            "reassessor",
-            "monitor",
+            *OURS,
             "prometheus",
             "grafana",
         ),

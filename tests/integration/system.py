@@ -23,6 +23,7 @@ from services.core.offline import compute_offline
 from services.core.profiles import open_profiles
 from services.core.terminal_features import TERMINAL_COLUMNS
 from services.grid.redis import RedisGrid
+from services.registry import process_of
 from services.replay.labels import LabelFeed, Truth, simulated_truth
 from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ServiceChild
@@ -57,7 +58,7 @@ def scorers(stack: EmbeddedStack, folder: Path, count: int = 1, **changes: Any):
 def services(stack: EmbeddedStack, folder: Path, names: Iterable[str], **changes: Any):
     """Run a process of each named service; the caller waits until they are ready."""
     children = [
-        ServiceChild(f"services.{name}", settings_for(stack, **changes), folder / f"{name}-{i}.log")
+        ServiceChild(process_of(name), settings_for(stack, **changes), folder / f"{name}-{i}.log")
         for i, name in enumerate(names)
     ]
     try:

@@ -18,6 +18,7 @@ from services.codec.reassessments import REQUESTS
 from services.codec.reference import ACCOUNTS
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key
+from services.registry import process_of
 from services.replay.reference import send_reference
 from services.runtime.children import ServiceChild
 from services.simulator.reference import simulate_reference
@@ -158,7 +159,7 @@ def test_a_service_that_was_stopped_is_named_with_what_waits_for_it(own_stack, t
             produce(stack, part, labelled=True)
 
     children = {
-        one: ServiceChild(f"services.{one}", settings_for(stack), tmp_path / f"{one}.log")
+        one: ServiceChild(process_of(one), settings_for(stack), tmp_path / f"{one}.log")
         for one in ({name} if name == "reassessor" else {"scorer", name})
     }
     worked = [topic, "customers"] if name == "reference" else [topic]

@@ -206,7 +206,7 @@ def test_a_worker_says_in_one_line_why_it_is_not_let_in(guarded, tmp_path, monke
     files = {f"PROACT_{store}_PASSWORD_FILE": str(tmp_path / "wrong") for store in ("KAFKA_SASL", "REDIS")}
     own = resolve_settings({"metrics_port": free_port()}, guarded.environment() | files)
     log = tmp_path / "log"
-    with ServiceChild("services.profiler", own, log):
+    with ServiceChild(process_of("profiler"), own, log):
         for said in ("Authentication failed", "invalid username-password pair"):
             wait_until(lambda said=said: said in log.read_text(), 60, said)
         time.sleep(3.0)
@@ -220,7 +220,7 @@ def test_a_sandbox_works_with_the_credentials_that_its_parent_has(guarded, tmp_p
     for name, value in guarded.environment().items():
         monkeypatch.setenv(name, value)
     nothing = np.zeros(1, np.int64)
-    with closing(ProcessSandbox(sandbox_command("services.scorer.sandbox"), lambda _: None)) as sandbox:
+    with closing(ProcessSandbox(sandbox_command(sandbox_of("scorer")), lambda _: None)) as sandbox:
         assert sandbox.survives(Records("card-transactions", nothing, nothing, nothing, [b"k"], [b"v"], 2))
 
 

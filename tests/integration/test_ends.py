@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.registry import BY_NAME, process_of
 from services.stack.processes import free_port, port_taken
 from tests.commands.running import run
 
@@ -30,8 +31,8 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 START_S, END_S = 300, 60
 """Bounds for a busy machine, not what is usual."""
 SERVERS = ("kafka.Kafka", "redis-server")
-FIRST_SERVICE = (*SERVERS, "-m services.")
-SESSION = (*SERVERS, *(f"services.{name}" for name in ("scorer", "profiler", "router", "reference", "reassessor")))
+FIRST_SERVICE = (*SERVERS, "-m services ")
+SESSION = (*SERVERS, *(" ".join(process_of(name)) for name in BY_NAME))
 COMMANDS = {
     "demo": (["demo"], SESSION),
     "bench": (["bench", "--records", "50000", "--cards", "1000", "--runs", "1"], SERVERS),
@@ -39,7 +40,7 @@ COMMANDS = {
     "chaos": (["chaos", "--fault", "F-13"], (*SERVERS, "services.chaos.proxy", "services.chaos.victim")),
     "parity": (["parity", "{handbook}"], FIRST_SERVICE),
     "benchmark-quality": (["benchmark-quality", "{handbook}"], FIRST_SERVICE),
-    "supervisor": (["scorer", "--workers", "2"], ("services.scorer",)),
+    "supervisor": (["scorer", "--workers", "2"], ("services scorer",)),
     "stack-up": (["stack", "up"], ("redis-server",)),
 }  # fmt: skip
 """Each command that starts processes, and what is to be seen of them before it is hit."""

@@ -47,7 +47,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
 def test_the_monitor_runs_ready_and_stops_by_itself(stack, tmp_path, monkeypatch):
     settings = settings_for(stack)
     monkeypatch.setenv("PROACT_METRICS_PORT", str(settings.metrics_port))
-    with ServiceChild("services.monitor", settings, tmp_path / "monitor.log") as monitor:
+    with ServiceChild(["services.monitor"], settings, tmp_path / "monitor.log") as monitor:
         monitor.wait_ready()
         assert (probe("/readyz"), probe("/livez"), probe("/nothing")) == (0, 0, 1)
         assert monitor.stop() == 0
@@ -65,7 +65,7 @@ def test_the_monitor_stops_at_once_when_it_is_told_before_it_looks(stack):
 def test_a_wrong_port_is_said_in_one_line(stack, tmp_path, monkeypatch, port):
     monkeypatch.setenv("PROACT_METRICS_PORT", port)
     log = tmp_path / "monitor.log"
-    child = ServiceChild("services.monitor", settings_for(stack), log, {"PROACT_METRICS_PORT": port})
+    child = ServiceChild(["services.monitor"], settings_for(stack), log, {"PROACT_METRICS_PORT": port})
     child.start()
 
     assert child.process.wait(20) == 1

@@ -24,9 +24,10 @@ from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key, profiles_key
 from services.grid.redis import RedisGrid
+from services.registry import log_name, sandbox_of
 from services.runtime.clock import SystemClock
 from services.runtime.config import Settings
-from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, SERVICE_OF, Cause, Halt
+from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.wiring import Membership, build_ports, build_worker
@@ -60,7 +61,7 @@ class System:
 
     def begin(self, topic: str) -> None:
         """Begin anew: an empty topic, an empty Redis, a group that nobody knows."""
-        self.topic, self.service = topic, SERVICE_OF[topic]
+        self.topic, self.service = topic, log_name(topic)
         own = "group_id" if self.service == "scorer" else f"{self.service}_group_id"
         self.settings = settings_for(self.stack, poll_timeout_ms=20, **{own: f"group-{uuid.uuid4().hex[:8]}"})
         redis.Redis.from_url(self.stack.redis_url).flushall()
@@ -103,7 +104,7 @@ class System:
     def work(self, until: Callable[[Worker[Any, Any]], bool]) -> dict[int, Halt]:
         """Let a worker work until something holds; return what it leaves alone."""
         health = Health(SystemClock())
-        member = Membership(self.topic, self.group_id, "services.scorer.sandbox")
+        member = Membership(self.topic, self.group_id, sandbox_of("scorer"))
         ports = build_ports(self.settings, SystemClock(), member)
         processor = PROCESSORS[self.topic]()
         if self.broken:

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from services.registry import process_of
 from services.stack.processes import free_port
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
@@ -34,7 +35,7 @@ def start(folder: Path, name: str) -> tuple[subprocess.Popen[bytes], Path]:
         "PROACT_LOG_FORMAT": "json",
     }
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "services.scorer"]
+        command = [sys.executable, "-m", *process_of("scorer")]
         return subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment), log
 
 

@@ -12,28 +12,14 @@ from services.codec.records import decode_record, encode_record
 from services.codec.schemas import topics
 from services.core.validation import Reject
 from services.paths import data_folder
-from services.profiler.processor import ProfilerProcessor
-from services.reassessor.processor import ReassessorProcessor
-from services.reference.processor import ReferenceProcessor
-from services.router.processor import RouterProcessor
+from services.registry import BY_NAME, LOGS, load
 from services.runtime.dead_letters import encode_dead_letters
-from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.topology import edges
-from tests.services.system import SAFE
 
 NOW_MS = 1_767_225_600_000 + 3_600_000
-PROCESSORS = {
-    processor.topic: processor
-    for processor in (
-        ScorerProcessor(None, SAFE), ProfilerProcessor(), RouterProcessor(), ReassessorProcessor(None, SAFE),
-        ReferenceProcessor("accounts"), ReferenceProcessor("customers"),
-    )
-}  # fmt: skip
-KEYS = {
-    "card-transactions": "card_id", "terminal-events": "terminal_id", "fraud-labels": "transaction_id", "accounts": "account_id",
-    "customers": "customer_id", "card-reassessment-requests": "card_id",
-}  # fmt: skip
+PROCESSORS = {topic: load(log.processor)() for topic, log in LOGS.items()}
+KEYS = {topic: topics()[topic].key for topic in LOGS}
 CLOSED = {"currency", "billing_currency", "country", "home_country"}
 """Codes of closed lists: a card number is none of them, and refused as such."""
 SPELLINGS = ("4111111111111111", "4111--1111--1111--1111", "pan4111.1111.1111.1111", "4111  1111  1111  1111x")
@@ -73,11 +59,7 @@ def refused(topic: str, record: dict) -> tuple[Reject, bytes]:
 
 
 def test_every_topic_that_a_service_reads_is_looked_at():
-    read = {
-        topic
-        for _, topic, consumer in edges()
-        if consumer in {"scorer", "profiler", "router", "reference", "reassessor"}
-    }
+    read = {topic for _, topic, consumer in edges() if consumer in BY_NAME}
 
     assert read - {"rule-sets"} == PROCESSORS.keys()
 

@@ -15,41 +15,29 @@ from hypothesis import strategies as st
 from services.codec.reassessments import REQUESTS
 from services.codec.records import UndecodableError, decode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS
+from services.codec.schemas import topics
 from services.codec.terminal_events import LABELS
-from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.core.validation import Reject
 from services.inference.artifact import load_small
 from services.inference.released import live_model
 from services.measure.core_only import CoreProcessor
 from services.paths import data_folder
-from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
-from services.reference.processor import ReferenceProcessor
-from services.router.processor import RouterProcessor
+from services.registry import LOGS, load
 from services.runtime.processor import LookedUp, NotYetError
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from tests.codec.fuzzing import avro_values, good_values, json_values
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
-PROCESSORS: dict[str, Callable[[], Any]] = {
+PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in LOGS.items()} | {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, alone": lambda: CoreProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, by the small model": lambda: ScorerProcessor(load_small(live_model()), SAFE),
-    TERMINALS: ProfilerProcessor,
-    LABELS: RouterProcessor,
     REQUESTS: lambda: ReassessorProcessor(released_model(), SAFE),
-    ACCOUNTS: lambda: ReferenceProcessor(ACCOUNTS),
-    CUSTOMERS: lambda: ReferenceProcessor(CUSTOMERS),
 }
-KEYS = {
-    TRANSACTIONS: "card_id",
-    TERMINALS: "terminal_id",
-    REQUESTS: "card_id",
-    ACCOUNTS: "account_id",
-    CUSTOMERS: "customer_id",
-}
+KEYS = {topic: topics()[topic].key for topic in LOGS if topic != LABELS}
 
 
 def test_every_processor_is_fuzzed():
@@ -65,7 +53,6 @@ def test_every_processor_is_fuzzed():
     found = {one for one in found if one.__name__ != "Processor"}
 
     assert found | {CoreProcessor} == {type(make()) for make in PROCESSORS.values()}
-    assert {name.partition(",")[0] for name in PROCESSORS} == set(KEYS) | {LABELS}
 
 
 def values_of(topic: str) -> st.SearchStrategy[bytes | None]:

@@ -14,29 +14,16 @@ import pytest
 from services.codec.records import decode_record, encode_record
 from services.codec.schemas import topics
 from services.core.columns import uuid_text
-from services.profiler.processor import ProfilerProcessor
-from services.reassessor.processor import ReassessorProcessor
-from services.reference.processor import ReferenceProcessor
+from services.registry import LOGS, load
 from services.replay.labels import recorded_truth, simulated_truth
-from services.router.processor import RouterProcessor
-from services.runtime.halting import SERVICE_OF
-from services.scorer.processor import ScorerProcessor
 from services.simulator.generate import simulate
 from services.streams import Records
 from tests.codec.test_schemas import EXAMPLES, REJECTED_KEYS, to_record
-from tests.services.system import SAFE
 
 NOW_MS = 1_767_225_600_000 + 3_600_000
 ID = uuid.UUID("8a6e0804-2bd0-4672-b79d-d97027f9071a")
 
-PROCESSORS: dict[str, Callable[[], Any]] = {
-    "card-transactions": lambda: ScorerProcessor(None, SAFE),
-    "terminal-events": ProfilerProcessor,
-    "fraud-labels": RouterProcessor,
-    "card-reassessment-requests": lambda: ReassessorProcessor(None, SAFE),
-    "accounts": lambda: ReferenceProcessor("accounts"),
-    "customers": lambda: ReferenceProcessor("customers"),
-}
+PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in LOGS.items()}
 
 
 def example_of(topic: str) -> dict[str, Any]:
@@ -67,10 +54,6 @@ def reasons(topic: str, keys: list[bytes | None], value: bytes) -> list[str]:
     assert bad.sum() == len(outcome.rejected)
     letters = [o for o in outcome.outputs if o.topic == "dead-letters"]
     return [decode_record(one or b"")[1]["reason"] for letter in letters for one in letter.values]
-
-
-def test_every_topic_that_a_service_reads_is_here():
-    assert PROCESSORS.keys() == SERVICE_OF.keys()
 
 
 @pytest.mark.parametrize("topic", PROCESSORS)

@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 
+from services.chaos.victim import KILLER, SANDBOX
+from services.registry import sandbox_of
 from services.runtime.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
 from services.streams import Records
 from tests.services.test_ladder import requests_of_the_small_booster
@@ -53,7 +55,7 @@ def test_what_kills_the_child_does_not_survive_and_the_next_batch_gets_a_new_chi
 
 
 def test_the_scorers_own_sandbox_survives_good_and_bad_records():
-    sandbox = ProcessSandbox(sandbox_command("services.scorer.sandbox"), lambda _: None)
+    sandbox = ProcessSandbox(sandbox_command(sandbox_of("scorer")), lambda _: None)
     keys, values = good(20)
 
     assert sandbox.survives(records_of([*keys, None], [*values, b"rubbish"]))
@@ -61,8 +63,17 @@ def test_the_scorers_own_sandbox_survives_good_and_bad_records():
 
 
 def test_what_waits_for_others_in_a_reassessors_sandbox_does_not_count_as_dead():
-    sandbox = ProcessSandbox(sandbox_command("services.reassessor.sandbox"), lambda _: None)
+    sandbox = ProcessSandbox(sandbox_command(sandbox_of("reassessor")), lambda _: None)
     requests, _ = requests_of_the_small_booster()
 
     assert sandbox.survives(requests)
     sandbox.close()
+
+
+def test_the_deadly_record_of_chaos_kills_in_the_victims_sandbox_alone():
+    deadly = records_of([b"card-1"], [KILLER])
+    for arguments, survives in ((sandbox_of("scorer"), True), (("services.chaos.victim", SANDBOX), False)):
+        sandbox = ProcessSandbox(sandbox_command(arguments), lambda _: None)
+        assert sandbox.survives(records_of([b"card-1"], [b"bad"]))
+        assert sandbox.survives(deadly) == survives
+        sandbox.close()

@@ -10,9 +10,10 @@ import pytest
 from services.codec.transactions import TOPIC
 from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
+from services.registry import TOPIC_OF
 from services.runtime import catalogue as m
 from services.runtime.breaker import REFUSED_MIN
-from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, SERVICE_OF, Cause, Halt, damaged
+from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt, damaged
 from services.runtime.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
@@ -214,7 +215,7 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
 @pytest.mark.parametrize("cause", Cause)
 def test_what_helps_is_one_command_for_the_service_and_the_partition_that_it_is_about(cause):
     assert cause.remedy("card-transactions") == cause.value
-    for topic, service in SERVICE_OF.items():
+    for service, topic in TOPIC_OF.items():
         named = "" if service == "scorer" else f" --service {service}"
         [command] = re.findall(r"proact grid \w+(?: --[a-z-]+(?: \w+)?)*", Halt(cause, "why").remedy(topic, 3))
         assert re.fullmatch(

@@ -1,0 +1,210 @@
+"""Every service, one entry each: what it works off, folds, looks up and needs.
+
+From here come its process (``python -m services NAME``), its command, its sandbox, ``proact grid --service``, what the monitor and the checker ask
+after, the sessions of demo and measurements, and the workers that chaos hurts; the containers and what Prometheus scrapes are held to it. What a
+service is made of is named as ``module:name`` and imported by whoever needs it: this module is imported by commands that only show their help.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from services.runtime.config import Settings
+
+METRICS_PORT: Final = 9108
+"""On which the container of every service serves /metrics, /livez and /readyz."""
+_DECIDING: Final = ("lookup_timeout_ms", "model_path", "safe_challenge_from", "safe_review_from")
+_TERMINALS: Final = "terminal-events"
+_REFERENCE: Final = ("accounts", "customers")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """A topic that a service works off, with one worker."""
+
+    topic: str
+    layout: int
+    """The version of the profiles that are folded from it; see :class:`services.runtime.processor.Processor`."""
+    processor: str
+    """Makes, without arguments, what folds it: to fold takes no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service. Names of the form ``module:name`` are for :func:`load`.
+
+    With one log ``proact grid --service`` knows its partitions by the service's name, with several by their topics.
+    """
+
+    name: str
+    """Of its process, its command, its container and its Prometheus job."""
+    summary: str
+    """A line of ``proact --help``."""
+    purpose: str
+    """The help of its command."""
+    holds: str
+    """What its partitions hold, as the help of ``proact grid`` says it."""
+    logs: tuple[LogSpec, ...]
+    group_setting: str | None = None
+    """The setting that names its consumer group; without one the group is ``proact-NAME``."""
+    keeps_profiles: bool = True
+    """Without profiles a record is worked off when it is committed."""
+    looks_up: tuple[str, ...] = ()
+    """The topics of other services whose profiles it reads."""
+    settings: tuple[str, ...] = ()
+    """Its own settings, beside those of every worker and its group."""
+    example: str = ""
+    """Arguments of its command, for the help."""
+    conditions: tuple[str, ...] = ()
+    """What must hold for it to be ready, beside :data:`services.runtime.health.CONDITIONS`."""
+    metrics: str = "services.runtime.catalogue:WORKER_METRICS"
+    build: str | None = None
+    """Makes the parts of its worker where its processor alone will not do: (settings, clock, metrics, health) ->
+    :class:`services.runtime.assembling.Parts`. May raise ConfigError. For services with one log."""
+    check: str | None = None
+    """Tells a person at once of settings that the service could make do with: (settings), raises ConfigError."""
+    warm_up: str | None = None
+    """Compiles the kernels that its processor needs: (processor)."""
+    sandbox: str | None = None
+    """Makes the processor in which records are tried that may have killed a worker: (settings); without it the first log's is used."""
+    port: int = METRICS_PORT
+
+    def __post_init__(self) -> None:
+        assert self.logs, "a service works something off"
+        assert self.build is None or len(self.logs) == 1, "parts are of one worker"
+
+    def group_id(self, settings: Settings, topic: str) -> str:
+        """Return the consumer group that works off one of its topics: two topics in one group would rebalance each other."""
+        named = f"proact-{self.name}" if self.group_setting is None else str(getattr(settings, self.group_setting))
+        return named if len(self.logs) == 1 else f"{named}-{topic}"
+
+
+SERVICES: Final = (
+    ServiceSpec(
+        name="scorer",
+        summary="Run scorers: decide on transactions.",
+        purpose="Run scorers until SIGTERM or Ctrl-C: one process each, under one supervisor that starts a dead one again.",
+        holds="profiles of cards",
+        logs=(LogSpec("card-transactions", 2, "services.scorer.parts:folding_processor"),),
+        group_setting="group_id",
+        looks_up=(_TERMINALS, *_REFERENCE),
+        settings=(*_DECIDING, "without_profiles"),
+        example="--workers 2 --metrics-port 9108",
+        conditions=("model_verified",),
+        metrics="services.runtime.catalogue:SCORER_METRICS",
+        build="services.scorer.parts:build",
+        check="services.runtime.model_keeper:check_model",
+        warm_up="services.scorer.parts:warm_up",
+        sandbox="services.scorer.parts:sandbox_processor",
+    ),
+    ServiceSpec(
+        name="profiler",
+        summary="Run profilers: remember what happens at terminals.",
+        purpose="Run profilers until SIGTERM or Ctrl-C: they fold transactions and labels into what is known of each terminal.",
+        holds="profiles of terminals",
+        logs=(LogSpec(_TERMINALS, 0x102, "services.profiler.processor:ProfilerProcessor"),),
+        group_setting="profiler_group_id",
+        example="--metrics-port 9118",
+        metrics="services.runtime.catalogue:PROFILER_METRICS",
+        warm_up="services.profiler.warm_up:warm_up",
+    ),
+    ServiceSpec(
+        name="router",
+        summary="Run routers: bring fraud labels to their terminals.",
+        purpose="Run routers until SIGTERM or Ctrl-C: they put fraud labels into the log of their terminals.",
+        holds="none, but they can halt",
+        logs=(LogSpec("fraud-labels", 0x201, "services.router.processor:RouterProcessor"),),
+        group_setting="router_group_id",
+        keeps_profiles=False,
+        example="--metrics-port 9128",
+    ),
+    ServiceSpec(
+        name="reference",
+        summary="Run reference services: keep what is known of accounts and customers.",
+        purpose="Run reference services until SIGTERM or Ctrl-C: they keep in the grid what is known of accounts and customers.",
+        holds="what is known of accounts or customers",
+        logs=(
+            LogSpec("accounts", 0x301, "services.reference.processor:of_accounts"),
+            LogSpec("customers", 0x401, "services.reference.processor:of_customers"),
+        ),
+        group_setting="reference_group_id",
+        example="--metrics-port 9138",
+    ),
+    ServiceSpec(
+        name="reassessor",
+        summary="Run reassessors: say what would have been decided where something was missing.",
+        purpose="Run reassessors until SIGTERM or Ctrl-C: they say what would have been decided where something was missing.",
+        holds="none, but they can halt",
+        logs=(LogSpec("card-reassessment-requests", 0x401, "services.reassessor.parts:folding_processor"),),
+        group_setting="reassessor_group_id",
+        keeps_profiles=False,
+        looks_up=("card-transactions", _TERMINALS, *_REFERENCE),
+        settings=_DECIDING,
+        example="--metrics-port 9148",
+        conditions=("model_verified",),
+        metrics="services.runtime.catalogue:REASSESSOR_METRICS",
+        build="services.reassessor.parts:build",
+        check="services.runtime.model_keeper:check_model",
+        warm_up="services.reassessor.parts:warm_up",
+    ),
+)
+"""In the order of the command line's help."""
+
+
+def _by_name() -> dict[str, ServiceSpec]:
+    assert len({spec.name for spec in SERVICES}) == len(SERVICES), "two services have one name"
+    return {spec.name: spec for spec in SERVICES}
+
+
+def _by_topic() -> dict[str, ServiceSpec]:
+    found = {log.topic: spec for spec in SERVICES for log in spec.logs}
+    assert len(found) == sum(len(spec.logs) for spec in SERVICES), "two services work one topic off"
+    return found
+
+
+BY_NAME: Final[Mapping[str, ServiceSpec]] = _by_name()
+BY_TOPIC: Final[Mapping[str, ServiceSpec]] = _by_topic()
+LOGS: Final[Mapping[str, LogSpec]] = {log.topic: log for spec in SERVICES for log in spec.logs}
+"""By topic."""
+
+
+def log_name(topic: str) -> str:
+    """Return what ``proact grid --service`` calls the partitions of a topic."""
+    spec = BY_TOPIC[topic]
+    return spec.name if len(spec.logs) == 1 else topic
+
+
+TOPIC_OF: Final[Mapping[str, str]] = {log_name(topic): topic for topic in LOGS}
+"""The topic whose partitions ``proact grid --service`` means by a name."""
+DEFAULT_LOG: Final = next(iter(TOPIC_OF))
+"""The name that it means where none is given."""
+
+
+def group_of(settings: Settings, topic: str) -> str:
+    """Return the consumer group that works a topic off."""
+    return BY_TOPIC[topic].group_id(settings, topic)
+
+
+def readers_of(topic: str) -> tuple[str, ...]:
+    """Return the services that decide by the profiles of a topic."""
+    return tuple(spec.name for spec in SERVICES if topic in spec.looks_up)
+
+
+def process_of(name: str) -> tuple[str, ...]:
+    """Return what starts a service, as arguments of ``python -m``."""
+    return "services", BY_NAME[name].name
+
+
+def sandbox_of(name: str) -> tuple[str, ...]:
+    """Return what starts a service's sandbox, as arguments of ``python -m``."""
+    return "services.sandbox", name
+
+
+def load(path: str) -> Any:
+    """Import what a spec names as ``module:name``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
