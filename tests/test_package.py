@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import EXTRAS
+from services.registry import BY_NAME
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,7 +68,8 @@ sys.meta_path.insert(0, Blocker())
 """
 SERVICES = [
     "monitor.stores",
-    *(f"{name}.wiring" for name in ("scorer", "profiler", "router", "reference", "reassessor")),
+    *(f"{name}.processor" for name in BY_NAME),
+    *(f"{name}.parts" for name in ("scorer", "reassessor")),
 ]
 
 
