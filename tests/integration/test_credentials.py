@@ -21,6 +21,7 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
+from services.registry import process_of, sandbox_of
 from services.runtime.children import ServiceChild
 from services.runtime.config import resolve_settings
 from services.runtime.sandbox import ProcessSandbox, sandbox_command
