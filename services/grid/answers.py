@@ -24,7 +24,10 @@ def changed_since(
 
 def attempt_of(text: bytes) -> Attempt | None:
     """Return a noted attempt, None where there is none."""
-    return Attempt(*map(int, text.split(b":"))) if text else None
+    if not text:
+        return None
+    (begin, end), *pending = (tuple(map(int, one.split(b":"))) for one in text.split(b","))
+    return Attempt(begin, end, tuple((b, e) for b, e in pending))
 
 
 def offsets_of(text: bytes) -> frozenset[int]:

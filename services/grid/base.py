@@ -60,15 +60,27 @@ class RefusedClaimError(Exception):
         self.found, self.wanted = found, wanted
 
 
+PENDING_MAX: Final = 4
+"""How many attempts of earlier owners are handed on: more deaths than that, each before the range of the last one, are no record's doing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The records [begin, end) that a worker was at when it died."""
 
     begin: int
     end: int
+    pending: tuple[tuple[int, int], ...] = ()
+    """What owners before it were at when they died and it had not come to yet, at most ``PENDING_MAX`` of them: (begin, end) each."""
 
     def __post_init__(self) -> None:
-        assert 0 <= self.begin < self.end
+        assert all(0 <= begin < end for begin, end in self.ranges)
+        assert len(self.pending) <= PENDING_MAX
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """All of it, (begin, end) each."""
+        return ((self.begin, self.end), *self.pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class RedisGrid:
 
     def note_attempt(self, topic: str, claim: Claim, attempt: Attempt | None) -> None:
         """See :class:`services.grid.Grid`."""
-        value = "" if attempt is None else f"{attempt.begin}:{attempt.end}"
+        value = "" if attempt is None else ",".join(f"{begin}:{end}" for begin, end in attempt.ranges)
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "attempt", value])])
 
     def note_killer(self, topic: str, claim: Claim, offset: int) -> None:

@@ -10,7 +10,7 @@ on. Nothing of this costs anything while nobody dies.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ import numpy as np
 from services.core.columns import type_i64
 from services.core.validation import Reject
 from services.grid import Attempt, Grid, GridUnavailableError
+from services.grid.base import PENDING_MAX
 from services.runtime import catalogue as m
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
@@ -47,7 +48,8 @@ class Suspects:
     def __init__(self, topic: str, grid: Grid, sandbox: Sandbox, outages: Outages, metrics: MetricsRegistry) -> None:
         self._topic, self._grid, self._sandbox, self._outages, self._metrics = topic, grid, sandbox, outages, metrics
         self._careful_until: dict[int, int] = {}
-        self._attempt: dict[int, Attempt] = {}
+        self._attempts: dict[int, tuple[tuple[int, int], ...]] = {}
+        """By partition, the records (begin, end) that dead owners were at, as long as they are still to come."""
         self._excluded: dict[int, dict[int, LeftOut]] = {}
         """By partition, of the records that are still to come, by offset, those that must not be decoded, and why."""
         self._unnoted: dict[int, set[int]] = {}
@@ -62,9 +64,8 @@ class Suspects:
         self._note_errors(owned, patient=False)
         died = {p: o for p, o in owned.items() if o.claim.died}
         self._careful_until = {p: max(o.start, o.published) + batch_records_max for p, o in died.items()}
-        self._attempt = {
-            p: o.claim.attempt for p, o in died.items() if o.claim.attempt is not None and o.claim.attempt.end > o.start
-        }
+        noted = {p: o.claim.attempt.ranges for p, o in died.items() if o.claim.attempt is not None}
+        self._attempts = {p: left for p, ranges in noted.items() if (left := _beyond(ranges, owned[p].start))}
 
     @property
     def careful(self) -> bool:
@@ -83,13 +84,11 @@ class Suspects:
             return np.zeros(len(records), np.int64)
         for partition in np.unique(records.partition).tolist():
             rows = np.flatnonzero(records.partition == partition)
-            if partition in self._attempt:
-                attempt = self._attempt[partition]
+            if partition in self._attempts:
                 offsets = records.offset[rows]
-                tried = rows[
-                    (offsets >= attempt.begin) & (offsets < attempt.end) & (self._reasons(records)[rows] == Reject.NONE)
-                ]
-                self._search(records, tried, owned[partition])
+                for begin, end in self._attempts[partition]:
+                    fresh = self._reasons(records)[rows] == Reject.NONE
+                    self._search(records, rows[(offsets >= begin) & (offsets < end) & fresh], owned[partition])
             if partition in self._careful_until:
                 self._note(owned[partition], self._attempted(partition, records.offset[rows]))
         reasons = self._reasons(records)
@@ -98,9 +97,9 @@ class Suspects:
 
     def _attempted(self, partition: int, offsets: type_i64) -> Attempt:
         """Return what is about to be tried, together with what killed before and is still to come: whoever takes over must know of both."""
-        before = self._attempt.get(partition)
         end = int(offsets[-1]) + 1
-        return Attempt(int(offsets[0]), end if before is None else max(end, before.end))
+        pending = _beyond(self._attempts.get(partition, ()), end)
+        return Attempt(int(offsets[0]), end, tuple(sorted(set(pending)))[-PENDING_MAX:])
 
     def _note_recalled(self, records: Records, reasons: type_i64, owned: Mapping[int, PartitionState]) -> None:
         """Note what dead letters said, now that it is known to be about these records. Raises AbandonedError."""
@@ -175,9 +174,10 @@ class Suspects:
         for partition, next_offset in next_offsets.items():
             if partition in self._excluded:
                 self._pass_by(partition, next_offset)
-            attempt = self._attempt.get(partition)
-            if attempt is not None and next_offset >= attempt.end:
-                del self._attempt[partition]
+            if partition in self._attempts:
+                self._attempts[partition] = _beyond(self._attempts[partition], next_offset)
+                if not self._attempts[partition]:
+                    del self._attempts[partition]
             if partition in self._careful_until and next_offset >= self._careful_until[partition]:
                 del self._careful_until[partition]
                 self._note(owned[partition], None)
@@ -187,3 +187,8 @@ class Suspects:
         known = {offset: why for offset, why in self._excluded.pop(partition).items() if offset >= next_offset}
         if known:
             self._excluded[partition] = known
+
+
+def _beyond(ranges: Iterable[tuple[int, int]], offset: int) -> tuple[tuple[int, int], ...]:
+    """Return the parts of ranges (begin, end) that lie at or behind an offset."""
+    return tuple((max(begin, offset), end) for begin, end in ranges if end > offset)

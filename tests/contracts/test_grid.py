@@ -157,7 +157,7 @@ def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store:
     claim = claim_of(first, topic)
     assert not claim_of(first, topic).died, "the same process again"
     claim = claim_of(first, topic)
-    first.note_attempt(topic, claim, Attempt(3, 9))
+    first.note_attempt(topic, claim, Attempt(3, 9, ((12, 15), (20, 21))))
     first.note_killer(topic, claim, 5)
     first.note_killer(topic, claim, 4)
     first.note_errors(topic, claim, [7, 6])
@@ -166,7 +166,11 @@ def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store:
 
     successor = claim_of(second, topic)
 
-    assert (successor.died, successor.attempt, successor.killers) == (True, Attempt(3, 9), frozenset({4, 5}))
+    assert (successor.died, successor.attempt, successor.killers) == (
+        True,
+        Attempt(3, 9, ((12, 15), (20, 21))),
+        frozenset({4, 5}),
+    )
     assert successor.errors == second.status(topic, [0])[0].errors == frozenset({6, 7, 8})
     second.note_errors(topic, successor, range(9, 9 + ERRORS_MAX))
     assert second.status(topic, [0])[0].errors == frozenset(range(9, 9 + ERRORS_MAX))
