@@ -68,7 +68,7 @@ def records_of(draw: st.DrawFn, topic: str) -> dict[str, Any]:
 def schemas_of(topic: str) -> list[Schema]:
     """Return the versions of a topic's schema, its envelope among them."""
     found = topics()[topic]
-    return [*found.versions, *([found.envelope] if found.envelope is not None else [])]
+    return [*found.versions, *found.envelopes]
 
 
 @cache
