@@ -41,15 +41,20 @@ class Schemas:
 
     def __init__(self, topic: str) -> None:
         folder = data_folder("schemas") / topic
+        self.defaults: dict[str, Any] = {}
+        """Of the newest schema's fields."""
         self._by_header = {}
         for kind in ("v", "envelope"):
             paths = sorted(folder.glob(f"{kind}*.avsc"), key=lambda path: (len(path.name), path.name))
+            newest = fastavro.schema.load_schema(paths[-1]) if paths else None
+            if kind == "v":
+                self.defaults = {one["name"]: one["default"] for one in newest["fields"] if "default" in one}
             for path in paths:
                 definition = fastavro.schema.load_schema(path)
                 canonical = fastavro.schema.to_parsing_canonical_form(definition)
                 digits = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
                 header = b"\xc3\x01" + bytes.fromhex(digits.rjust(16, "0"))
-                self._by_header[header] = definition, fastavro.schema.load_schema(paths[-1])
+                self._by_header[header] = definition, None if path is paths[-1] else newest
 
     def decode(self, value: bytes | None) -> dict[str, Any] | None:
         """Return the record, or None for anything that is not exactly one record of this topic."""
