@@ -42,7 +42,9 @@ def _why_not(said: Any, read: Any, at: str) -> Iterator[str]:
         names = {read["name"].split(".")[-1], *read.get("aliases", [])}
         if said["name"].split(".")[-1] not in names:
             yield f"{at}: {said['name']} is not {read['name']}"
-        yield from {"record": _why_not_record, "enum": _why_not_enum, "fixed": _why_not_fixed}[_kind(said)](said, read, at)
+        yield from {"record": _why_not_record, "enum": _why_not_enum, "fixed": _why_not_fixed}[_kind(said)](
+            said, read, at
+        )
     elif _kind(said) in ("array", "map"):
         items = "items" if _kind(said) == "array" else "values"
         yield from _why_not(said[items], read[items], f"{at}[]")
