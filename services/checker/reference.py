@@ -47,7 +47,7 @@ class Schemas:
         for kind in ("v", "envelope"):
             paths = sorted(folder.glob(f"{kind}*.avsc"), key=lambda path: (len(path.name), path.name))
             newest = fastavro.schema.load_schema(paths[-1]) if paths else None
-            if kind == "v":
+            if kind == "v" and newest is not None:
                 self.defaults = {one["name"]: one["default"] for one in newest["fields"] if "default" in one}
             for path in paths:
                 definition = fastavro.schema.load_schema(path)

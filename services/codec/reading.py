@@ -32,9 +32,9 @@ from services.codec.program import (
     compile_program,
 )
 from services.codec.resolution import Cells
-from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, Topic, schemas_by_header
+from services.codec.schemas import Schema, Topic
 from services.codec.utf8 import valid_utf8
-from services.codec.versions import UNFRAMED, Batch, OtherVersions, Raw
+from services.codec.versions import UNFRAMED, Batch, OtherVersions, Raw, why_unframed
 from services.core.card_number_kernels import rows_with_card_numbers
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.immutable import immutable
@@ -308,14 +308,15 @@ class ColumnarReader:
         # The check and the cast leave the usual batch, which has a value in every record, without a loop.
         present = cast("Sequence[bytes]", values) if None not in values else [value or b"" for value in values]
         n = len(present)
-        buffer, length = np.frombuffer(b"".join(present), np.uint8), np.fromiter(map(len, present), np.int64, n)
-        cells, status, good = _decode(Raw(buffer, length, self._record_bytes_max), self._header, self.program)
+        length = np.fromiter(map(len, present), np.int64, n)
+        raw = Raw(np.frombuffer(b"".join(present), np.uint8), length, self._record_bytes_max)
+        cells, status, good = _decode(raw, self._header, self.program)
         if good == n:
-            return Decoded(self.program, buffer, status, np.arange(n), *cells)
-        batch = Batch(present, Raw(buffer, length, self._record_bytes_max), cells, status)
+            return Decoded(self.program, raw.buffer, status, np.arange(n), *cells)
+        batch = Batch(present, raw, cells, status)
         self._others.read(batch)
         for i in np.flatnonzero(status == UNFRAMED).tolist():  # exceptional
-            status[i] = _why_unframed(present[i])
+            status[i] = why_unframed(present[i])
         rows = np.flatnonzero(status == Reject.NONE)
         if len(rows) < n:
             cells = cells[0].take(rows, 1), cells[1].take(rows, 1), cells[2].take(rows, 1)
@@ -330,13 +331,3 @@ def _decode(raw: Raw, header: type_u8, program: Program) -> tuple[Cells, type_i6
     bits, limits = (ints, lengths, doubles.view(np.uint64)), (fields, raw.record_bytes_max)
     good = _read_rows(raw.buffer, raw.length, header, program.table, bits, limits, status)
     return (ints, lengths, doubles), status, good
-
-
-def _why_unframed(value: bytes) -> Reject:
-    if not value:
-        return Reject.EMPTY
-    if len(value) < HEADER_BYTES:
-        return Reject.MALFORMED if value.startswith(MAGIC[: len(value)]) else Reject.BAD_FRAMING
-    if not value.startswith(MAGIC):
-        return Reject.BAD_FRAMING
-    return Reject.UNKNOWN_FINGERPRINT if schemas_by_header().get(value[:HEADER_BYTES]) is None else Reject.WRONG_SCHEMA

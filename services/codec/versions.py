@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from services.codec.program import ARRAY, BYTES, DOUBLES, FIXED, OPERATION, STRING, Program, compile_program
 from services.codec.resolution import ByColumn, ByRecord, Cells, Resolution, resolution_of
-from services.codec.schemas import Schema
+from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
 from services.core.columns import type_i64, type_u8
+from services.core.immutable import immutable
 from services.core.validation import Reject
 
 UNFRAMED: Final = -1
@@ -21,7 +22,7 @@ _PLACES: Final = (STRING, BYTES, FIXED, DOUBLES, ARRAY)
 _ANY_SIZE: Final = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Raw:
     """Records as they came, one behind the other."""
 
@@ -49,7 +50,8 @@ class Batch:
     def append(self, behind: bytes) -> None:
         """Put bytes behind the records."""
         if behind:
-            self.raw = replace(self.raw, buffer=np.concatenate((self.raw.buffer, np.frombuffer(behind, np.uint8))))
+            buffer = np.concatenate((self.raw.buffer, np.frombuffer(behind, np.uint8)))
+            self.raw = Raw(buffer, self.raw.length, self.raw.record_bytes_max)
 
 
 class OtherVersions:
@@ -114,3 +116,14 @@ def _no_cells(program: Program) -> Cells:
     """Return the cells of no record."""
     shape = len(program.names), 0
     return np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)
+
+
+def why_unframed(value: bytes) -> Reject:
+    """Return why a record that no version wrote is refused."""
+    if not value:
+        return Reject.EMPTY
+    if len(value) < HEADER_BYTES:
+        return Reject.MALFORMED if value.startswith(MAGIC[: len(value)]) else Reject.BAD_FRAMING
+    if not value.startswith(MAGIC):
+        return Reject.BAD_FRAMING
+    return Reject.UNKNOWN_FINGERPRINT if schemas_by_header().get(value[:HEADER_BYTES]) is None else Reject.WRONG_SCHEMA
