@@ -309,10 +309,11 @@ class ColumnarReader:
         present = cast("Sequence[bytes]", values) if None not in values else [value or b"" for value in values]
         n = len(present)
         length = np.fromiter(map(len, present), np.int64, n)
-        raw = Raw(np.frombuffer(b"".join(present), np.uint8), length, self._record_bytes_max)
+        buffer = np.frombuffer(b"".join(present), np.uint8)
+        raw = buffer, length, self._record_bytes_max
         cells, status, good = _decode(raw, self._header, self.program)
         if good == n:
-            return Decoded(self.program, raw.buffer, status, np.arange(n), *cells)
+            return Decoded(self.program, buffer, status, np.arange(n), *cells)
         batch = Batch(present, raw, cells, status)
         self._others.read(batch)
         for i in np.flatnonzero(status == UNFRAMED).tolist():  # exceptional
@@ -320,14 +321,15 @@ class ColumnarReader:
         rows = np.flatnonzero(status == Reject.NONE)
         if len(rows) < n:
             cells = cells[0].take(rows, 1), cells[1].take(rows, 1), cells[2].take(rows, 1)
-        return Decoded(self.program, batch.raw.buffer, status, rows, *cells)
+        return Decoded(self.program, batch.raw[0], status, rows, *cells)
 
 
 def _decode(raw: Raw, header: type_u8, program: Program) -> tuple[Cells, type_i64, int]:
     """Decode the records of one version; return its cells, the Reject of every record or UNFRAMED, and how many are good."""
-    fields, n = len(program.names), len(raw.length)
+    (buffer, length, record_bytes_max), fields = raw, len(program.names)
+    n = len(length)
     ints, lengths = np.zeros((fields, n), np.int64), np.zeros((fields, n), np.int64)
     doubles, status = np.zeros((fields, n)), np.empty(n, np.int64)
-    bits, limits = (ints, lengths, doubles.view(np.uint64)), (fields, raw.record_bytes_max)
-    good = _read_rows(raw.buffer, raw.length, header, program.table, bits, limits, status)
+    bits, limits = (ints, lengths, doubles.view(np.uint64)), (fields, record_bytes_max)
+    good = _read_rows(buffer, length, header, program.table, bits, limits, status)
     return (ints, lengths, doubles), status, good

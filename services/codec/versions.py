@@ -12,7 +12,6 @@ from services.codec.program import ARRAY, BYTES, DOUBLES, FIXED, OPERATION, STRI
 from services.codec.resolution import ByColumn, ByRecord, Cells, Resolution, resolution_of
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
 from services.core.columns import type_i64, type_u8
-from services.core.immutable import immutable
 from services.core.validation import Reject
 
 UNFRAMED: Final = -1
@@ -22,16 +21,8 @@ _PLACES: Final = (STRING, BYTES, FIXED, DOUBLES, ARRAY)
 _ANY_SIZE: Final = 2**62
 
 
-@immutable
-class Raw:
-    """Records as they came, one behind the other."""
-
-    buffer: type_u8
-    """May go on behind the last record: what columns lie in that is in none."""
-    length: type_i64
-    record_bytes_max: int
-
-
+Raw = tuple[type_u8, type_i64, int]
+"""Records as they came: one behind the other in a buffer, which may go on behind the last; the length of each; and the most that one may have."""
 Decode = Callable[[Raw, type_u8, Program], tuple[Cells, type_i64, int]]
 """Decodes what one version wrote, told its header and its program: cells, the status of every record, and how many are good."""
 
@@ -50,8 +41,7 @@ class Batch:
     def append(self, behind: bytes) -> None:
         """Put bytes behind the records."""
         if behind:
-            buffer = np.concatenate((self.raw.buffer, np.frombuffer(behind, np.uint8)))
-            self.raw = Raw(buffer, self.raw.length, self.raw.record_bytes_max)
+            self.raw = np.concatenate((self.raw[0], np.frombuffer(behind, np.uint8))), *self.raw[1:]
 
 
 class OtherVersions:
@@ -64,7 +54,7 @@ class OtherVersions:
         self._program = compile_program(reader.definition)
         # What is compiled is compiled before the first record comes.
         nothing = Batch(
-            (), Raw(np.empty(0, np.uint8), np.empty(0, np.int64), 0), _no_cells(self._program), np.empty(0, np.int64)
+            (), (np.empty(0, np.uint8), np.empty(0, np.int64), 0), _no_cells(self._program), np.empty(0, np.int64)
         )
         for version, how in self._resolutions:
             self._read_version(nothing, version, how)
@@ -80,7 +70,7 @@ class OtherVersions:
         if isinstance(how, ByColumn):
             source, rows = self._decode_version(batch, version, how.program)
             batch.append(how.appended)
-            unresolved = how.apply(batch.raw.buffer, source, batch.cells, rows)
+            unresolved = how.apply(batch.raw[0], source, batch.cells, rows)
             batch.status[rows[unresolved]] = Reject.WRONG_SCHEMA
         elif how.program is not None:
             self._convert(how, batch, self._decode_version(batch, version, how.program)[1])
@@ -102,12 +92,12 @@ class OtherVersions:
         if not len(rows):
             return
         made = [value for value in converted if value is not None]
-        raw = Raw(np.frombuffer(b"".join(made), np.uint8), np.array([len(value) for value in made]), _ANY_SIZE)
+        raw = np.frombuffer(b"".join(made), np.uint8), np.array([len(value) for value in made]), _ANY_SIZE
         header = np.frombuffer(self._reader.header, np.uint8)
         (ints, lengths, doubles), batch.status[rows], _ = self._decode(raw, header, self._program)
         lies = np.isin(self._program.table[: len(ints), OPERATION], _PLACES)
-        ints[lies] += len(batch.raw.buffer)
-        batch.append(raw.buffer.tobytes())
+        ints[lies] += len(batch.raw[0])
+        batch.append(raw[0].tobytes())
         for into, column in zip(batch.cells, (ints, lengths, doubles), strict=True):
             into[:, rows] = column
 
