@@ -16,7 +16,11 @@ import pytest
 
 import services.codec
 import services.codec.schemas
+from services.codec.records import decode_as_newest, encode_record
 from services.codec.schemas import topics
+from services.codec.transactions import TOPIC, code_text
+from services.codec.writing import ColumnarWriter
+from services.core.columns import TransactionColumns
 from services.paths import data_folder
 
 NEW_FIELD = {
@@ -78,3 +82,19 @@ def environment_reading(schemas: Path, folder: Path) -> dict[str, str]:
         f"services.paths.data_folder = lambda name: Path({str(schemas)!r}) if name == 'schemas' else usual(name)\n"
     )
     return {"PYTHONPATH": str(folder)}
+
+
+def encoded_as_newest(columns: TransactionColumns, wallet: str | None = "wallet-7") -> list[bytes]:
+    """Return transactions as producers of the newest version write them, who say what nobody here reads yet."""
+    newest = topics()[TOPIC].latest
+    records = [decode_as_newest(value)[1] | {"wallet": wallet} for value in encoded_as_first(columns)]
+    return [encode_record(newest, record) for record in records]
+
+
+def encoded_as_first(columns: TransactionColumns) -> list[bytes]:
+    """Return transactions as producers of the first version write them."""
+    schema = topics()[TOPIC].versions[0]
+    values = {field["name"]: getattr(columns, field["name"]) for field in schema.definition["fields"]}
+    widths = {"currency": 3, "billing_currency": 3, "country": 2}
+    values |= {name: code_text(values[name], width) for name, width in widths.items()}
+    return ColumnarWriter(schema).write(values, len(columns))

@@ -21,12 +21,11 @@ from services.codec.records import UndecodableError, decode_as_newest, encode_re
 from services.codec.reference import ACCOUNTS, decode_change
 from services.codec.resolution import ByColumn, ByRecord, resolution_of, whole
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, frame_header, topics
-from services.codec.transactions import TOPIC, code_text, decode_transactions, encode_transactions
-from services.codec.writing import ColumnarWriter
+from services.codec.transactions import TOPIC, decode_transactions, encode_transactions
 from services.core.validation import Reject
 from tests.codec.compatibility import why_not_read
 from tests.codec.fuzzing import examples_of, values_of, values_of_schema
-from tests.codec.growing import add_field, grown_folder, reading
+from tests.codec.growing import add_field, encoded_as_first, grown_folder, reading
 from tests.codec.test_schemas import fitted
 from tests.generators import random_events, to_columns
 
@@ -373,7 +372,7 @@ def test_records_before_and_after_a_field_was_added_are_decoded_alike(tmp_path: 
             after, rows, status = decode_transactions(values)
             assert not status.any()
             assert rows.tolist() == list(range(60))
-            assert encode_transactions_as(first, after) == encode_transactions_as(first, before) == old
+            assert encoded_as_first(after) == encoded_as_first(before) == old
 
         read = ColumnarReader(first, topic.record_bytes_max, topic.versions).read(mixed)
         assert not read.status.any()
@@ -386,24 +385,6 @@ def test_records_before_and_after_a_field_was_added_are_decoded_alike(tmp_path: 
     assert decode_transactions(mixed)[2].tolist() == [
         Reject.UNKNOWN_FINGERPRINT if i % 3 == 1 else Reject.NONE for i in range(60)
     ]
-
-
-def encode_transactions_as(schema: Schema, columns: Any) -> list[bytes]:
-    """Return columns as records of one version."""
-    known = {f["name"] for f in schema.definition["fields"]}
-    records = [decode_as_newest(value)[1] for value in encode_with_wallet(columns)]
-    return [encode_record(schema, {name: record[name] for name in known}) for record in records]
-
-
-def encode_with_wallet(columns: Any) -> list[bytes]:
-    """Encode columns that know nothing of the new field, as the version before it."""
-    schema = topics()[TOPIC].versions[0]
-    values = {f["name"]: getattr(columns, f["name"]) for f in schema.definition["fields"]}
-    values |= {
-        name: code_text(values[name], width)
-        for name, width in {"currency": 3, "billing_currency": 3, "country": 2}.items()
-    }
-    return ColumnarWriter(schema).write(values, len(columns))
 
 
 def test_producers_write_the_version_that_the_topic_names(tmp_path: Path):
