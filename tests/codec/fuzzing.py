@@ -12,7 +12,7 @@ from services.codec.records import encode_record
 from services.codec.resolution import whole
 from services.codec.schemas import Schema, schemas_by_header, topics
 from services.paths import data_folder
-from tests.codec.test_schemas import EXAMPLES, to_record
+from tests.codec.test_schemas import EXAMPLES, to_record, with_defaults
 
 _WHOLE = {"int": 2**31, "long": 2**63}
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
@@ -46,7 +46,8 @@ def values_of(schema: Any) -> st.SearchStrategy[Any]:
 @cache
 def examples_of(topic: str) -> list[dict[str, Any]]:
     """Return the good examples of a topic."""
-    return [to_record(json.loads(path.read_text())) for path in EXAMPLES if path.parts[-3] == topic]
+    found = [json.loads(path.read_text()) for path in EXAMPLES if path.parts[-3] == topic]
+    return [with_defaults(topic, to_record(example)) for example in found]
 
 
 @cache

@@ -24,7 +24,7 @@ from services.core.columns import TransactionColumns
 from services.paths import data_folder
 
 NEW_FIELD = {
-    "name": "wallet",
+    "name": "added_by_a_test",
     "type": ["null", "string"],
     "default": None,
     "doc": "the wallet that paid; null for none",
@@ -87,7 +87,7 @@ def environment_reading(schemas: Path, folder: Path) -> dict[str, str]:
 def encoded_as_newest(columns: TransactionColumns, wallet: str | None = "wallet-7") -> list[bytes]:
     """Return transactions as producers of the newest version write them, who say what nobody here reads yet."""
     newest = topics()[TOPIC].latest
-    records = [decode_as_newest(value)[1] | {"wallet": wallet} for value in encoded_as_first(columns)]
+    records = [decode_as_newest(value)[1] | {"added_by_a_test": wallet} for value in encoded_as_first(columns)]
     return [encode_record(newest, record) for record in records]
 
 
