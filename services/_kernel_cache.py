@@ -2,7 +2,8 @@
 
 Numba renews a cached kernel when its own file changes, but not when a kernel or a constant that it uses from another
 file does: a changed bound would go on with the old value, in silence. So the folder's name carries a hash of every file
-that holds kernels, and any change to one of them compiles all of them anew.
+that holds kernels or what they use, and any change to one of them compiles all of them anew. A test finds every kernel
+and checks that its file, and those of what it uses, are hashed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Final
 
 _PACKAGE = Path(__file__).parent
-_KERNEL_FOLDERS = ("core", "codec")
+KERNEL_FOLDERS: Final = ("codec", "core", "inference")
+"""All files of these folders and of those below them are hashed."""
+
+
+def kernel_sources() -> list[Path]:
+    """Return every file that is hashed."""
+    return [source for folder in KERNEL_FOLDERS for source in sorted((_PACKAGE / folder).rglob("*.py"))]
 
 
 def _sources_hash() -> str:
     digest = hashlib.sha256()
-    for folder in _KERNEL_FOLDERS:
-        for source in sorted((_PACKAGE / folder).glob("*.py")):
-            digest.update(source.read_bytes())
+    for source in kernel_sources():
+        digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0")
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 
 

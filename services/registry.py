@@ -12,6 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from services.core.layouts import (
+    ACCOUNT_LAYOUT,
+    CARD_LAYOUT,
+    CUSTOMER_LAYOUT,
+    LABEL_LAYOUT,
+    REASSESSMENT_LAYOUT,
+    TERMINAL_LAYOUT,
+)
+
 if TYPE_CHECKING:
     from services.runtime.config import Settings
 
@@ -89,7 +98,7 @@ SERVICES: Final = (
         summary="Run scorers: decide on transactions.",
         purpose="Run scorers until SIGTERM or Ctrl-C: one process each, under one supervisor that starts a dead one again.",
         holds="profiles of cards",
-        logs=(LogSpec("card-transactions", 2, "services.scorer.parts:folding_processor"),),
+        logs=(LogSpec("card-transactions", CARD_LAYOUT, "services.scorer.parts:folding_processor"),),
         group_setting="group_id",
         looks_up=(_TERMINALS, *_REFERENCE),
         settings=(*_DECIDING, "without_profiles"),
@@ -106,7 +115,7 @@ SERVICES: Final = (
         summary="Run profilers: remember what happens at terminals.",
         purpose="Run profilers until SIGTERM or Ctrl-C: they fold transactions and labels into what is known of each terminal.",
         holds="profiles of terminals",
-        logs=(LogSpec(_TERMINALS, 0x102, "services.profiler.processor:ProfilerProcessor"),),
+        logs=(LogSpec(_TERMINALS, TERMINAL_LAYOUT, "services.profiler.processor:ProfilerProcessor"),),
         group_setting="profiler_group_id",
         example="--metrics-port 9118",
         metrics="services.runtime.catalogue:PROFILER_METRICS",
@@ -117,7 +126,7 @@ SERVICES: Final = (
         summary="Run routers: bring fraud labels to their terminals.",
         purpose="Run routers until SIGTERM or Ctrl-C: they put fraud labels into the log of their terminals.",
         holds="none, but they can halt",
-        logs=(LogSpec("fraud-labels", 0x201, "services.router.processor:RouterProcessor"),),
+        logs=(LogSpec("fraud-labels", LABEL_LAYOUT, "services.router.processor:RouterProcessor"),),
         group_setting="router_group_id",
         keeps_profiles=False,
         example="--metrics-port 9128",
@@ -128,8 +137,8 @@ SERVICES: Final = (
         purpose="Run reference services until SIGTERM or Ctrl-C: they keep in the grid what is known of accounts and customers.",
         holds="what is known of accounts or customers",
         logs=(
-            LogSpec("accounts", 0x301, "services.reference.processor:of_accounts"),
-            LogSpec("customers", 0x401, "services.reference.processor:of_customers"),
+            LogSpec("accounts", ACCOUNT_LAYOUT, "services.reference.processor:of_accounts"),
+            LogSpec("customers", CUSTOMER_LAYOUT, "services.reference.processor:of_customers"),
         ),
         group_setting="reference_group_id",
         example="--metrics-port 9138",
@@ -139,7 +148,9 @@ SERVICES: Final = (
         summary="Run reassessors: say what would have been decided where something was missing.",
         purpose="Run reassessors until SIGTERM or Ctrl-C: they say what would have been decided where something was missing.",
         holds="none, but they can halt",
-        logs=(LogSpec("card-reassessment-requests", 0x401, "services.reassessor.parts:folding_processor"),),
+        logs=(
+            LogSpec("card-reassessment-requests", REASSESSMENT_LAYOUT, "services.reassessor.parts:folding_processor"),
+        ),
         group_setting="reassessor_group_id",
         keeps_profiles=False,
         looks_up=("card-transactions", _TERMINALS, *_REFERENCE),

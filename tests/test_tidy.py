@@ -131,7 +131,7 @@ def test_imports_point_one_way(path: Path):
             assert folder in ONLY_IN[package], f"{package} is for {ONLY_IN[package]}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "services/core").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "services/core").rglob("*.py")), ids=name_of)
 def test_the_core_imports_nothing_but_the_standard_library_numpy_and_numba(path: Path):
     for module in imports_of(path):
         package = module.split(".")[0]
@@ -156,7 +156,7 @@ def test_the_logic_never_reads_a_clock(path: Path):
 
 def test_the_checker_shares_no_code_with_what_it_checks():
     allowed = {"services.core.money", "services.paths"}
-    for path in sorted((ROOT / "services/checker").glob("*.py")):
+    for path in sorted((ROOT / "services/checker").rglob("*.py")):
         ours = {m for m in imports_of(path) if m.startswith("services.") and not m.startswith("services.checker")}
         assert ours <= allowed, path.name
 

@@ -37,24 +37,33 @@ NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
 
 class Schemas:
-    """The writer schemas of a topic, by the ten bytes that frame their records."""
+    """The writer schemas of a topic, by the ten bytes that frame their records; each record is read as the newest of them."""
 
     def __init__(self, topic: str) -> None:
+        folder = data_folder("schemas") / topic
+        self.defaults: dict[str, Any] = {}
+        """Of the newest schema's fields."""
         self._by_header = {}
-        for path in sorted(data_folder("schemas").glob(f"{topic}/*.avsc")):
-            definition = fastavro.schema.load_schema(path)
-            canonical = fastavro.schema.to_parsing_canonical_form(definition)
-            digits = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
-            self._by_header[b"\xc3\x01" + bytes.fromhex(digits.rjust(16, "0"))] = definition
+        for kind in ("v", "envelope"):
+            paths = sorted(folder.glob(f"{kind}*.avsc"), key=lambda path: (len(path.name), path.name))
+            newest = fastavro.schema.load_schema(paths[-1]) if paths else None
+            if kind == "v" and newest is not None:
+                self.defaults = {one["name"]: one["default"] for one in newest["fields"] if "default" in one}
+            for path in paths:
+                definition = fastavro.schema.load_schema(path)
+                canonical = fastavro.schema.to_parsing_canonical_form(definition)
+                digits = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+                header = b"\xc3\x01" + bytes.fromhex(digits.rjust(16, "0"))
+                self._by_header[header] = definition, None if path is paths[-1] else newest
 
     def decode(self, value: bytes | None) -> dict[str, Any] | None:
         """Return the record, or None for anything that is not exactly one record of this topic."""
-        schema = self._by_header.get((value or b"")[:10])
+        schema, newest = self._by_header.get((value or b"")[:10], (None, None))
         if schema is None:
             return None
         body = io.BytesIO((value or b"")[10:])
         try:
-            record = fastavro.schemaless_reader(body, schema, None, return_record_name=False)
+            record = fastavro.schemaless_reader(body, schema, newest, return_record_name=False)
         except Exception:  # noqa: BLE001 - whatever it is: this is not a record
             return None
         return None if body.read(1) or not isinstance(record, dict) else record

@@ -60,6 +60,7 @@ def _packed(topic: str, schemas: Schemas, value: bytes | None) -> bytes | None:
         told = told["after"] if told["op"] != "d" else None
     if told is None:
         return b""
+    told = schemas.defaults | told
     return _account(told) if topic == REFERENCE[0] else _customer(told)
 
 

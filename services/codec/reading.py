@@ -7,7 +7,7 @@ there. It is stricter than fastavro, the reference: trailing bytes, a varint bey
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -31,8 +31,10 @@ from services.codec.program import (
     Program,
     compile_program,
 )
-from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
+from services.codec.resolution import Cells
+from services.codec.schemas import Schema, Topic
 from services.codec.utf8 import valid_utf8
+from services.codec.versions import UNFRAMED, Batch, OtherVersions, Raw, why_unframed
 from services.core.card_number_kernels import rows_with_card_numbers
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.immutable import immutable
@@ -40,7 +42,7 @@ from services.core.validation import Reject
 
 _NAN_BITS = np.uint64(0x7FF8_0000_0000_0000)
 _MALFORMED, _TRAILING, _UTF8 = int(Reject.MALFORMED), int(Reject.TRAILING_BYTES), int(Reject.INVALID_UTF8)
-_TOO_LARGE, _UNFRAMED = int(Reject.TOO_LARGE), -1
+_TOO_LARGE = int(Reject.TOO_LARGE)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -202,12 +204,12 @@ def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _why_not_framed(buffer: type_u8, at: int, stop: int, header: type_u8) -> int:
-    """Return 0 for a record that begins as those of the schema do, or _UNFRAMED."""
+    """Return 0 for a record that begins as those of the schema do, or UNFRAMED."""
     if stop - at < len(header):
-        return _UNFRAMED
+        return UNFRAMED
     for j in range(len(header)):
         if buffer[at + j] != header[j]:
-            return _UNFRAMED
+            return UNFRAMED
     return 0
 
 
@@ -283,47 +285,51 @@ class Decoded:
 
 
 class ColumnarReader:
-    """Decodes records of one schema version."""
+    """Decodes records of every version of a schema into columns of one of them; those of the others are exceptional, and take longer."""
 
-    def __init__(self, schema: Schema, record_bytes_max: int) -> None:
-        self.schema = schema
+    def __init__(self, schema: Schema, record_bytes_max: int, others: Iterable[Schema] = ()) -> None:
+        """Read ``schema``, and ``others`` as it."""
         self.program = compile_program(schema.definition)
         self._header = np.frombuffer(schema.header, np.uint8)
-        self._limits = len(self.program.names), record_bytes_max
+        self._record_bytes_max = record_bytes_max
+        self._others = OtherVersions(schema, others, _decode)
+
+    @classmethod
+    def of(cls, topic: Topic) -> ColumnarReader:
+        """Return one that reads every version of a topic as the newest."""
+        return cls(topic.latest, topic.record_bytes_max, topic.versions)
 
     def read(self, values: Sequence[bytes | None]) -> Decoded:
         """Decode n records; never raises for what they hold.
 
-        ``status`` of the result is NONE or one of EMPTY, TOO_LARGE, BAD_FRAMING, UNKNOWN_FINGERPRINT, WRONG_SCHEMA,
-        MALFORMED, TRAILING_BYTES and INVALID_UTF8.
+        ``status`` of the result is NONE or one of EMPTY, TOO_LARGE, BAD_FRAMING, UNKNOWN_FINGERPRINT, WRONG_SCHEMA, MALFORMED,
+        TRAILING_BYTES and INVALID_UTF8. WRONG_SCHEMA is a record of another topic, or of a version that Avro's rules do not resolve.
         """
         # The check and the cast leave the usual batch, which has a value in every record, without a loop.
         present = cast("Sequence[bytes]", values) if None not in values else [value or b"" for value in values]
-        n, fields = len(present), len(self.program.names)
+        n = len(present)
         length = np.fromiter(map(len, present), np.int64, n)
         buffer = np.frombuffer(b"".join(present), np.uint8)
-        ints, lengths = np.zeros((fields, n), np.int64), np.zeros((fields, n), np.int64)
-        doubles, status = np.zeros((fields, n)), np.empty(n, np.int64)
-        cells = ints, lengths, doubles.view(np.uint64)
-        good = _read_rows(buffer, length, self._header, self.program.table, cells, self._limits, status)
+        raw = buffer, length, self._record_bytes_max
+        cells, status, good = _decode(raw, self._header, self.program)
         if good == n:
-            return Decoded(self.program, buffer, status, np.arange(n), ints, lengths, doubles)
-        for i in np.flatnonzero(status == _UNFRAMED).tolist():  # exceptional
-            status[i] = _why_unframed(present[i], self.schema)
+            return Decoded(self.program, buffer, status, np.arange(n), *cells)
+        batch = Batch(present, raw, cells, status)
+        self._others.read(batch)
+        for i in np.flatnonzero(status == UNFRAMED).tolist():  # exceptional
+            status[i] = why_unframed(present[i])
         rows = np.flatnonzero(status == Reject.NONE)
-        cells_of_good = ints.take(rows, 1), lengths.take(rows, 1), doubles.take(rows, 1)
-        return Decoded(self.program, buffer, status, rows, *cells_of_good)
+        if len(rows) < n:
+            cells = cells[0].take(rows, 1), cells[1].take(rows, 1), cells[2].take(rows, 1)
+        return Decoded(self.program, batch.raw[0], status, rows, *cells)
 
 
-def _why_unframed(value: bytes, schema: Schema) -> Reject:
-    if not value:
-        return Reject.EMPTY
-    if len(value) < HEADER_BYTES:
-        return Reject.MALFORMED if value.startswith(MAGIC[: len(value)]) else Reject.BAD_FRAMING
-    if not value.startswith(MAGIC):
-        return Reject.BAD_FRAMING
-    known = schemas_by_header().get(value[:HEADER_BYTES])
-    if known is None:
-        return Reject.UNKNOWN_FINGERPRINT
-    assert known.topic != schema.topic or known.version != schema.version
-    return Reject.WRONG_SCHEMA
+def _decode(raw: Raw, header: type_u8, program: Program) -> tuple[Cells, type_i64, int]:
+    """Decode the records of one version; return its cells, the Reject of every record or UNFRAMED, and how many are good."""
+    (buffer, length, record_bytes_max), fields = raw, len(program.names)
+    n = len(length)
+    ints, lengths = np.zeros((fields, n), np.int64), np.zeros((fields, n), np.int64)
+    doubles, status = np.zeros((fields, n)), np.empty(n, np.int64)
+    bits, limits = (ints, lengths, doubles.view(np.uint64)), (fields, record_bytes_max)
+    good = _read_rows(buffer, length, header, program.table, bits, limits, status)
+    return (ints, lengths, doubles), status, good

@@ -48,12 +48,12 @@ class Requests:
 
 @cache
 def _reader() -> ColumnarReader:
-    return ColumnarReader(topics()[REQUESTS].latest, topics()[REQUESTS].record_bytes_max)
+    return ColumnarReader.of(topics()[REQUESTS])
 
 
 @cache
 def _writer() -> ColumnarWriter:
-    return ColumnarWriter(topics()[REQUESTS].latest)
+    return ColumnarWriter(topics()[REQUESTS].written)
 
 
 def encode_requests(requests: Requests) -> list[bytes]:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Final
 
 from services.codec.json_values import UnfitError, fit, read_object
-from services.codec.records import UndecodableError, decode_record, encode_record
+from services.codec.records import UndecodableError, decode_as_newest, encode_written
 from services.codec.schemas import HEADER_BYTES, schemas_by_header, topics
 from services.core.reference import Account, BadReferenceError, Customer, TravelNotice
 from services.core.validation import Reject
@@ -81,10 +81,10 @@ def _from_avro(topic: str, value: bytes) -> Read:
     if schema.topic != topic:
         return None, Reject.WRONG_SCHEMA
     try:
-        record = decode_record(value)[1]
+        record = decode_as_newest(value)[1]
     except UndecodableError as error:
         return None, Reject.INVALID_UTF8 if isinstance(error.__cause__, UnicodeDecodeError) else Reject.MALFORMED
-    if schema.version:
+    if not schema.is_envelope:
         return record, Reject.NONE
     if record["op"] == _DELETE:
         return None, Reject.NONE
@@ -116,9 +116,7 @@ def _operation(topic: str) -> Any:
 def encode_account(account_id: str, account: Account, changed_at_ms: int) -> bytes:
     """Return the record that says what is known of an account."""
     fields = {name: getattr(account, name) for name in account.__slots__}
-    return encode_record(
-        topics()[ACCOUNTS].latest, {"account_id": account_id, **fields, "changed_at_ms": changed_at_ms}
-    )
+    return encode_written(ACCOUNTS, {"account_id": account_id, **fields, "changed_at_ms": changed_at_ms})
 
 
 def encode_customer(customer_id: str, customer: Customer, changed_at_ms: int) -> bytes:
@@ -130,4 +128,4 @@ def encode_customer(customer_id: str, customer: Customer, changed_at_ms: int) ->
         "blocked_countries": list(customer.blocked_countries),
     }
     record = {"customer_id": customer_id, **fields, "changed_at_ms": changed_at_ms}
-    return encode_record(topics()[CUSTOMERS].latest, record)
+    return encode_written(CUSTOMERS, record)

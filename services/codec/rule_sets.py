@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.codec.records import encode_record
-from services.codec.schemas import topics
+from services.codec.records import encode_written
 from services.core.policy import Action
 from services.core.rules.rule_set import Entry, Mode, Rule, RuleList, RuleSet, kind_name, kind_of
 
@@ -34,18 +33,18 @@ class RuleSetAck:
     def record(self) -> tuple[bytes, bytes]:
         """Return the key and the value of the record."""
         value = {name: getattr(self, name) for name in self.__slots__}
-        return self.worker.encode(), encode_record(topics()[ACKS].latest, value)
+        return self.worker.encode(), encode_written(ACKS, value)
 
 
 def saved_record(version: int, rule_set: RuleSet, author: str, at_ms: int) -> tuple[bytes, bytes]:
     """Return key and value of the record that saves a version."""
     value = _event("SAVED", version, author, at_ms) | rule_set_fields(rule_set)
-    return b"%d" % version, encode_record(topics()[RULE_SETS].latest, value)
+    return b"%d" % version, encode_written(RULE_SETS, value)
 
 
 def live_record(version: int, author: str, at_ms: int) -> tuple[bytes, bytes]:
     """Return key and value of the record that says which version is live."""
-    return LIVE_KEY, encode_record(topics()[RULE_SETS].latest, _event("LIVE", version, author, at_ms))
+    return LIVE_KEY, encode_written(RULE_SETS, _event("LIVE", version, author, at_ms))
 
 
 def _event(kind: str, version: int, author: str, at_ms: int) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from services.paths import data_folder
 MAGIC: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
-_ENVELOPE: Final = "envelope.avsc"
-_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by"}
+_ENVELOPE: Final = "envelope"
+_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by", "written_version"}
 SCALES: Final = ("partitions", "terminal_partitions", "decision_partitions")
 """The settings that a topic's number of partitions may follow."""
 
@@ -34,13 +34,14 @@ class Schema:
 
     topic: str
     version: int
-    """0 for an envelope."""
+    """Counted from 1."""
     definition: dict[str, Any]
     """The Avro schema as JSON."""
     parsed: Any
     """The same, as fastavro wants it."""
     header: bytes
     """The ten bytes that frame a record of this schema."""
+    is_envelope: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,13 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     versions: tuple[Schema, ...]
-    envelope: Schema | None = None
-    """Another form of the same records, in which change data capture tells them (``envelope.avsc``)."""
+    """Oldest first."""
+    envelopes: tuple[Schema, ...] = ()
+    """Another form of the same records, in which change data capture tells them (``envelope.avsc``, ``envelope.v2.avsc``); oldest first."""
     scaled_by: str | None = None
     """The setting that says how many partitions there are; None: always as many."""
+    written_version: int | None = None
+    """The version that producers write; None: the newest."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
@@ -71,11 +75,24 @@ class Topic:
             raise ValueError(f"topic {self.name}: record_bytes_max must lie within max_message_bytes")
         if not self.versions:
             raise ValueError(f"topic {self.name} has no schema v1.avsc")
+        if self.written_version not in (None, *(schema.version for schema in self.versions)):
+            raise ValueError(f"topic {self.name}: there is no schema of the written_version {self.written_version}")
 
     @property
     def latest(self) -> Schema:
-        """The version that producers write."""
+        """The newest version: what readers make of a record of any version."""
         return self.versions[-1]
+
+    @property
+    def written(self) -> Schema:
+        """The version that producers write: the newest, unless some readers do not know that yet."""
+        wanted = self.written_version
+        return self.latest if wanted is None else next(schema for schema in self.versions if schema.version == wanted)
+
+    @property
+    def envelope(self) -> Schema | None:
+        """The newest envelope."""
+        return self.envelopes[-1] if self.envelopes else None
 
 
 def frame_header(definition: dict[str, Any]) -> bytes:
@@ -85,9 +102,14 @@ def frame_header(definition: dict[str, Any]) -> bytes:
 
 
 def _load_schema(topic: str, path: Path) -> Schema:
-    definition = json.loads(path.read_text())
-    version = 0 if path.name == _ENVELOPE else int(re.fullmatch(r"v(\d+)\.avsc", path.name)[1])  # type: ignore[index]
-    return Schema(topic, version, definition, parse_schema(definition), frame_header(definition))
+    definition, is_envelope = json.loads(path.read_text()), path.name.startswith(_ENVELOPE)
+    numbered = re.fullmatch(r"(?:envelope\.)?v(\d+)\.avsc", path.name)
+    version = 1 if path.name == f"{_ENVELOPE}.avsc" else int(numbered[1])  # type: ignore[index]
+    return Schema(topic, version, definition, parse_schema(definition), frame_header(definition), is_envelope)
+
+
+def _load_versions(folder: Path, pattern: str) -> tuple[Schema, ...]:
+    return tuple(sorted((_load_schema(folder.name, p) for p in folder.glob(pattern)), key=lambda s: s.version))
 
 
 def _load_topic(folder: Path) -> Topic:
@@ -97,7 +119,6 @@ def _load_topic(folder: Path) -> Topic:
         raise ValueError(f"{folder.name}/topic.yaml: missing {sorted(missing)}, unknown {sorted(unknown)}")
     if (described.get("retention_days") is None) != bool(described.get("compacted", False)):
         raise ValueError(f"{folder.name}/topic.yaml: a topic has retention_days, or it is compacted")
-    versions = sorted((_load_schema(folder.name, p) for p in folder.glob("v*.avsc")), key=lambda s: s.version)
     return Topic(
         name=folder.name,
         key=described["key"],
@@ -107,9 +128,10 @@ def _load_topic(folder: Path) -> Topic:
         record_bytes_max=described.get("record_bytes_max", described["max_message_bytes"]),
         producers=tuple(described["producers"]),
         consumers=tuple(described["consumers"]),
-        versions=tuple(versions),
-        envelope=_load_schema(folder.name, folder / _ENVELOPE) if (folder / _ENVELOPE).exists() else None,
+        versions=_load_versions(folder, "v*.avsc"),
+        envelopes=_load_versions(folder, f"{_ENVELOPE}*.avsc"),
         scaled_by=described.get("scaled_by"),
+        written_version=described.get("written_version"),
     )
 
 
@@ -123,5 +145,4 @@ def topics() -> dict[str, Topic]:
 @cache
 def schemas_by_header() -> dict[bytes, Schema]:
     """Return every known schema by its framing: the allow-list of what is ever decoded."""
-    known = [schema for topic in topics().values() for schema in (*topic.versions, topic.envelope)]
-    return {schema.header: schema for schema in known if schema is not None}
+    return {schema.header: schema for topic in topics().values() for schema in (*topic.versions, *topic.envelopes)}

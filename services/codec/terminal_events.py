@@ -21,12 +21,12 @@ _LABEL_KIND: Final = 1
 
 @cache
 def _reader(topic: str) -> ColumnarReader:
-    return ColumnarReader(topics()[topic].latest, topics()[topic].record_bytes_max)
+    return ColumnarReader.of(topics()[topic])
 
 
 @cache
 def _writer() -> ColumnarWriter:
-    return ColumnarWriter(topics()[TOPIC].latest)
+    return ColumnarWriter(topics()[TOPIC].written)
 
 
 def decode_terminal_events(values: Sequence[bytes | None]) -> tuple[TerminalEventColumns, type_i64, type_i64]:

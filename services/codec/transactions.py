@@ -29,13 +29,12 @@ _OTHERS = ("transaction_id", "device_id", *_DEGREES)
 
 @cache
 def _reader() -> ColumnarReader:
-    topic = topics()[TOPIC]
-    return ColumnarReader(topic.latest, topic.record_bytes_max)
+    return ColumnarReader.of(topics()[TOPIC])
 
 
 @cache
 def _writer() -> ColumnarWriter:
-    return ColumnarWriter(topics()[TOPIC].latest)
+    return ColumnarWriter(topics()[TOPIC].written)
 
 
 def decode_transactions(values: Sequence[bytes | None]) -> tuple[TransactionColumns, type_i64, type_i64]:

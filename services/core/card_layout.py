@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from services.core.columns import type_bool, type_i64, type_u8
+from services.core.layouts import CARD_LAYOUT
 from services.core.packing import (
     AGE_BYTES,
     ENTRY_BYTES_MAX,
@@ -30,7 +31,6 @@ from services.core.packing import (
 )
 from services.core.profiles import MAX_ENTRIES, ProfileLayout
 
-CARD_LAYOUT: Final = 2
 ENTRY: Final = np.dtype(
     [
         ("event_time_ms", "<i8"),

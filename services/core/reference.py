@@ -14,11 +14,10 @@ from typing import Final
 import numpy as np
 
 from services.core.columns import pack_code, type_bool, type_f64, type_i64, type_u8
+from services.core.layouts import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
 from services.core.money import COUNTRIES, EXPONENTS
 from services.core.validation import AMOUNT_MINOR_MAX, EARLIEST_MS
 
-ACCOUNT_LAYOUT: Final = 0x301
-CUSTOMER_LAYOUT: Final = 0x401
 STATUSES: Final = ("ACTIVE", "FROZEN", "CLOSED")
 SEGMENTS: Final = ("STANDARD", "STUDENT", "PREMIUM", "BUSINESS")
 INSTRUCTIONS_MAX: Final = 64

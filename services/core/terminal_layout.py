@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from services.core.columns import type_bool, type_i64, type_u8
+from services.core.layouts import TERMINAL_LAYOUT
 from services.core.packing import (
     AGE_BYTES,
     ENTRY_BYTES_MAX,
@@ -29,7 +30,6 @@ from services.core.packing import (
 )
 from services.core.profiles import ProfileLayout
 
-TERMINAL_LAYOUT: Final = 0x102
 ENTRY: Final = np.dtype(
     [
         ("event_time_ms", "<i8"),  # of the transaction; of a bucket: its begin

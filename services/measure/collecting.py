@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.codec.reading import ColumnarReader
-from services.codec.records import decode_record
+from services.codec.records import decode_as_newest
 from services.codec.schemas import topics
 from services.core.columns import TransactionColumns, type_f64, type_i64, type_u8
 from services.core.features import FEATURE_NAMES
@@ -81,11 +81,7 @@ class VectorCollector:
     _kinds: dict[tuple[int, bytes], int] = field(default_factory=dict)
     """The marks seen so far, by rung and encoded ``degraded``, and their number."""
     _named: list[Marks] = field(default_factory=list)
-    _reader: ColumnarReader = field(
-        default_factory=lambda: ColumnarReader(
-            topics()["card-decisions"].latest, topics()["card-decisions"].record_bytes_max
-        )
-    )
+    _reader: ColumnarReader = field(default_factory=lambda: ColumnarReader.of(topics()["card-decisions"]))
 
     def add(self, records: Records) -> None:
         """Take a batch of decisions."""
@@ -106,7 +102,7 @@ class VectorCollector:
         if known is None:
             known = self._kinds[rung, degraded] = len(self._named)
             lower = () if rung == Rung.CHAMPION else (Rung(rung).name,)
-            self._named.append((*lower, *decode_record(value or b"")[1]["degraded"]))
+            self._named.append((*lower, *decode_as_newest(value or b"")[1]["degraded"]))
         return known
 
     def collected(self) -> Collected:

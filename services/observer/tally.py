@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.codec.reading import ColumnarReader
-from services.codec.records import UndecodableError, decode_record
+from services.codec.records import UndecodableError, decode_as_newest
 from services.codec.schemas import topics
 from services.core.columns import type_bool, type_i64, type_u8
 from services.core.policy import Action
@@ -26,8 +26,7 @@ RECENT_BATCHES: Final = 200
 
 def decision_reader() -> ColumnarReader:
     """Return a columnar decoder of decisions."""
-    topic = topics()[DECISIONS]
-    return ColumnarReader(topic.latest, topic.record_bytes_max)
+    return ColumnarReader.of(topics()[DECISIONS])
 
 
 @dataclass(slots=True)
@@ -105,7 +104,7 @@ def decoded(values: Sequence[bytes | None]) -> list[dict[str, Any]]:
     found = []
     for value in values:
         try:
-            found.append(decode_record(value or b"")[1])
+            found.append(decode_as_newest(value or b"")[1])
         except UndecodableError:
             continue
     return found

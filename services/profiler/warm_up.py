@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from services.codec.records import encode_record
-from services.codec.schemas import topics
+from services.codec.records import encode_written
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
 from services.core.columns import TerminalEventColumns, Text, uuid_text
 from services.core.validation import validate_terminal_events
@@ -44,7 +43,7 @@ def warm_up(processor: ProfilerProcessor) -> None:
         "transaction_id": bytes(16), "card_id": "warm-up", "terminal_id": "warm-up", "event_time_ms": _AT_MS,
         "is_fraud": True, "scenario": None, "known_at_ms": _AT_MS, "source": "ANALYST",
     }  # fmt: skip
-    columns, rows, _ = decode_labels([encode_record(topics()[LABELS].latest, label), b"bad"])
+    columns, rows, _ = decode_labels([encode_written(LABELS, label), b"bad"])
     keyed = uuid_text(columns.transaction_id)
     validate_terminal_events(columns, Text.of(keyed.tolist()), np.ones(len(rows), bool), keyed)
     encode_terminal_events(columns)

@@ -18,6 +18,7 @@ from services.core.card_layout import CARD
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
+from services.core.layouts import REASSESSMENT_LAYOUT
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
 from services.core.validation import Reject, equal_text, validate
@@ -72,7 +73,7 @@ class ReassessorProcessor(Adopting):
     """See :class:`services.runtime.processor.Processor` for the protocol."""
 
     topic = REQUESTS
-    layout = 0x401
+    layout = REASSESSMENT_LAYOUT
     history_ms = 0
     looks_up: Sequence[str] = (TRANSACTIONS, *OTHERS)
     read_by_others = announces = False

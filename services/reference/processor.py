@@ -6,7 +6,6 @@ Records are decoded one by one: they come as often as things change at a bank, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from services.codec.reference import ACCOUNTS, CUSTOMERS, DELETED, decode_change
 from services.core.columns import type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import group_text
-from services.core.reference import ACCOUNT_LAYOUT, CUSTOMER_LAYOUT
+from services.core.layouts import LAYOUTS
 from services.core.validation import Reject, identifier_status
 from services.runtime.dead_letters import (
     count_refused,
@@ -27,8 +26,6 @@ from services.runtime.dead_letters import (
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Records
-
-LAYOUTS: Final = {ACCOUNTS: ACCOUNT_LAYOUT, CUSTOMERS: CUSTOMER_LAYOUT}
 
 
 @immutable

@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from services.codec.records import encode_record
-from services.codec.schemas import topics
+from services.codec.records import encode_written
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.terminals import fraud_labels
 from services.simulator.traffic import SCENARIOS, Traffic, draw_labels
@@ -52,7 +51,7 @@ def recorded_truth(columns: TransactionColumns, fraud: type_bool) -> Truth:
 def _truth(
     columns: TransactionColumns, rows: type_i64, fraud: list[bool], scenarios: list[str], known_at_ms: type_i64
 ) -> Truth:
-    schema, chosen = topics()[TOPIC].latest, columns.take(rows)
+    chosen = columns.take(rows)
     texts = zip(chosen.card_id.tolist(), chosen.terminal_id.tolist(), strict=True)
     keys, values = [], []
     for i, (card, terminal) in enumerate(texts):
@@ -68,7 +67,7 @@ def _truth(
             "known_at_ms": int(known_at_ms[i]),
             "source": "SIMULATOR",
         }
-        values.append(encode_record(schema, label))
+        values.append(encode_written(TOPIC, label))
     return Truth(known_at_ms, keys, values)
 
 

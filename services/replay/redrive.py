@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from services.codec.records import UndecodableError, decode_record
+from services.codec.records import UndecodableError, decode_as_newest
 from services.streams import Output, Publisher, Records, Source, publish_now
 
 TOPIC = "dead-letters"
@@ -84,7 +84,7 @@ class Redrive:
         values: dict[str, list[bytes | None]] = defaultdict(list)
         for value in records.values:
             try:
-                schema, letter = decode_record(value or b"")
+                schema, letter = decode_as_newest(value or b"")
             except UndecodableError:
                 schema, letter = None, {}
             if schema is None or schema.topic != TOPIC:

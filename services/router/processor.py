@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64, uuid_text
 from services.core.immutable import immutable
+from services.core.layouts import LABEL_LAYOUT
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
@@ -29,7 +30,7 @@ class RouterProcessor:
     """See :class:`services.runtime.processor.Processor` for the protocol."""
 
     topic = LABELS
-    layout = 0x201
+    layout = LABEL_LAYOUT
     history_ms = 0
     looks_up: Sequence[str] = ()
     read_by_others = announces = False

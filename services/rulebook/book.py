@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.codec.records import UndecodableError, decode_record
+from services.codec.records import UndecodableError, decode_as_newest
 from services.codec.rule_sets import (
     ACKS,
     NO_RULES,
@@ -132,8 +132,9 @@ class _Heard:
                 self.acks.pop(key or b"", None)
                 if value is not None:
                     try:
-                        self.acks[key or b""] = RuleSetAck(**decode_record(value)[1])
-                    except (UndecodableError, TypeError):
+                        ack = decode_as_newest(value)[1]
+                        self.acks[key or b""] = RuleSetAck(**{name: ack[name] for name in RuleSetAck.__slots__})
+                    except (UndecodableError, KeyError):
                         continue
 
     def sorted(self) -> list[RuleSetAck]:

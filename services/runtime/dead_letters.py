@@ -9,8 +9,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from services.codec.records import encode_record
-from services.codec.schemas import topics
+from services.codec.records import encode_written
 from services.core.card_number_kernels import mask_record
 from services.core.columns import Text, filled, type_bool, type_i64
 from services.core.immutable import immutable
@@ -72,7 +71,6 @@ def refuse_excluded(status: type_i64, excluded: type_i64) -> None:
 
 def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, now_ms: int) -> Output:
     """Encode the refused records, one by one, since they are the exception; card-number-like digits are masked."""
-    schema = topics()[DEAD_LETTERS].latest
     keys, values = [], []
     for i in bad_rows.tolist():
         key, value = records.keys[i], records.values[i]
@@ -91,7 +89,7 @@ def encode_dead_letters(records: Records, bad_rows: type_i64, status: type_i64, 
             "source_timestamp_ms": int(records.timestamp_ms[i]),
             "rejected_at_ms": now_ms,
         }
-        values.append(encode_record(schema, letter))
+        values.append(encode_written(DEAD_LETTERS, letter))
     return Output(DEAD_LETTERS, keys, values)
 
 

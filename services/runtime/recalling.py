@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from services.codec.records import UndecodableError, decode_record
+from services.codec.records import UndecodableError, decode_as_newest
 from services.core.validation import Reject
 from services.runtime.dead_letters import DEAD_LETTERS
 from services.runtime.logs import fields
@@ -103,7 +103,7 @@ def letters_of(records: Records) -> Iterator[Letter]:
     """Yield what the dead letters of a batch say; what is none is passed over."""
     for value in records.values:
         try:
-            schema, letter = decode_record(value or b"")
+            schema, letter = decode_as_newest(value or b"")
         except UndecodableError:
             continue
         if schema.topic == DEAD_LETTERS:

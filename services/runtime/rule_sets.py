@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.codec.records import UndecodableError, decode_record
+from services.codec.records import UndecodableError, decode_as_newest
 from services.codec.rule_sets import ACKS, NO_RULES, RULE_SETS, VERSIONS_MAX, RuleSetAck, rule_set_of
 from services.core.rules.engine import RuleEngine
 from services.core.rules.syntax import RuleError
@@ -48,7 +48,7 @@ class RuleSetLog:
         """Take records in their order; what is not one of them is passed over."""
         for value in values:
             try:
-                schema, record = decode_record(value or b"")
+                schema, record = decode_as_newest(value or b"")
             except UndecodableError:
                 continue
             if schema.topic != RULE_SETS:

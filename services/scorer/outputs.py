@@ -80,9 +80,9 @@ class OutputEncoder:
 
     def __init__(self) -> None:
         self._model: Model | None = None
-        self._decisions = ColumnarWriter(topics()[DECISIONS].latest)
-        self._alerts = ColumnarWriter(topics()[ALERTS].latest)
-        self._reassessments = ColumnarWriter(topics()[REASSESSMENTS].latest)
+        self._decisions = ColumnarWriter(topics()[DECISIONS].written)
+        self._alerts = ColumnarWriter(topics()[ALERTS].written)
+        self._reassessments = ColumnarWriter(topics()[REASSESSMENTS].written)
         self._told_types = {name: self._array_type(DECISIONS, name) for name in TOLD}
         self._rules_type = self._array_type(DECISIONS, "rules")
         self._rules: RuleEngine | None = None
@@ -105,7 +105,7 @@ class OutputEncoder:
 
     @staticmethod
     def _array_type(topic: str, field: str) -> object:
-        definition = topics()[topic].latest.definition
+        definition = topics()[topic].written.definition
         return fastavro.parse_schema(next(f["type"] for f in definition["fields"] if f["name"] == field))
 
     def encode(self, records: Records, decided: Decided, now_ms: int) -> Sequence[Output]:

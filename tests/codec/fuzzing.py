@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from services.codec.records import encode_record
+from services.codec.resolution import whole
 from services.codec.schemas import Schema, schemas_by_header, topics
 from services.paths import data_folder
-from tests.codec.test_schemas import EXAMPLES, to_record
+from tests.codec.test_schemas import EXAMPLES, to_record, with_defaults
 
 _WHOLE = {"int": 2**31, "long": 2**63}
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
@@ -45,12 +46,13 @@ def values_of(schema: Any) -> st.SearchStrategy[Any]:
 @cache
 def examples_of(topic: str) -> list[dict[str, Any]]:
     """Return the good examples of a topic."""
-    return [to_record(json.loads(path.read_text())) for path in EXAMPLES if path.parts[-3] == topic]
+    found = [json.loads(path.read_text()) for path in EXAMPLES if path.parts[-3] == topic]
+    return [with_defaults(topic, to_record(example)) for example in found]
 
 
 @cache
 def _field_of(topic: str, name: str) -> st.SearchStrategy[Any]:
-    return values_of(next(f["type"] for f in _whole(topics()[topic].latest.definition)["fields"] if f["name"] == name))
+    return values_of(next(f["type"] for f in whole(topics()[topic].latest.definition)["fields"] if f["name"] == name))
 
 
 @st.composite
@@ -68,7 +70,7 @@ def records_of(draw: st.DrawFn, topic: str) -> dict[str, Any]:
 def schemas_of(topic: str) -> list[Schema]:
     """Return the versions of a topic's schema, its envelope among them."""
     found = topics()[topic]
-    return [*found.versions, *([found.envelope] if found.envelope is not None else [])]
+    return [*found.versions, *found.envelopes]
 
 
 @cache
@@ -86,38 +88,16 @@ def _good_values(draw: st.DrawFn, topic: str) -> bytes:
 def _of_any_version(draw: st.DrawFn, topic: str) -> bytes:
     """Return a record of any version of a topic's schema, or of any other topic's."""
     schema = draw(st.sampled_from(schemas_of(topic)) | st.sampled_from(_SMALL))
-    return encode_record(schema, draw(_values_of(schema.header)))
+    return encode_record(schema, draw(values_of_schema(schema.header)))
 
 
 _SMALL = [topics()[name].latest for name in ("accounts", "fraud-labels", "terminal-events")]
 
 
 @cache
-def _values_of(header: bytes) -> st.SearchStrategy[Any]:
+def values_of_schema(header: bytes) -> st.SearchStrategy[Any]:
     """Return the values of a whole schema; a strategy takes its time to be made."""
-    return values_of(_whole(schemas_by_header()[header].definition))
-
-
-def _whole(definition: dict[str, Any], known: dict[str, Any] | None = None) -> Any:
-    """Return a definition in which every name is replaced by what it names."""
-    known = {} if known is None else known
-
-    def of(type_: Any, namespace: str) -> Any:
-        if isinstance(type_, list):
-            return [of(one, namespace) for one in type_]
-        if isinstance(type_, str):
-            return known.get(type_, type_)
-        if type_["type"] == "record":
-            space = type_.get("namespace", namespace)
-            fields = [field | {"type": of(field["type"], space)} for field in type_["fields"]]
-            type_ = type_ | {"fields": fields}
-        elif type_["type"] == "array":
-            type_ = type_ | {"items": of(type_["items"], namespace)}
-        if "name" in type_:
-            known[type_["name"]] = known[f"{type_.get('namespace', namespace)}.{type_['name']}"] = type_
-        return type_
-
-    return of(definition, definition.get("namespace", ""))
+    return values_of(whole(schemas_by_header()[header].definition))
 
 
 @st.composite

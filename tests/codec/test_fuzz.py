@@ -20,7 +20,7 @@ from services.checker.card_numbers import holds_card_number
 from services.codec.json_values import UnfitError, fit, read_object
 from services.codec.reading import ColumnarReader, Decoded
 from services.codec.reassessments import REQUESTS, decode_requests
-from services.codec.records import UndecodableError, decode_record, encode_record
+from services.codec.records import UndecodableError, decode_as_newest, decode_record, encode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, DELETED, KEY_FIELDS, decode_change
 from services.codec.rule_sets import RULE_SETS, VERSIONS_MAX, rule_set_of
 from services.codec.schemas import Schema, topics
@@ -45,7 +45,7 @@ COLUMNAR: dict[str, tuple[str, Callable[[Sequence[bytes | None]], tuple[Any, Any
     "decode_labels": (LABELS, decode_labels),
     "decode_requests": (REQUESTS, decode_requests),
 }
-ONE_BY_ONE = {"decode_change", "decode_record"}
+ONE_BY_ONE = {"decode_change", "decode_record", "decode_as_newest"}
 """Decoders of single records, each with a test of its own."""
 OF_BYTES = {
     Reject.NONE, Reject.EMPTY, Reject.TOO_LARGE, Reject.BAD_FRAMING, Reject.UNKNOWN_FINGERPRINT, Reject.WRONG_SCHEMA, Reject.MALFORMED,
@@ -65,7 +65,7 @@ def test_every_decoder_is_fuzzed():
 def agrees(read: Decoded, schema: Schema, values: Sequence[bytes | None]) -> None:
     """Assert that what a columnar reader took for good is what fastavro reads of it."""
     for row, at in enumerate(read.rows.tolist()):
-        record = decode_record(values[at] or b"")[1]
+        record = decode_as_newest(values[at] or b"")[1]
         for field in schema.definition["fields"]:
             name, said = field["name"], record[field["name"]]
             if said is None:
@@ -99,7 +99,7 @@ def test_a_columnar_decoder_gives_every_record_a_verdict_and_agrees_with_fastavr
     assert len(columns) == len(rows)
     assert [int(decode([value])[2][0]) for value in values] == status.tolist(), "a neighbour matters"
     agrees(
-        ColumnarReader(topics()[topic].latest, topics()[topic].record_bytes_max).read(values),
+        ColumnarReader.of(topics()[topic]).read(values),
         topics()[topic].latest,
         values,
     )
