@@ -16,7 +16,7 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -43,7 +43,7 @@ from services.runtime.places import PlaceReading
 from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Caches, Reading, Stores
-from services.runtime.recalling import recall
+from services.runtime.recalling import LeftOut, recall, written_since
 from services.runtime.reporting import Report
 from services.runtime.saving import Saving, Shore
 from services.runtime.suspects import CAREFUL_BATCH, Suspects
@@ -222,7 +222,7 @@ class Worker(Generic[P, R]):
             self._deciding.leave_behind()
         self._outages.wait_out("kafka", self._upkeep.begin)
         again = self._ownership.folded_again()
-        recalled = self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
+        recalled = self._outages.wait_out("kafka", lambda: self._recall(again))
         self._suspects.begin(self._ownership.owned, self._limits.batch_records_max, recalled)
         self._breaker.forget(self._ownership.halted)
         self._isolation.begin()
@@ -233,6 +233,12 @@ class Worker(Generic[P, R]):
         halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in self._ownership.halted.items()}
         missing = {} if there else {"topic": f"there is no topic {topic}"}
         self._health.detail = {"partitions": sorted(self._ownership.owned), "halted": halted, **missing}
+
+    def _recall(self, again: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LeftOut]]:
+        """Return what the dead letters say of records that are folded again. Raises StreamsError, AbandonedError."""
+        stay = partial(self._outages.stay, 0.0)
+        since_ms = written_since(self._source, again, self._clock.now_ms(), stay)
+        return recall(self._letters, self._processor.topic, again, since_ms, stay)
 
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle, needed=self._ownership.needs_grid)
