@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
-from services.streams import StreamsError
+from services.streams import StreamsError, kafka
 from services.streams.base import DamagedRecordError
 from services.streams.connection import KafkaConnection
-from services.streams.events import DAMAGES, FATALS, GAPS, LOSSES, NOTICES, Meaning, meaning_of
+from services.streams.events import DAMAGES, FATALS, GAPS, LOSSES, NOTICES, ErrorEvent, Meaning, meaning_of
 from services.streams.kafka import KafkaSource
 from tests.contracts.logs import PARTITIONS, Log, deliver, drain, send, start_at_zero, until_assigned
 
@@ -141,3 +144,37 @@ def test_a_topic_is_seen_as_what_it_is(log: Log):
         log.source.poll(1, 0.1)
 
     assert (log.source.topic_seen.topic_id, log.source.topic_seen.partitions) == (state.topic_id, PARTITIONS)
+
+
+class Revoking:
+    """A client that gives its partitions back as it is closed, as librdkafka's does: on whatever thread closes it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.closed = threading.Event()
+
+    def subscribe(self, topics: list[str], **callbacks: Callable[[Any, list[TopicPartition]], None]) -> None:
+        self.callbacks = callbacks
+
+    def unassign(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.callbacks["on_revoke"](self, [TopicPartition("topic", 0)])
+        self.closed.set()
+
+
+def test_a_client_that_is_of_no_use_any_more_gives_nothing_back_for_the_worker(monkeypatch):
+    monkeypatch.setattr(kafka, "Consumer", Revoking)
+    monkeypatch.setattr(kafka, "TopicWatch", lambda *_: None)
+    source, revoked = KafkaSource(KafkaConnection("127.0.0.1:1"), "group", "topic"), []
+    monkeypatch.setattr(source, "revoked", lambda: revoked.append(threading.current_thread()))
+    old = source._consumer
+    # The thread that closes it has all the time that it wants before there is a new one.
+    monkeypatch.setattr(source, "_moment", SimpleNamespace(wait=lambda _: old.closed.wait(10)))
+
+    with pytest.raises(StreamsError, match="_FATAL"):
+        source._take(ErrorEvent("_FATAL", fatal=True))
+
+    assert old.closed.is_set()
+    assert source._consumer is not old
+    assert revoked == []
