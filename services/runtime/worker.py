@@ -186,6 +186,7 @@ class Worker(Generic[P, R]):
         if self._source.assignment.generation != self._outages.generation:
             self._take_over()
         elif len(records):
+            self._ownership.damages.survived(records.next_offsets())
             self._process(records, pressed=len(records) == most)
         else:
             self._finishing.rest()
