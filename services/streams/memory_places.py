@@ -32,7 +32,7 @@ class MemoryPlaces:
                 continue
             stored = self._log.partition_log(topic, p)
             found.may_come[row] = at >= ends[p]
-            if at < ends[p] and (stored[at].commit is None or stored[at].commit.state == COMMITTED):  # type: ignore[union-attr]
+            if at < ends[p] and (stored[at].commit is None or stored[at].commit.state == COMMITTED):
                 found.keys[row], found.values[row] = stored[at].key, stored[at].value
                 found.there[row] = True
         return found

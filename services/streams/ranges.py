@@ -26,10 +26,10 @@ def visible_extent(connection: KafkaConnection, topic: str, partition: int, sinc
     try:
         extent = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
         if extent is not None and since_ms:
-            [found] = consumer.offsets_for_times([TopicPartition(topic, partition, since_ms)], REQUEST_TIMEOUT_S)
-            if found.error is not None:
-                raise KafkaException(found.error)
-            extent = (max(extent[0], found.offset if found.offset >= 0 else extent[1]), extent[1])
+            extent = (
+                max(extent[0], _first_since(consumer, TopicPartition(topic, partition, since_ms), extent[1])),
+                extent[1],
+            )
     except KafkaException as error:
         if error.args[0].code() in _NO_SUCH:
             return 0, 0
@@ -39,6 +39,14 @@ def visible_extent(connection: KafkaConnection, topic: str, partition: int, sinc
     if extent is None:
         raise StreamsError(f"{topic} {partition}: nobody says where it ends")
     return extent
+
+
+def _first_since(consumer: Consumer, asked: TopicPartition, end: int) -> int:
+    """Return the first offset whose record has the timestamp that is asked for, or a later one; the end if there is none."""
+    [found] = consumer.offsets_for_times([asked], REQUEST_TIMEOUT_S)
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return int(found.offset) if found.offset >= 0 else end
 
 
 COUNT_POLLS_MAX: Final = 5
