@@ -182,7 +182,7 @@ class MemorySource:
         self._positions: dict[int, int] = {}
         self.revoked: Callable[[], None] = lambda: None
         self._delivered: deque[ErrorEvent] = deque()
-        self._events = ErrorEvents(self._lose, self._lose)
+        self._events = ErrorEvents(self._lose, self._renew)
         self._lost = False
 
     def deliver(self, event: ErrorEvent) -> None:
@@ -190,9 +190,14 @@ class MemorySource:
         self._delivered.append(event)
 
     def _lose(self) -> None:
-        """Give the assignment up as void, and join again by the next poll, be it as a new client."""
+        """Give the assignment up as void, and join again by the next poll."""
         self._assignment = Assignment(self._assignment.generation + 1, (), member=False)
         self._positions, self._lost = {}, True
+
+    def _renew(self) -> None:
+        """Be a new client: what the old one would still have said is about nobody's partitions."""
+        self._delivered.clear()
+        self._lose()
 
     def _serve(self) -> None:
         """Do what every call does that serves the client: events, then the group."""

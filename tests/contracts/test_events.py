@@ -146,13 +146,25 @@ def test_a_topic_is_seen_as_what_it_is(log: Log):
     assert (log.source.topic_seen.topic_id, log.source.topic_seen.partitions) == (state.topic_id, PARTITIONS)
 
 
+def test_what_a_client_of_no_use_would_still_have_said_is_not_heard(log: Log):
+    start_at_zero(log)
+    log.deliver("_FATAL", fatal=True)
+    log.deliver("_BAD_MSG")
+    with pytest.raises(StreamsError, match="_FATAL"):
+        poll_through(log)
+
+    until_assigned(log.source)
+    log.source.start(dict.fromkeys(range(PARTITIONS), 0))
+    poll_through(log)
+
+
 class Revoking:
     """A client that gives its partitions back as it is closed, as librdkafka's does: on whatever thread closes it."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:  # noqa: ARG002 - the signature of a client
         self.closed = threading.Event()
 
-    def subscribe(self, topics: list[str], **callbacks: Callable[[Any, list[TopicPartition]], None]) -> None:
+    def subscribe(self, _: list[str], **callbacks: Callable[[Any, list[TopicPartition]], None]) -> None:
         self.callbacks = callbacks
 
     def unassign(self) -> None:
