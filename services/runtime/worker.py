@@ -171,8 +171,9 @@ class Worker(Generic[P, R]):
             self._health.set("log_reachable", False)
             self._give_up("log", error)
         except ProcessingError as error:
-            # Found beside this thread, as a batch was published: it comes again, and is encoded here.
-            self._isolation.encode_until(self._source.positions())
+            # Found beside this thread, as a batch was published: it comes again, and is encoded here. It is the first that is not published.
+            batch_end = {p: o.published + self._limits.batch_records_max for p, o in self._ownership.owned.items()}
+            self._isolation.encode_until(batch_end)
             self._give_up("internal_error", error)
         except RefusedError as error:
             self._leave(error)

@@ -35,7 +35,7 @@ from services.runtime.recalling import (
     written_since,
 )
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams import Records
+from services.streams import Records, StreamsError
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
 
@@ -87,7 +87,7 @@ class Lettered:
         values = [record.value for record in visible]
         return list(letters_of(Records(DEAD_LETTERS, zeros, zeros, zeros, [None] * n, values)))
 
-    def extent(self, since_ms: int) -> tuple[int, int]:
+    def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - it knows no times
         return 0, len(self._all())
 
     def read(self, extent: tuple[int, int]) -> Any:
@@ -386,7 +386,7 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
     read = []
 
     class Many:
-        def extent(self, since_ms: int) -> tuple[int, int]:
+        def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - all are of one time
             return 10, 100_000
 
         def read(self, extent: tuple[int, int]) -> Any:
@@ -457,7 +457,7 @@ def test_a_worker_stays_in_its_group_while_it_reads_letters():
     system.drain(system.worker()[0])
     system.grid = GridMemory()  # it is lost: all is folded again
     letters = _OtherLetters(50 * CHUNK_RECORDS)
-    letters.extent = lambda since_ms: (0, letters.letters)
+    letters.extent = lambda _: (0, letters.letters)
 
     def told(name: str, request: Callable[[], Any]) -> Any:
         letters.told.append(name)
@@ -469,6 +469,28 @@ def test_a_worker_stays_in_its_group_while_it_reads_letters():
     reads = [i for i, name in enumerate(letters.told) if name == "letters"]
     assert len(reads) >= 50
     assert all("keep_alive" in letters.told[a:b] for a, b in pairwise(reads))
+
+
+@pytest.mark.parametrize("answer", [StreamsError("away"), {}], ids=["away", "held"])
+def test_what_cannot_be_encoded_is_found_where_the_source_does_not_say_how_far_it_read(monkeypatch, answer: Any):
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    worker, source = system.worker(processor=faulty(where="encode"), letters=Lettered(system))
+    noted: list[Any] = []
+    until = worker._isolation.encode_until
+    monkeypatch.setattr(worker._isolation, "encode_until", lambda found: (noted.append(found), until(found)))
+
+    def positions() -> Any:
+        if isinstance(answer, StreamsError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(source, "positions", positions)
+    system.drain(worker)
+
+    assert len(refused(system)) == 1
+    assert noted
+    assert all(noted), "else it would be encoded beside the thread again and again"
 
 
 def test_a_guard_says_what_was_raised_by_its_kind_alone():
