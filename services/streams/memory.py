@@ -330,10 +330,7 @@ class MemorySource:
 
     def positions(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
-        return self._wire("positions", self._ask_positions)
-
-    def _ask_positions(self) -> Mapping[int, int]:
-        self._log.check_available()
+        self._wire("positions", self._log.check_available)
         return dict(self._positions)
 
     def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:
