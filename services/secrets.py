@@ -32,7 +32,8 @@ class SecretUrl:
         except ValueError:
             raise ValueError("not an address") from None
         host = parts.hostname or ""
-        if not parts.scheme or not (host or parts.path) or parts.fragment or "@" in parts.path:
+        # A #, / or ? within a password ends the host's part early, and what follows would be shown: it is to be written as %23, %2F, %3F.
+        if not parts.scheme or not (host or parts.path) or parts.fragment or "@" in parts.path or "@" in parts.query:
             raise ValueError("not an address")
         user = f"{_HIDDEN}@" if "@" in parts.netloc else ""
         query = f"?{_HIDDEN}" if parts.query else ""

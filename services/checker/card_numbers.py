@@ -24,7 +24,7 @@ _OF_A_NETWORK: Final = re.compile(
     r"|9704\d{12,15}|(8600|9792|9860)\d{12}"
 )
 _DIGEST: Final = re.compile(
-    r"(?!\d{13,}[dD])(?=.*[a-fA-F])([\da-fA-F]{32}|[\da-fA-F]{40}|[\da-fA-F]{64}|[\da-fA-F]{8}(-[\da-fA-F]{4}){3}-[\da-fA-F]{12})",
+    r"(?!(\d-?){13})(?=.*[a-fA-F])([\da-fA-F]{32}|[\da-fA-F]{40}|[\da-fA-F]{64}|[\da-fA-F]{8}(-[\da-fA-F]{4}){3}-[\da-fA-F]{12})",
     re.ASCII,
 )
 

@@ -190,9 +190,9 @@ def holds_card_number(buffer: Any, start: int, stop: int) -> bool:
 def is_digest(buffer: Any, start: int, stop: int) -> bool:
     """Whether a text as a whole is a UUID or a digest in hexadecimal digits: of a thousand such texts one would hold a card number.
 
-    What begins with as many digits as a card number has, and a D, is none: it may be the data of a magnetic stripe.
+    What begins with as many digits as a card number has is none: it may be one that letters were added to, or the data of a magnetic stripe.
     """
-    length, letters = stop - start, 0
+    length, letters, digits = stop - start, 0, 0
     if length not in (32, 36, 40, 64):
         return False
     for k in range(length):
@@ -202,9 +202,11 @@ def is_digest(buffer: Any, start: int, stop: int) -> bool:
                 return False
         elif 97 <= byte | 32 <= 102:
             letters += 1
-            if letters == 1 and k >= DIGITS_MIN and byte | 32 == 100:
+            if letters == 1 and digits >= DIGITS_MIN:
                 return False
-        elif not 48 <= byte <= 57:
+        elif 48 <= byte <= 57:
+            digits += 1
+        else:
             return False
     return letters > 0
 

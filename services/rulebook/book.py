@@ -14,11 +14,12 @@ from services.codec.rule_sets import (
     RuleSetAck,
     live_record,
     rule_set_fields,
+    rule_set_of,
     saved_record,
 )  # fmt: skip
 from services.core.rules.rule_set import RuleSet
 from services.runtime.clock import Clock
-from services.runtime.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all
+from services.runtime.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all, same_rules
 from services.streams import StreamsError
 from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
@@ -47,26 +48,43 @@ class Waited:
 
 
 class Rulebook:
-    """Reads the topic once, and writes to it. One at a time: two who save at once would take the same version."""
+    """Reads the topic, and writes to it. Who writes makes sure that versions follow each other, and that each is written once."""
 
     def __init__(self, connection: KafkaConnection, clock: Clock) -> None:
         """Raises StreamsError."""
         self._connection, self._clock = connection, clock
-        self.log = RuleSetLog()
-        reader = KafkaReader(connection, [RULE_SETS], from_beginning=True)
-        self.log.add(read_all(reader))
-        reader.close()
+        self.log = self._read()
+
+    def _read(self) -> RuleSetLog:
+        reader, found = KafkaReader(self._connection, [RULE_SETS], from_beginning=True), RuleSetLog()
+        try:
+            found.add(read_all(reader))
+        finally:
+            reader.close()
+        return found
 
     def save(self, rule_set: RuleSet, author: str) -> int:
-        """Save a rule set as the next version, and return it; the newest version again if it is the same. Raises StreamsError."""
+        """Save a rule set as the next version, and return it; the newest version again if it is the same.
+
+        Raises:
+            StreamsError: also if somebody else saved other rules as this version at the same time, and was the first. Then theirs are written
+                once more, since a compacted topic keeps the last record of a version, and whoever is there already goes by the first.
+        """
         newest = self.log.saved.get(self.log.newest)
         fields = rule_set_fields(rule_set)
-        if newest is not None and all(newest[name] == value for name, value in fields.items()):
+        if newest is not None and same_rules(newest, fields):
             return self.log.newest
         version = self.log.newest + 1
         if version > VERSIONS_MAX:
             raise StreamsError(f"there are {VERSIONS_MAX:,} versions: no more are taken")
         self._send(*saved_record(version, rule_set, author, self._clock.now_ms()))
+        self.log = self._read()
+        first = self.log.saved.get(version, fields)
+        if not same_rules(first, fields):
+            self._send(*saved_record(version, rule_set_of(first), first["author"], first["at_ms"]))
+            raise StreamsError(
+                f"{first['author']} has just saved other rules as version {version}: look at them, and save again"
+            )
         return version
 
     def put_live(self, version: int, author: str) -> None:

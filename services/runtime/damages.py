@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from services.streams import DamagedRecordError
@@ -10,7 +11,7 @@ TRIES_MAX: Final = 3
 
 
 class Damages:
-    """Counts, for one worker, how often reading a record of a partition failed."""
+    """Counts, for one worker, how often reading a record of a partition failed since it was read last."""
 
     def __init__(self) -> None:
         self._tries: dict[tuple[int, int], int] = {}
@@ -19,6 +20,11 @@ class Damages:
         """Note that reading failed."""
         at = error.partition, error.offset
         self._tries[at] = self._tries.get(at, 0) + 1
+
+    def survived(self, next_offsets: Mapping[int, int]) -> None:
+        """Note that everything before these offsets, by partition, was read: what damaged it was the way."""
+        if self._tries:
+            self._tries = {(p, at): tries for (p, at), tries in self._tries.items() if at >= next_offsets.get(p, 0)}
 
     def lasting(self) -> dict[int, str]:
         """Return the partitions that have a record which cannot be read, with what to tell of it; each is returned once."""

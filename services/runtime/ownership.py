@@ -57,6 +57,10 @@ class Ownership:
         """Note a record that cannot be read: after some times its partition is halted at the next take-over."""
         self._damages.note(error)
 
+    def note_read(self, next_offsets: Mapping[int, int]) -> None:
+        """Note up to where records were read well: what could not be read before that was damaged on the way."""
+        self._damages.survived(next_offsets)
+
     def take_over(self) -> bool:
         """Claim every assigned partition, and start reading from where the grid is.
 

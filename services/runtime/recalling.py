@@ -3,13 +3,13 @@
 The grid notes the records that must not be decoded, but a grid may be lost, or be set back; and what raised an exception may not raise it
 again, because the program was mended since, or because a record that is only folded is not encoded. So whoever folds records that were answered
 before reads in the dead letters which of them were refused undecoded. They are read from their end: those of one partition come in its order,
-so that one of an earlier record says that there are no more.
+so that one of an earlier record says that there are no more. Where none does, their time ends it: no letter is older than its record.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,9 +17,9 @@ from services.codec.records import UndecodableError, decode_as_newest
 from services.core.validation import Reject
 from services.runtime.dead_letters import DEAD_LETTERS
 from services.runtime.logs import fields
-from services.streams import Records
+from services.streams import Records, Source
 from services.streams.connection import KafkaConnection
-from services.streams.ranges import read_range, visible_extent
+from services.streams.ranges import poll_range, visible_extent
 
 log = logging.getLogger("proact.worker")
 
@@ -29,6 +29,10 @@ CHUNK_RECORDS: Final = 2_000
 """So many letters are read first; then eight times as many, and so on."""
 LETTERS_MAX: Final = 1_000_000
 """After so many letters no more are read: what raised before them raises again, or its card's profile holds one transaction more."""
+CLOCKS_MS: Final = 3_600_000
+"""How far a record's timestamp may be ahead of the clock of whoever wrote the letter: Kafka refuses those that are further ahead of its own."""
+FIRST_LOOK_MS: Final = 60_000
+"""How far back a record is looked for first; then twice as far, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +66,23 @@ class Letter:
 class Letters(Protocol):
     """All dead letters."""
 
-    def extent(self) -> tuple[int, int]:
-        """Return from where to where they lie. Raises StreamsError."""
+    def extent(self, since_ms: int) -> tuple[int, int]:
+        """Return from where to where those lie that were written at a time or later. Raises StreamsError."""
         ...
 
-    def read(self, extent: tuple[int, int]) -> Iterator[Letter]:
-        """Yield some of them in their order. Raises StreamsError."""
+    def read(self, extent: tuple[int, int]) -> Iterator[Sequence[Letter]]:
+        """Yield some of them in their order, at most ``CHUNK_RECORDS`` at once; nothing at all where none came for a moment. Raises StreamsError."""
         ...
 
 
 class NoLetters:
     """There are none. See :class:`Letters`."""
 
-    def extent(self) -> tuple[int, int]:
+    def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002
         """See :class:`Letters`."""
         return 0, 0
 
-    def read(self, extent: tuple[int, int]) -> Iterator[Letter]:  # noqa: ARG002
+    def read(self, extent: tuple[int, int]) -> Iterator[Sequence[Letter]]:  # noqa: ARG002
         """See :class:`Letters`."""
         return iter(())
 
@@ -89,14 +93,14 @@ class KafkaLetters:
     def __init__(self, connection: KafkaConnection) -> None:
         self._connection = connection
 
-    def extent(self) -> tuple[int, int]:
+    def extent(self, since_ms: int) -> tuple[int, int]:
         """See :class:`Letters`."""
-        return visible_extent(self._connection, DEAD_LETTERS, 0)
+        return visible_extent(self._connection, DEAD_LETTERS, 0, since_ms)
 
-    def read(self, extent: tuple[int, int]) -> Iterator[Letter]:
+    def read(self, extent: tuple[int, int]) -> Iterator[Sequence[Letter]]:
         """See :class:`Letters`."""
-        for records in read_range(self._connection, DEAD_LETTERS, 0, extent):
-            yield from letters_of(records)
+        for records in poll_range(self._connection, DEAD_LETTERS, 0, extent, CHUNK_RECORDS):
+            yield list(letters_of(records))
 
 
 def letters_of(records: Records) -> Iterator[Letter]:
@@ -111,28 +115,67 @@ def letters_of(records: Records) -> Iterator[Letter]:
             yield Letter(letter["source_topic"], letter["source_partition"], letter["source_offset"], left_out)
 
 
-def recall(letters: Letters, topic: str, wanted: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LeftOut]]:
+def written_since(
+    source: Source, wanted: Mapping[int, tuple[int, int]], now_ms: int, keep_alive: Callable[[], None]
+) -> int:
+    """Return a time before which no dead letter of some records was written. Raises StreamsError.
+
+    A record that has a later timestamp, and lies before all that are wanted of its partition, was in the log before them, and so before
+    their letters; the first time at which each partition has one is looked for, since mostly it is minutes ago.
+
+    Args:
+        source: gives the records.
+        wanted: by partition, from which offset to which.
+        now_ms: the present time.
+        keep_alive: called after every question.
+    """
+    back_ms = FIRST_LOOK_MS
+    for partition, (first, _) in wanted.items():
+        while back_ms < now_ms and source.offset_at(partition, now_ms - back_ms) > first:
+            back_ms *= 2
+            keep_alive()
+        keep_alive()
+    return max(0, now_ms - back_ms - CLOCKS_MS)
+
+
+def recall(
+    letters: Letters,
+    topic: str,
+    wanted: Mapping[int, tuple[int, int]],
+    since_ms: int = 0,
+    keep_alive: Callable[[], None] = lambda: None,
+) -> dict[int, dict[int, LeftOut]]:
     """Return, by partition and offset, which records of some ranges were refused undecoded. Raises StreamsError.
 
     Args:
         letters: of all services.
         topic: whose records are wanted.
         wanted: by partition, from which offset to which.
+        since_ms: before which time none of their letters was written.
+        keep_alive: called after every ``CHUNK_RECORDS`` letters at the latest, since there may be very many.
     """
     found: dict[int, dict[int, LeftOut]] = {partition: {} for partition in wanted}
-    open_ones, (begin, end), chunk, read = set(wanted), (letters.extent() if wanted else (0, 0)), CHUNK_RECORDS, 0
+    if not wanted:
+        return {}
+    open_ones, (begin, end), chunk, read = set(wanted), letters.extent(since_ms), CHUNK_RECORDS, 0
     while open_ones and begin < end:
         if read >= LETTERS_MAX:
             log.warning("older dead letters are not looked at", extra=fields(letters=read))
             break
-        at = max(begin, end - chunk)
-        for letter in letters.read((at, end)):
-            if letter.topic != topic or letter.partition not in wanted:
-                continue
-            first, stop = wanted[letter.partition]
-            if letter.offset < first:
-                open_ones.discard(letter.partition)
-            elif letter.offset < stop and letter.left_out.why in UNDECODED:
-                found[letter.partition][letter.offset] = letter.left_out
+        at = max(begin, end - min(chunk, LETTERS_MAX - read))
+        for some in letters.read((at, end)):
+            for letter in some:
+                if letter.topic == topic and letter.partition in wanted:
+                    _note(letter, wanted[letter.partition], found[letter.partition], open_ones)
+            keep_alive()
         read, end, chunk = read + end - at, at, 8 * chunk
     return {partition: offsets for partition, offsets in found.items() if offsets}
+
+
+def _note(letter: Letter, extent: tuple[int, int], found: dict[int, LeftOut], open_ones: set[int]) -> None:
+    """Keep what a letter of a wanted partition says of a wanted record; one of an earlier record says that there are no more."""
+    first, stop = extent
+    if letter.offset < first:
+        open_ones.discard(letter.partition)
+    elif letter.offset < stop and letter.left_out.why in UNDECODED:
+        found[letter.offset] = letter.left_out

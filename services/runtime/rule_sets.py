@@ -12,9 +12,10 @@ from services.codec.rule_sets import ACKS, NO_RULES, RULE_SETS, VERSIONS_MAX, Ru
 from services.core.rules.engine import RuleEngine
 from services.core.rules.syntax import RuleError
 from services.runtime import catalogue as m
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, SystemClock
 from services.runtime.logs import fields, frames_of
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.notices import Repeated
 from services.streams import StreamsError
 from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader
@@ -25,6 +26,7 @@ log = logging.getLogger("proact.rules")
 HEARD_EVERY_S: Final = 5.0
 """How often a worker says what it runs."""
 CATCH_UP_S: Final = 0.2
+NOT_TAKEN: Final = "a rule set is not taken"
 REFUSED_MAX: Final = 1_000
 """Of how many refused versions it is remembered why."""
 FETCH_WAIT_MS: Final = 500
@@ -33,7 +35,11 @@ FETCH_WAIT_MS: Final = 500
 
 @dataclass(slots=True)
 class RuleSetLog:
-    """What the topic of rule sets says."""
+    """What the topic of rule sets says.
+
+    The topic is compacted, by version: of one that was written again only the last record may be left, behind those of later versions. So
+    versions are taken in any order; that they follow each other, and that each is written once, is up to who writes them.
+    """
 
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
     """The SAVED record of every version."""
@@ -43,6 +49,10 @@ class RuleSetLog:
     """The version that somebody says is live, where it cannot be: then what was live before still is."""
     _why_not: dict[int, str] = field(default_factory=dict)
     """Of versions that were not taken."""
+    _awaited: tuple[int, int] | None = None
+    """The version that somebody says is live, and since when, where it is not known yet: its record may lie behind."""
+    not_taken: Repeated = field(default_factory=lambda: Repeated(log, NOT_TAKEN, SystemClock()))
+    """Tells of them: of very many, a line now and again."""
 
     def add(self, values: Iterable[bytes | None]) -> None:
         """Take records in their order; what is not one of them is passed over."""
@@ -59,34 +69,38 @@ class RuleSetLog:
                 self._put_live(record["version"], record["at_ms"])
 
     def _save(self, version: int, record: dict[str, Any]) -> None:
-        """Take a version that follows the last one; no version is ever changed, skipped, or beyond its range."""
+        """Take a version that is not known yet: none is ever changed, or beyond its range."""
         known = self.saved.get(version)
-        if known is not None and all(known[name] == record[name] for name in ("rules", "lists")):
-            return  # a producer's repeat
-        if not 1 <= version <= VERSIONS_MAX:
-            why = f"a version lies between 1 and {VERSIONS_MAX:,}"
-        elif version <= self.newest:
-            why = f"version {version} was saved before, with other rules"
-        elif version > self.newest + 1:
-            why = f"version {version} does not follow version {self.newest}"
-        else:
+        if known is None and 1 <= version <= VERSIONS_MAX:
             self.saved[version] = record
-            self._why_not.pop(version, None)
+            if self._awaited is not None and self._awaited[0] == version:
+                self._put_live(*self._awaited)
             return
-        if known is None and len(self._why_not) < REFUSED_MAX:
+        why = f"a version lies between 1 and {VERSIONS_MAX:,}"
+        if known is not None:
+            if same_rules(known, record):
+                return  # a producer's repeat
+            why = f"version {version} was saved before, with other rules"
+        elif len(self._why_not) < REFUSED_MAX:
             self._why_not[version] = why
-        log.error("a rule set is not taken", extra=fields(version=version, error=why))
+        self.not_taken.happened(1, version=version, error=why)
 
     def _put_live(self, version: int, at_ms: int) -> None:
         if version == NO_RULES or version in self.saved:
-            self.live, self.live_since_ms, self.refused = version, at_ms, None
+            self.live, self.live_since_ms, self.refused, self._awaited = version, at_ms, None, None
             return
+        self._awaited = version, at_ms
         self.refused = version, self._why_not.get(version, f"version {version} was never saved")
 
     @property
     def newest(self) -> int:
         """The highest version that was saved."""
         return max(self.saved, default=NO_RULES)
+
+
+def same_rules(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two SAVED records hold the same rules and lists, whoever saved them, and when."""
+    return all(one[name] == other[name] for name in ("rules", "lists"))
 
 
 def read_all(reader: KafkaReader, timeout_s: float = CATCH_UP_S) -> list[bytes | None]:
@@ -122,7 +136,7 @@ class RuleSetFollower:
             metrics,
             adopt,
         )
-        self._log = RuleSetLog()
+        self._log = RuleSetLog(not_taken=Repeated(log, NOT_TAKEN, clock))
         self._reader: KafkaReader | None = None
         self._sink: KafkaSink | None = None
         self._running, self._since_ms = NO_RULES, 0
@@ -151,6 +165,7 @@ class RuleSetFollower:
         for records in self._reader.read(0.0):
             self._log.add(records.values)
             came = True
+        self._log.not_taken.pending()
         if came:
             self._change()
         if came or self._clock.monotonic_s() - self._heard_at_s > HEARD_EVERY_S:

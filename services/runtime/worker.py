@@ -16,6 +16,7 @@ decides, not guessing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -48,7 +49,7 @@ from services.runtime.places import PlaceReading
 from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Reading
-from services.runtime.recalling import recall
+from services.runtime.recalling import LeftOut, recall, written_since
 from services.runtime.reporting import Report
 from services.runtime.saving import GridWriter
 from services.runtime.stages import Stages
@@ -192,8 +193,9 @@ class Worker(Generic[P, R]):
             self._health.set("log_reachable", False)
             self._give_up("log", error)
         except ProcessingError as error:
-            # Found beside this thread, as a batch was published: it comes again, and is encoded here.
-            self._isolation.encode_until(self._source.positions())
+            # Found beside this thread, as a batch was published: it comes again, and is encoded here. It is the first that is not published.
+            batch_end = {p: o.published + self._limits.batch_records_max for p, o in self._partitions.owned.items()}
+            self._isolation.encode_until(batch_end)
             self._give_up("internal_error", error)
         except RefusedError as error:
             self._leave(error)
@@ -207,6 +209,7 @@ class Worker(Generic[P, R]):
         if self._outages.assigned_anew:
             self._take_over()
         elif len(records):
+            self._ownership.note_read(records.next_offsets())
             self._process(records, pressed=len(records) == most)
         else:
             self._completion.rest()
@@ -243,7 +246,7 @@ class Worker(Generic[P, R]):
             self._foreign.begin(self._source, self._outages)
         self._outages.wait_out("kafka", self._upkeep.begin)
         again = self._ownership.folded_again()
-        recalled = self._outages.wait_out("kafka", lambda: recall(self._letters, self._processor.topic, again))
+        recalled = self._outages.wait_out("kafka", lambda: self._recall(again))
         self._suspects.begin(self._partitions.owned, self._limits.batch_records_max, recalled)
         self._breaker.forget(self._partitions.halted)
         self._isolation.begin()
@@ -254,6 +257,12 @@ class Worker(Generic[P, R]):
         halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in halts.items()}
         missing = {} if there else {"topic": f"there is no topic {topic}"}
         self._health.show({"partitions": sorted(self._partitions.owned), "halted": halted, **missing})
+
+    def _recall(self, again: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LeftOut]]:
+        """Return what the dead letters say of records that are folded again. Raises StreamsError, AbandonedError."""
+        stay = partial(self._outages.stay, 0.0)
+        since_ms = written_since(self._source, again, self._clock.now_ms(), stay)
+        return recall(self._letters, self._processor.topic, again, since_ms, stay)
 
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)

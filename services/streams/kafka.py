@@ -83,6 +83,7 @@ class KafkaSource:
 
     def _connect(self) -> None:
         self._committer = committer = Committer(self._serve)
+        """Of the present client: whoever has another one is not listened to."""
         self._consumer = self._make_client(self._settings | {"on_commit": committer.on_commit})
         self.join()
 
@@ -116,7 +117,11 @@ class KafkaSource:
         self._lose()
 
     def _renew(self) -> None:
-        """Put a new client in the place of one that is of no use any more; the old one is closed beside, since that may take its time."""
+        """Put a new client in the place of one that is of no use any more; the old one is closed beside, since that may take its time.
+
+        What it says meanwhile, on the thread that closes it, is about nobody's partitions: so it is not listened to from before that.
+        """
+        self._committer = Committer(self._serve)
         threading.Thread(target=close_client, args=(self._consumer,), name="closes a client", daemon=True).start()
         self._lose()
         self._paused = False

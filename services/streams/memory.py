@@ -182,7 +182,7 @@ class MemorySource:
         self._positions: dict[int, int] = {}
         self._revoked: Callable[[], None] = lambda: None
         self._delivered: deque[ErrorEvent] = deque()
-        self._events = ErrorEvents(self._lose, self._lose)
+        self._events = ErrorEvents(self._lose, self._renew)
         self._lost = False
 
     def on_revoked(self, call: Callable[[], None]) -> None:
@@ -194,9 +194,14 @@ class MemorySource:
         self._delivered.append(event)
 
     def _lose(self) -> None:
-        """Give the assignment up as void, and join again by the next poll, be it as a new client."""
+        """Give the assignment up as void, and join again by the next poll."""
         self._assignment = Assignment(self._assignment.generation + 1, (), member=False)
         self._positions, self._lost = {}, True
+
+    def _renew(self) -> None:
+        """Be a new client: what the old one would still have said is about nobody's partitions."""
+        self._delivered.clear()
+        self._lose()
 
     def _serve(self) -> None:
         """Do what every call does that serves the client: events, then the group."""
@@ -329,6 +334,7 @@ class MemorySource:
 
     def positions(self) -> Mapping[int, int]:
         """See :class:`services.streams.Source`."""
+        self._wire("positions", self.log.check_available)
         return dict(self._positions)
 
     def lag(self, done: Mapping[int, int]) -> Mapping[int, int]:

@@ -17,11 +17,19 @@ POLLS_MAX: Final = 150
 _NO_SUCH: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)  # noqa: SLF001 - the client's public error codes
 
 
-def visible_extent(connection: KafkaConnection, topic: str, partition: int) -> tuple[int, int]:
-    """Return from where to where a partition holds what is committed; nothing where there is no such topic. Raises StreamsError."""
+def visible_extent(connection: KafkaConnection, topic: str, partition: int, since_ms: int = 0) -> tuple[int, int]:
+    """Return from where to where a partition holds what is committed; nothing where there is no such topic. Raises StreamsError.
+
+    Where a time is given, it begins at the first record whose timestamp is that or a later one.
+    """
     consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
     try:
         extent = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
+        if extent is not None and since_ms:
+            extent = (
+                max(extent[0], _first_since(consumer, TopicPartition(topic, partition, since_ms), extent[1])),
+                extent[1],
+            )
     except KafkaException as error:
         if error.args[0].code() in _NO_SUCH:
             return 0, 0
@@ -31,6 +39,14 @@ def visible_extent(connection: KafkaConnection, topic: str, partition: int) -> t
     if extent is None:
         raise StreamsError(f"{topic} {partition}: nobody says where it ends")
     return extent
+
+
+def _first_since(consumer: Consumer, asked: TopicPartition, end: int) -> int:
+    """Return the first offset whose record has the timestamp that is asked for, or a later one; the end if there is none."""
+    [found] = consumer.offsets_for_times([asked], REQUEST_TIMEOUT_S)
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return int(found.offset) if found.offset >= 0 else end
 
 
 COUNT_POLLS_MAX: Final = 5
@@ -71,12 +87,19 @@ def read_range(
     Raises:
         StreamsError: a record of the range is gone, or none came for a while.
     """
+    return (records for records in poll_range(connection, topic, partition, extent, records_max) if len(records))
+
+
+def poll_range(
+    connection: KafkaConnection, topic: str, partition: int, extent: tuple[int, int], records_max: int
+) -> Iterator[Records]:
+    """Yield the same, and an empty batch whenever none came for ``POLL_S``: for whoever has something else to keep up meanwhile."""
     begin, end = extent
     consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
-    partitions = count_partitions(consumer, topic)
-    consumer.assign([TopicPartition(topic, partition, begin)])
-    position, quiet = begin, 0
     try:
+        partitions = count_partitions(consumer, topic)
+        consumer.assign([TopicPartition(topic, partition, begin)])
+        position, quiet = begin, 0
         while position < end:
             first = consumer.poll(POLL_S)
             if first is None:
@@ -84,6 +107,7 @@ def read_range(
                 quiet += 1
                 if quiet > POLLS_MAX:
                     raise StreamsError(f"{topic} {partition} gives no records between {position} and {end}")
+                yield to_records(topic, [], partitions)
                 continue
             quiet = 0
             messages = [first, *consumer.consume(records_max - 1, 0)]
@@ -92,8 +116,6 @@ def read_range(
                     raise StreamsError(f"{topic} {partition} at {position}: {describe(message.error())}")
             records = to_records(topic, messages, partitions)
             position = int(records.offset[-1]) + 1
-            records = records.take(records.offset < end)
-            if len(records):
-                yield records
+            yield records.take(records.offset < end)
     finally:
         consumer.close()

@@ -161,7 +161,7 @@ def test_an_address_with_a_password_is_read_by_its_name_alone(url):
     ("variable", "value"),
     [
         ("PROACT_REDIS_URL", f"redis://:{CANARY}#x@host:6379/0"), ("PROACT_REDIS_URL", f"redis://host:{CANARY}/0"), ("PROACT_REDIS_URL", CANARY),
-        ("PROACT_REDIS_URL", f"redis://:a/{CANARY}@host"), ("PROACT_KAFKA_BOOTSTRAP_SERVERS", f"{USER}:{CANARY}@host:9092"),
+        ("PROACT_REDIS_URL", f"redis://:a/{CANARY}@host"), ("PROACT_REDIS_URL", f"redis://user:{CANARY}?5678@host:6379/0"), ("PROACT_KAFKA_BOOTSTRAP_SERVERS", f"{USER}:{CANARY}@host:9092"),
         ("PROACT_PROMETHEUS_URL", f"http://host:{CANARY}"),
     ],
 )  # fmt: skip

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from services.streams import StreamsError
+from services.streams import StreamsError, kafka
 from services.streams.base import DamagedRecordError
 from services.streams.connection import KafkaConnection
 from services.streams.events import DAMAGES, FATALS, GAPS, LOSSES, NOTICES, Meaning, meaning_of
 from services.streams.kafka import KafkaSource
-from tests.contracts.logs import PARTITIONS, DeliveringClients, Log, drain, send, start_at_zero, until_assigned
+from tests.contracts.logs import (
+    PARTITIONS,
+    Delivering,
+    DeliveringClients,
+    Log,
+    drain,
+    send,
+    start_at_zero,
+    until_assigned,
+)
 
 CODES = sorted(name for name, value in vars(KafkaError).items() if isinstance(value, int) and name.strip("_").isupper())
 """Of librdkafka, as the client names them."""
@@ -148,3 +159,59 @@ def test_a_topic_is_seen_as_what_it_is(log: Log):
         log.source.poll(1, 0.1)
 
     assert (log.source.topic_seen.topic_id, log.source.topic_seen.partitions) == (state.topic_id, PARTITIONS)
+
+
+def test_what_a_client_of_no_use_would_still_have_said_is_not_heard(log: Log):
+    start_at_zero(log)
+    log.deliver("_FATAL", fatal=True)
+    log.deliver("_BAD_MSG")
+    with pytest.raises(StreamsError, match="_FATAL"):
+        poll_through(log)
+
+    until_assigned(log.source)
+    log.source.start(dict.fromkeys(range(PARTITIONS), 0))
+    poll_through(log)
+
+
+class Revoking:
+    """A client that gives its partitions back as it is closed, as librdkafka's does: on whatever thread closes it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:  # noqa: ARG002 - the signature of a client
+        self.closed = threading.Event()
+
+    def poll(self, _: float) -> None:
+        return None
+
+    def list_topics(self, *_: Any, **__: Any) -> Any:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    def subscribe(self, _: list[str], **callbacks: Callable[[Any, list[TopicPartition]], None]) -> None:
+        self.callbacks = callbacks
+
+    def unassign(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.callbacks["on_revoke"](self, [TopicPartition("topic", 0)])
+        self.closed.set()
+
+
+def test_a_client_that_is_of_no_use_any_more_gives_nothing_back_for_the_worker(monkeypatch):
+    monkeypatch.setattr(kafka, "RENEW_AFTER_S", 1.0)
+    made: list[Delivering] = []
+
+    def make_client(settings: dict[str, Any]) -> Any:
+        made.append(Delivering(Revoking(settings)))
+        return made[-1]
+
+    source, revoked = KafkaSource(KafkaConnection("127.0.0.1:1"), "group", "topic", make_client=make_client), []
+    source.on_revoked(lambda: revoked.append(threading.current_thread()))
+    fatal = KafkaError(KafkaError._FATAL, "as a test wants it", fatal=True)
+    made[0].events.append(Message("topic", 0, 3, error=fatal))
+
+    with pytest.raises(StreamsError, match="_FATAL"):
+        source.poll(1, 0.0)
+
+    assert made[0].closed.wait(10)
+    assert len(made) == 2
+    assert revoked == []

@@ -266,14 +266,17 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
     records = Records(topic, zeros + 1, np.array([4, 7, 9]), np.array([40, 70, 90]), [None] * n, [b"x"] * n)
     reasons = np.array([Reject.KILLS_DECODER, Reject.EMPTY, Reject.INTERNAL_ERROR], np.int64)
     letters = KafkaLetters(stack.kafka_connection)
-    before = letters.extent()
+    before = letters.extent(0)
     sink = KafkaSink(stack.kafka_connection)
     output = encode_dead_letters(records, np.arange(n), reasons, 1)
     sink.send(output.topic, output.keys, output.values)
     sink.flush(10)
     sink.close()
 
-    assert letters.extent() == (before[0], before[1] + n)
+    assert letters.extent(0) == (before[0], before[1] + n)
+    now_ms = int(time.time() * 1000)
+    assert letters.extent(now_ms - 3_600_000)[1] == before[1] + n
+    assert letters.extent(now_ms + 3_600_000) == (before[1] + n,) * 2, "none was written so late"
     assert recall(letters, topic, {1: (0, 100)}) == {
         1: {4: LeftOut(Reject.KILLS_DECODER, 40), 9: LeftOut(Reject.INTERNAL_ERROR, 90)}
     }

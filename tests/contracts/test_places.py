@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from services.streams import AtPlaces, publish_now
-from services.streams.places import GAP_RECORDS, STRETCHES_MAX, KafkaPlaces
+from services.streams.memory import partition_of
 from services.streams.ranges import read_range
-from services.streams.sink import KafkaSink
+from services.streams.stretches import CALL_RECORDS, GAP_RECORDS, STRETCH_RECORDS, stretches_of
 from tests.contracts.logs import PARTITIONS, Log, drain, kafka_log, outputs, send, start_at_zero
 
 
@@ -60,27 +61,40 @@ def test_no_places_are_nothing(log: Log):
     assert len(read(log, [])) == 0
 
 
-def test_very_many_places_far_from_each_other_are_read_a_part_at_a_time(stack, topic):
-    log = kafka_log(topic, stack.kafka_connection)
-    count = (STRETCHES_MAX + 5) * (GAP_RECORDS + 1)
-    sink = KafkaSink(stack.kafka_connection)
-    sink.send(topic, [b"one"] * count, [b"%d" % i for i in range(count)])
-    assert sink.flush(60)
-    sink.close()
-    [partition] = [p for p in range(PARTITIONS) if read(log, [(p, 0)]).there[0]]
-    places = np.arange(0, count, GAP_RECORDS + 1)
-    reader, rows, calls = KafkaPlaces(stack.kafka_connection), np.arange(len(places)), 0
+@pytest.mark.parametrize("apart", [1, GAP_RECORDS - 1, GAP_RECORDS + 1])
+def test_very_many_places_are_read_a_part_at_a_time_however_far_from_each_other(log: Log, apart: int):
+    count = 5 * CALL_RECORDS // 2
+    lies: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
+    owner = [partition_of(b"key-%d" % key, PARTITIONS) for key in range(5)]
+    for i in range(count):
+        lies[owner[i % 5]].append(b"%d" % i)
+    send(log, count)
+    partition = max(range(PARTITIONS), key=lambda p: len(lies[p]))
+    places = np.arange(0, len(lies[partition]), apart)
+    reader, rows, calls = log.places(), np.arange(len(places)), 0
     whole = AtPlaces.nothing(len(places))
 
     while len(rows):
-        whole.fill(rows, reader.read(topic, np.full(len(rows), partition), places[rows]))
+        answered = reader.read(log.topic, np.full(len(rows), partition), places[rows])
+        assert apart * np.count_nonzero(~answered.unread) <= CALL_RECORDS + 50 * apart
+        whole.fill(rows, answered)
         rows, calls = np.flatnonzero(whole.unread), calls + 1
 
-    assert calls == 2
-    assert whole.values == [b"%d" % at for at in places.tolist()]
+    assert calls >= 2
+    assert whole.values == lies[partition][::apart]
     assert whole.there.all()
     reader.close()
-    log.source.close()
+
+
+def test_what_is_read_in_one_go_is_bounded():
+    partition, offset = np.zeros(4_000, np.int64), np.arange(4_000) * GAP_RECORDS // 2
+
+    stretches, unread = stretches_of(partition, offset, np.arange(4_000))
+
+    spans = [offset[rows[-1]] - offset[rows[0]] + 1 for rows in stretches]
+    assert max(spans) <= STRETCH_RECORDS
+    assert 0 < sum(spans) <= CALL_RECORDS
+    assert [row for rows in stretches for row in rows] + unread == list(range(4_000))
 
 
 def test_records_say_how_many_partitions_their_topic_has(log: Log):

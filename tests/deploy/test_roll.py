@@ -23,7 +23,7 @@ class World:
         (folder / "docker").chmod(0o755)
         containers = {f"c{i}": {"service": name, "image": "old"} for i, name in enumerate(ORDER)}
         self.write(
-            {"images": {"proact:dev": "old"}, "containers": containers, "broken": [], "started": [], "number": len(ORDER)}
+            {"images": {"proact:dev": "old"}, "containers": containers, "broken": [], "refused": [], "started": [], "number": len(ORDER)}
         )  # fmt: skip
 
     def read(self) -> dict:
@@ -90,6 +90,28 @@ def test_when_one_does_not_become_healthy_all_that_was_replaced_goes_back(world,
     begun = ORDER.index(broken) + 1
     back = [service for service, image in world.read()["started"] if image == "old"]
     assert back == list(reversed(ORDER[:begun]))
+
+
+@pytest.mark.parametrize("refused", ["monitor", "router", "scorer"])
+def test_when_no_container_is_created_all_that_was_removed_is_there_again(world, refused):
+    world.change(refused=[[refused, "new"]])
+
+    done = world.roll()
+
+    assert done.returncode == 1
+    assert f"the new {refused} did not become healthy" in done.stderr
+    assert "what was is back" in done.stderr
+    assert world.running == [(name, "old") for name in sorted(ORDER)]
+
+
+def test_it_is_told_when_none_of_the_image_before_is_created_either(world):
+    world.change(refused=[["router", "new"], ["router", "old"]])
+
+    done = world.roll()
+
+    assert done.returncode == 1
+    assert "what was is back" not in done.stderr
+    assert "the one before does not become healthy either: router" in done.stderr
 
 
 def test_topics_that_cannot_be_applied_leave_everything_as_it_is(world):

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,26 @@ from services.codec.transactions import TOPIC
 from services.core.columns import Text
 from services.core.validation import Reject
 from services.grid import GridUnavailableError
-from services.grid.memory import MemoryGrid
+from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime import catalogue as m
+from services.runtime import recalling
 from services.runtime.dead_letters import DEAD_LETTERS
 from services.runtime.folding import FoldError, fold_log
 from services.runtime.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
 from services.runtime.logs import _Formatter, frames_of
 from services.runtime.outages import PROBE_EVERY_S
 from services.runtime.processor import LateOutputs, ProcessingError, guarded
-from services.runtime.recalling import LeftOut, Letter, letters_of, recall
+from services.runtime.recalling import (
+    CHUNK_RECORDS,
+    CLOCKS_MS,
+    LeftOut,
+    Letter,
+    letters_of,
+    recall,
+    written_since,
+)
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams import Records
+from services.streams import Records, StreamsError
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
 
@@ -77,11 +87,11 @@ class Lettered:
         values = [record.value for record in visible]
         return list(letters_of(Records(DEAD_LETTERS, zeros, zeros, zeros, [None] * n, values)))
 
-    def extent(self) -> tuple[int, int]:
+    def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - it knows no times
         return 0, len(self._all())
 
     def read(self, extent: tuple[int, int]) -> Any:
-        return iter(self._all()[slice(*extent)])
+        yield self._all()[slice(*extent)]
 
 
 def columns_with(*marked: int) -> Any:
@@ -376,12 +386,12 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
     read = []
 
     class Many:
-        def extent(self) -> tuple[int, int]:
+        def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - all are of one time
             return 10, 100_000
 
         def read(self, extent: tuple[int, int]) -> Any:
             read.append(extent)
-            return (Letter("t", 0, i, LeftOut(Reject.INTERNAL_ERROR, i)) for i in range(*extent))
+            yield [Letter("t", 0, i, LeftOut(Reject.INTERNAL_ERROR, i)) for i in range(*extent)]
 
     found = recall(Many(), "t", {0: (99_990, 99_995)})
 
@@ -389,6 +399,98 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
     assert len(read) == 1
     assert recall(Many(), "another", {0: (0, 5)}) == {}
     assert recall(Many(), "t", {}) == {}
+
+
+class _OtherLetters:
+    """Letters of another topic, one a second; it is told what was read of them and what was done in between."""
+
+    def __init__(self, letters: int) -> None:
+        self.letters, self.told, self.read_letters = letters, [], 0
+
+    def extent(self, since_ms: int) -> tuple[int, int]:
+        return min(self.letters, -(-since_ms // 1000)), self.letters
+
+    def read(self, extent: tuple[int, int]) -> Any:
+        for at in range(extent[0], extent[1], CHUNK_RECORDS):
+            some = range(at, min(extent[1], at + CHUNK_RECORDS))
+            self.read_letters += len(some)
+            self.told.append("letters")
+            yield [Letter("other", 0, i, LeftOut(Reject.EMPTY, 1000 * i)) for i in some]
+
+
+def test_of_a_partition_that_never_had_a_letter_those_since_its_first_record_are_read_and_no_more():
+    system = MemorySystem(partitions=1)
+    letters = _OtherLetters(5_000_000)
+    now_ms = 5_000_000_000
+    for i in range(100):  # a record a second, the last one now
+        system.log.append(TOPIC, b"k", b"v", now_ms - 1000 * (99 - i), 0)
+    _, source = system.worker()
+
+    since_ms = written_since(source, {0: (50, 100)}, now_ms, lambda: None)
+    assert recall(letters, TOPIC, {0: (50, 100)}, since_ms) == {}
+
+    assert now_ms - 4 * 60_000 - CLOCKS_MS <= since_ms < now_ms - 49_000
+    assert letters.read_letters <= (now_ms - since_ms) // 1000
+
+
+def test_a_record_before_all_times_that_are_known_has_letters_of_any_time():
+    system = MemorySystem(partitions=1)
+    system.log.append(TOPIC, b"k", b"v", 5, 0)
+    _, source = system.worker()
+
+    assert written_since(source, {0: (0, 1)}, 10**12, lambda: None) == 0
+
+
+def test_however_many_letters_are_read_the_place_in_the_group_is_kept(monkeypatch):
+    monkeypatch.setattr(recalling, "LETTERS_MAX", most := 50_000)
+    letters = _OtherLetters(3 * most)
+
+    recall(letters, TOPIC, {0: (0, 1)}, 0, lambda: letters.told.append("kept"))
+
+    assert letters.read_letters == most
+    assert letters.told == ["letters", "kept"] * (len(letters.told) // 2)
+
+
+def test_a_worker_stays_in_its_group_while_it_reads_letters():
+    system = MemorySystem(partitions=1)
+    system.produce(columns_with())
+    system.drain(system.worker()[0])
+    system.grid = GridMemory()  # it is lost: all is folded again
+    letters = _OtherLetters(50 * CHUNK_RECORDS)
+    letters.extent = lambda _: (0, letters.letters)
+
+    def told(name: str, request: Callable[[], Any]) -> Any:
+        letters.told.append(name)
+        return request()
+
+    second, _ = system.worker(told, letters=letters)
+    system.drain(second)
+
+    reads = [i for i, name in enumerate(letters.told) if name == "letters"]
+    assert len(reads) >= 50
+    assert all("keep_alive" in letters.told[a:b] for a, b in pairwise(reads))
+
+
+@pytest.mark.parametrize("answer", [StreamsError("away"), {}], ids=["away", "held"])
+def test_what_cannot_be_encoded_is_found_where_the_source_does_not_say_how_far_it_read(monkeypatch, answer: Any):
+    system = MemorySystem()
+    system.produce(columns_with(7))
+    worker, source = system.worker(processor=faulty(where="encode"), letters=Lettered(system))
+    noted: list[Any] = []
+    until = worker._isolation.encode_until
+    monkeypatch.setattr(worker._isolation, "encode_until", lambda found: (noted.append(found), until(found)))
+
+    def positions() -> Any:
+        if isinstance(answer, StreamsError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(source, "positions", positions)
+    system.drain(worker)
+
+    assert len(refused(system)) == 1
+    assert noted
+    assert all(noted), "else it would be encoded beside the thread again and again"
 
 
 def test_a_guard_says_what_was_raised_by_its_kind_alone():

@@ -134,6 +134,18 @@ def test_a_record_that_stays_unreadable_halts_its_partition_alone():
     assert system.log.committed[TOPIC, 1] == system.log.end(TOPIC, 1)
 
 
+def test_a_record_that_is_read_in_between_was_not_damaged_for_good():
+    system, worker, deliver = busy()
+    for i in range(TRIES_MAX + 1):
+        deliver("_BAD_MSG")
+        system.drain(worker)
+        system.produce(to_columns(random_events(2 + i, 10, cards=6)))
+        system.drain(worker)
+
+    assert not worker._ownership.halted
+    assert not worker._ownership.damages._tries, "what lies behind is forgotten"
+
+
 def turns(system: MemorySystem, workers: list[Worker], seconds: float) -> None:
     until_s = system.clock.monotonic_s() + seconds
     while system.clock.monotonic_s() < until_s:

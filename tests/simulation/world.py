@@ -79,11 +79,11 @@ class _Letters:
         told = [ast.literal_eval((r.value or b"").decode()) for p in partitions for r in log.visible(REFUSED, p)]
         return [Letter(TOPIC, p, o, LeftOut(Reject.INTERNAL_ERROR)) for p, o in sorted(told)]
 
-    def extent(self) -> tuple[int, int]:
+    def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - it knows no times
         return 0, len(self._all())
 
-    def read(self, extent: tuple[int, int]) -> Iterator[Letter]:
-        return iter(self._all()[slice(*extent)])
+    def read(self, extent: tuple[int, int]) -> Iterator[list[Letter]]:
+        yield self._all()[slice(*extent)]
 
 
 @dataclass
