@@ -23,7 +23,7 @@ def kernel_sources() -> list[Path]:
     return [source for folder in KERNEL_FOLDERS for source in sorted((_PACKAGE / folder).rglob("*.py"))]
 
 
-def _sources_hash() -> str:
+def sources_hash() -> str:
     digest = hashlib.sha256()
     for source in kernel_sources():
         digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0")
@@ -40,4 +40,4 @@ def use_kernel_cache() -> None:
         return
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proact"
     base = _PACKAGE / "__pycache__" if os.access(_PACKAGE, os.W_OK) else user_cache
-    os.environ["NUMBA_CACHE_DIR"] = str(base / f"kernels-{_sources_hash()}")
+    os.environ["NUMBA_CACHE_DIR"] = str(base / f"kernels-{sources_hash()}")

@@ -133,26 +133,26 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("path", [p.relative_to(PACKAGE) for p in KERNELS], ids=str)
 def test_an_edit_of_a_file_with_kernels_changes_the_key(path: Path, package: Path):
-    before = _kernel_cache._sources_hash()
+    before = _kernel_cache.sources_hash()
     text = (package / path).read_text()
     (package / path).write_text(text + "X = 1\n")
-    edited = _kernel_cache._sources_hash()
+    edited = _kernel_cache.sources_hash()
     (package / path).write_text(text)
 
     assert edited != before
-    assert _kernel_cache._sources_hash() == before
+    assert _kernel_cache.sources_hash() == before
 
 
 def test_a_file_that_comes_or_takes_another_name_changes_the_key_and_one_without_kernels_does_not(package: Path):
-    before = _kernel_cache._sources_hash()
+    before = _kernel_cache.sources_hash()
     (package / "commands" / "new.py").write_text("X = 1\n")
-    assert _kernel_cache._sources_hash() == before
+    assert _kernel_cache.sources_hash() == before
 
     (package / "core" / "rules" / "new.py").write_text("X = 1\n")
-    came = _kernel_cache._sources_hash()
+    came = _kernel_cache.sources_hash()
     (package / "core" / "rules" / "new.py").rename(package / "core" / "rules" / "newer.py")
 
-    assert len({before, came, _kernel_cache._sources_hash()}) == 3
+    assert len({before, came, _kernel_cache.sources_hash()}) == 3
 
 
 def test_a_process_takes_its_kernels_from_the_folder_of_its_own_sources(package: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
@@ -15,6 +15,13 @@ from services.streams import Source
 
 REPORT_EVERY_S: Final = 0.25
 """How often it is set: asking the client for it costs more than a small batch."""
+
+
+def detail_of(partitions: Partitions, topic: str, *, there: bool) -> dict[str, Any]:
+    """Return what ``/readyz`` says of a worker's partitions; ``there``: whether there is the topic."""
+    halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in partitions.halted.items()}
+    missing = {} if there else {"topic": f"there is no topic {topic}"}
+    return {"partitions": sorted(partitions.owned), "halted": halted, **missing}
 
 
 @dataclass(slots=True)

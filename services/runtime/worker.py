@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic
 
 import numpy as np
 
@@ -50,7 +50,7 @@ from services.runtime.ports import Ports, WorkerLimits
 from services.runtime.processor import P, ProcessingError, Processor, R, guarded
 from services.runtime.reading import Reading
 from services.runtime.recalling import LeftOut, recall, written_since
-from services.runtime.reporting import Report
+from services.runtime.reporting import Report, detail_of
 from services.runtime.saving import GridWriter
 from services.runtime.stages import Stages
 from services.runtime.suspects import CAREFUL_BATCH, Suspects
@@ -60,7 +60,6 @@ from services.runtime.waiting import Waiting
 from services.streams import DamagedRecordError, Records, StreamsError
 from services.streams.atomic import FencedError
 
-T = TypeVar("T")
 log = logging.getLogger("proact.worker")
 
 
@@ -253,10 +252,7 @@ class Worker(Generic[P, R]):
         # A spare, which the group gave nothing, is as ready as one can be.
         there, halts = not self._ownership.topic_missing, self._partitions.halted
         self._health.set("partitions_assigned", self._source.assignment.member and there and not halts)
-        topic = self._processor.topic
-        halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in halts.items()}
-        missing = {} if there else {"topic": f"there is no topic {topic}"}
-        self._health.show({"partitions": sorted(self._partitions.owned), "halted": halted, **missing})
+        self._health.show(detail_of(self._partitions, self._processor.topic, there=there))
 
     def _recall(self, again: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, LeftOut]]:
         """Return what the dead letters say of records that are folded again. Raises StreamsError, AbandonedError."""

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from services.core.columns import Text
-from services.core.kernels import partitions_of
 from services.streams.atomic import FencedError
 from services.streams.base import (
     MISSING_TOPIC,
@@ -325,7 +323,7 @@ class MemorySource:
 
     def partition_count(self, topic: str) -> int:  # noqa: ARG002 - every topic has as many
         """See :class:`services.streams.Source`."""
-        self.log.check_available()
+        self.check()
         return self.log.partitions
 
     def check(self) -> None:
@@ -343,8 +341,3 @@ class MemorySource:
 
     def close(self) -> None:
         """See :class:`services.streams.Source`."""
-
-
-def partition_of(key: bytes | None, partitions: int) -> int:
-    """Return the partition of a key, as Kafka's clients choose it; 0 for a record without one."""
-    return 0 if key is None else int(partitions_of(Text.of([key]), partitions)[0])

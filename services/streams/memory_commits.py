@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.core.columns import Text
+from services.core.kernels import partitions_of
+
 OPEN, COMMITTED, ABORTED = "open", "committed", "aborted"
 
 
@@ -26,3 +29,8 @@ class Stored:
     value: bytes | None
     timestamp_ms: int
     commit: AtomicCommit | None = None
+
+
+def partition_of(key: bytes | None, partitions: int) -> int:
+    """Return the partition of a key, as Kafka's clients choose it; 0 for a record without one."""
+    return 0 if key is None else int(partitions_of(Text.of([key]), partitions)[0])

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from services.streams.base import Output
-from services.streams.memory import MemoryLog, MemorySource, Wire, direct, partition_of
-from services.streams.memory_commits import Stored
+from services.streams.memory import MemoryLog, MemorySource, Wire, direct
+from services.streams.memory_commits import Stored, partition_of
 
 
 class MemoryAtomicProducer:

@@ -33,8 +33,8 @@ from services.runtime.partition_state import PartitionState
 from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
-from services.streams.memory import MemorySource, partition_of
-from services.streams.memory_commits import Stored
+from services.streams.memory import MemorySource
+from services.streams.memory_commits import Stored, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer
 from tests.checker.judged import evidence_of, judge, run, scorer_world
 from tests.services.system import SAFE, released_model

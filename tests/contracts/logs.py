@@ -17,7 +17,8 @@ from services.streams.atomic import AtomicPublisher
 from services.streams.connection import KafkaConnection
 from services.streams.events import ErrorEvent
 from services.streams.kafka import KafkaSource
-from services.streams.memory import MemoryLog, MemorySource, partition_of
+from services.streams.memory import MemoryLog, MemorySource
+from services.streams.memory_commits import partition_of
 from services.streams.memory_places import MemoryPlaces
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from services.streams.places import KafkaPlaces

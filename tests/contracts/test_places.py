@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.streams import AtPlaces, publish_now
-from services.streams.memory import partition_of
+from services.streams.memory_commits import partition_of
 from services.streams.ranges import read_range
 from services.streams.stretches import CALL_RECORDS, GAP_RECORDS, STRETCH_RECORDS, stretches_of
 from tests.contracts.logs import PARTITIONS, Log, drain, kafka_log, outputs, send, start_at_zero

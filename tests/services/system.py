@@ -29,7 +29,8 @@ from services.scorer.processor import PreparedTransactions, ScoredOutcome, Score
 from services.streams import AtPlaces, Publisher
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
-from services.streams.memory import MemoryLog, MemorySource, direct, partition_of
+from services.streams.memory import MemoryLog, MemorySource, direct
+from services.streams.memory_commits import partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.generators import random_events, to_columns
 

@@ -26,7 +26,8 @@ from services.runtime.waiting import WAITS_LONG_S
 from services.runtime.worker import Worker
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import PromptBackground
-from services.streams.memory import MemorySource, partition_of
+from services.streams.memory import MemorySource
+from services.streams.memory_commits import partition_of
 from services.streams.memory_places import MemoryPlaces
 from services.streams.memory_publishers import MemoryAtomicProducer
 from tests.generators import random_events, to_columns

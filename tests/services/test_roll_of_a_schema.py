@@ -13,7 +13,7 @@ from services.core.columns import TransactionColumns
 from services.runtime.folding import fold_log
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
-from services.streams.memory import partition_of
+from services.streams.memory_commits import partition_of
 from tests.codec.growing import encoded_as_first, encoded_as_newest, grown_folder, reading
 from tests.generators import random_events, to_columns
 from tests.services.system import (

@@ -142,8 +142,7 @@ def test_a_record_that_is_read_in_between_was_not_damaged_for_good():
         system.produce(to_columns(random_events(2 + i, 10, cards=6)))
         system.drain(worker)
 
-    assert not worker._ownership.halted
-    assert not worker._ownership.damages._tries, "what lies behind is forgotten"
+    assert not worker.partitions.halted
 
 
 def turns(system: MemorySystem, workers: list[Worker], seconds: float) -> None:

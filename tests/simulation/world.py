@@ -28,8 +28,8 @@ from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
 from services.streams.events import ErrorEvent, Meaning, meaning_of
-from services.streams.memory import MemoryLog, MemorySource, partition_of
-from services.streams.memory_commits import OPEN
+from services.streams.memory import MemoryLog, MemorySource
+from services.streams.memory_commits import OPEN, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from tests.simulation.witness import ANSWERS, KILLER, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
