@@ -108,7 +108,7 @@ benchmark-quality: setup ## Train and test on the handbook's transactions by its
 	@$(BIN)/proact benchmark-quality $(HANDBOOK) $(ARGS)
 
 docs-tables: setup ## Write the generated tables of docs/ anew
-	$(BIN)/python -m services.commands.docs_tables .
+	$(BIN)/python -m services.cli.docs_tables .
 
 $(VENV)/docs/installed: docs/requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Proact needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }

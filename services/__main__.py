@@ -9,6 +9,6 @@ from services.signals import end_at_once
 if __name__ == "__main__":
     end_at_once()  # before what takes its time to import, and may swallow an interrupt
 
-    from services.runtime.service import service_main
+    from services.worker.service import service_main
 
     service_main(sys.argv[1:])

@@ -22,7 +22,7 @@ from services.core.layouts import (
 )
 
 if TYPE_CHECKING:
-    from services.runtime.config import Settings
+    from services.runtime.settings import Settings
 
 METRICS_PORT: Final = 9108
 """On which the container of every service serves /metrics, /livez and /readyz."""
@@ -37,7 +37,7 @@ class LogSpec:
 
     topic: str
     layout: int
-    """The version of the profiles that are folded from it; see :class:`services.runtime.processor.Processor`."""
+    """The version of the profiles that are folded from it; see :class:`services.worker.processor.Processor`."""
     processor: str
     """Makes, without arguments, what folds it: to fold takes no model."""
 
@@ -73,7 +73,7 @@ class ServiceSpec:
     metrics: str = "services.runtime.catalogue:WORKER_METRICS"
     build: str | None = None
     """Makes the parts of its worker where its processor alone will not do: (settings, clock, metrics, health) ->
-    :class:`services.runtime.assembling.Parts`. May raise ConfigError. For services with one log."""
+    :class:`services.worker.assembling.Parts`. May raise ConfigError. For services with one log."""
     check: str | None = None
     """Tells a person at once of settings that the service could make do with: (settings), raises ConfigError."""
     warm_up: str | None = None
@@ -106,7 +106,7 @@ SERVICES: Final = (
         conditions=("model_verified",),
         metrics="services.runtime.catalogue:SCORER_METRICS",
         build="services.scorer.parts:build",
-        check="services.runtime.model_keeper:check_model",
+        check="services.decision.model_loader:check_model",
         warm_up="services.scorer.parts:warm_up",
         sandbox="services.scorer.parts:sandbox_processor",
     ),
@@ -159,7 +159,7 @@ SERVICES: Final = (
         conditions=("model_verified",),
         metrics="services.runtime.catalogue:REASSESSOR_METRICS",
         build="services.reassessor.parts:build",
-        check="services.runtime.model_keeper:check_model",
+        check="services.decision.model_loader:check_model",
         warm_up="services.reassessor.parts:warm_up",
     ),
 )

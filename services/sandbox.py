@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from services.registry import BY_NAME
-from services.runtime.assembling import sandbox_processor
-from services.runtime.config import resolve_settings
-from services.runtime.sandbox import try_records
+from services.runtime.settings import resolve_settings
+from services.worker.assembling import sandbox_processor
+from services.worker.sandbox import try_records
 
 if __name__ == "__main__":
     try_records(sandbox_processor(BY_NAME[sys.argv[1]], resolve_settings({})))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from services.registry import SERVICES, load
-from services.runtime.assembling import sandbox_processor
-from services.runtime.config import resolve_settings
+from services.runtime.settings import resolve_settings
+from services.worker.assembling import sandbox_processor
 
 if __name__ == "__main__":
     settings = resolve_settings({})

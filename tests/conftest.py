@@ -78,7 +78,7 @@ def own_stack(tmp_path: Path) -> Iterator[Callable[..., EmbeddedStack | Containe
 @pytest.fixture
 def proact() -> list[str]:
     """The command line, in this interpreter."""
-    return [sys.executable, "-m", "services.cli"]
+    return [sys.executable, "-m", "services.cli.main"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from services.observer.questions import QUESTIONS
 from services.registry import SERVICES as REGISTERED
 from services.registry import process_of
 from services.runtime import catalogue as m
-from services.runtime.config import SETTINGS
+from services.runtime.settings import SETTINGS
 from services.topology import edges
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def test_every_metric_is_shown_asked_or_watched_somewhere():
 OF_EVERY_SERVICE = {
     # Asked of all services on purpose; the panels say so.
     "proact_halted_partitions", "proact_outage_seconds_total", "proact_recovered_records_total", "proact_model_complete",
-    "proact_profiles_cached", "proact_copies_cached",
+    "proact_profiles_cached", "proact_foreign_cache_profiles",
 }  # fmt: skip
 
 
@@ -124,12 +124,12 @@ def test_what_is_counted_is_told_in_whole_numbers(where):
 
 
 def test_an_alert_tells_counts_in_whole_numbers():
-    told = [
+    reported = [
         r for g in ALERTS for r in g["rules"] if "$value" in r["annotations"]["summary"] and "increase(" in r["expr"]
     ]
 
-    assert told
-    assert all("round(" in r["expr"] or "and on ()" in r["expr"] for r in told)
+    assert reported
+    assert all("round(" in r["expr"] or "and on ()" in r["expr"] for r in reported)
 
 
 def test_the_dashboards_are_the_generated_ones():
@@ -158,9 +158,9 @@ def test_the_panels_of_a_dashboard_fill_its_rows_without_overlapping(file):
 
 def test_operate_has_a_section_on_every_alert_and_on_nothing_else():
     section = (ROOT / "docs/operate.md").read_text().split("\n## Alerts\n")[1].split("\n## ")[0]
-    told = re.findall(r"^### (.+)$", section, re.MULTILINE)
+    reported = re.findall(r"^### (.+)$", section, re.MULTILINE)
 
-    assert sorted(told) == sorted(rule["alert"] for group in ALERTS for rule in group["rules"])
+    assert sorted(reported) == sorted(rule["alert"] for group in ALERTS for rule in group["rules"])
     assert all(
         r["labels"]["severity"] in {"page", "ticket"} and r["annotations"]["summary"]
         for g in ALERTS

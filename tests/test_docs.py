@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.commands.docs_tables import TABLES, decisions, decisions_table, with_tables, written_anew
+from services.cli.docs_tables import TABLES, decisions, decisions_table, with_tables, written_anew
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import EXTRAS
+from services.cli.main import EXTRAS
 from services.registry import BY_NAME
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +32,8 @@ def test_the_wheel_holds_schemas_models_and_data(wheel: Path):
 
     for needed in (
         "services/grid/apply.lua",
-        "services/datasets/mappings/handbook.yaml",
-        "services/trainer/model_card.md",
+        "services/offline/datasets/mappings/handbook.yaml",
+        "services/offline/trainer/model_card.md",
         "services/_data/schemas/card-transactions/v1.avsc",
         "services/_data/schemas/card-transactions/topic.yaml",
         "services/_data/models/fraud/v4/champion.json",
@@ -106,7 +106,7 @@ def test_a_plain_installation_runs_every_service(plain: dict[str, str], module: 
 def test_a_command_that_needs_an_extra_names_it_in_one_line(
     plain: dict[str, str], tmp_path: Path, command: str, says: str
 ):
-    run = [sys.executable, "-m", "services.cli", *command.split()]
+    run = [sys.executable, "-m", "services.cli.main", *command.split()]
     done = subprocess.run(run, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1

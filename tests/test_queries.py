@@ -102,8 +102,11 @@ def test_a_query_asks_by_labels_and_values_that_exist(where: str):
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ('sum(rate(proact_rungs_total{tier!="CHAMPION"}[5m]))', "has no label tier"),
-        ('sum(rate(proact_rungs_total{rung!="CHAMPIONS"}[5m]))', "rung is never CHAMPIONS"),
+        ('sum(rate(proact_decisions_by_tier_total{tier!="CHAMPION"}[5m]))', "has no label tier"),
+        (
+            'sum(rate(proact_decisions_by_tier_total{fallback_tier!="CHAMPIONS"}[5m]))',
+            "fallback_tier is never CHAMPIONS",
+        ),
         ('up{job=~"scorer|scorers"} == 0', "job is never"),
         ('sum(proact_group_lag_records{topic="card-transaction"})', "topic is never"),
         ('rate(proact_decision_latency_seconds_bucket{le="0.11"}[5m])', "le is never 0.11"),

@@ -77,8 +77,8 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LONG_FILES: dict[str, int] = {}
 MANY_PARAMETERS = {
     # Kernels take bare arrays: numba compiles no self.
-    "codec/reading.py:_read_rows", "core/card_features.py:_fold_rows", "core/card_features.py:_moment_value", "core/validation.py:_equal_rows",
-    "core/windows.py:insert_entry", "core/windows.py:last_seen", "core/windows.py:window_statistics",
+    "codec/reading.py:_read_rows", "core/card/features.py:_fold_rows", "core/card/features.py:_moment_value", "core/validation.py:_equal_rows",
+    "core/card/windows.py:insert_entry", "core/card/windows.py:last_seen", "core/card/windows.py:window_statistics",
     # click hands every option of a command to its function.
     "commands/traffic.py:simulate", "commands/train.py:train", "commands/train.py:evaluate",
     "commands/watch.py:tail", "commands/traffic.py:history_and_live",

@@ -107,9 +107,9 @@ BUSINESS: Final = (
     (
         lines(
             "By whose word, and rules that held by their effect", "ops",
-            (rate("proact_decided_by_total", "voice"), "{{voice}}"), (rate("proact_rules_held_total", "effect"), "rule {{effect}}"),
+            (rate("proact_decided_by_total", "source"), "{{source}}"), (rate("proact_rules_held_total", "effect"), "rule {{effect}}"),
         ),
-        lines("Refused by account or customer", "ops", (rate("proact_refusals_total", "refusal"), "{{refusal}}")),
+        lines("Refused by account or customer", "ops", (rate("proact_declines_total", "decline"), "{{decline}}")),
         lines(
             "Rule set that runs, by scorer", "none", (f"proact_rule_set_version{{{OF_SCORERS}}}", "{{instance}}"),
             (f"sum(proact_rule_set_refused{{{OF_SCORERS}}})", "scorers that cannot run the live one"),
@@ -119,7 +119,7 @@ BUSINESS: Final = (
         lines("Decisions by class of transaction", "ops", (rate("proact_transaction_classes_total", "transaction_class"), "{{transaction_class}}")),
         lines(
             "Decisions below the champion, and scorers without it", "ops",
-            ('sum by (rung) (rate(proact_rungs_total{rung!="CHAMPION"}[1m]))', "{{rung}}"),
+            ('sum by (fallback_tier) (rate(proact_decisions_by_tier_total{fallback_tier!="CHAMPION"}[1m]))', "{{fallback_tier}}"),
             ("count(proact_model_complete == 0) or vector(0)", "workers that cannot use the model"),
         ),
         lines(
@@ -180,7 +180,7 @@ PIPELINE: Final = (
         lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|profiler|router|reference|monitor"}', "{{job}} {{instance}}")),
         lines(
             "Profiles in the near caches, and copies of others'", "none",
-            ("proact_profiles_cached", "{{instance}}"), ("proact_copies_cached", "{{instance}} copies"),
+            ("proact_profiles_cached", "{{instance}}"), ("proact_foreign_cache_profiles", "{{instance}} copies"),
         ),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The ladder's other half: every decision on a lower rung has its one request, and what was assessed again belongs to one."""
+"""The fallback's other half: every decision on a lower fallback tier has its one request, and what was assessed again belongs to one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.checker.reference import Schemas
 Place = tuple[int, int]
 """Partition and offset of a transaction."""
 NOT_FOUND: Final = "TRANSACTION_NOT_FOUND"
-SAME: Final = ("transaction_id", "decided_at_ms", "action", "score", "rung")
+SAME: Final = ("transaction_id", "decided_at_ms", "action", "score", "fallback_tier")
 """What a request says of its decision."""
 
 
@@ -30,7 +30,7 @@ def check_reassessments(
     """
     wanted: dict[Place, list[dict[str, Any]]] = {}
     for decision in decided:
-        if decision["rung"] != "CHAMPION":
+        if decision["fallback_tier"] != "CHAMPION":
             wanted.setdefault(_place(decision), []).append(decision)
     transactions = {(seen.partition, seen.offset): seen.value for seen in evidence.inputs}
     asked, letters = Counter[Place](), letters_of(evidence)
@@ -47,7 +47,9 @@ def check_reassessments(
         if request["transaction"] != transactions.get(place):
             verdict.blame("torn-txn", f"{where}: a request with another transaction")
     for place in wanted.keys() - asked.keys():
-        verdict.blame("torn-txn", f"{place[0]}/{place[1]}: decided on a lower rung, and nobody is asked to look again")
+        verdict.blame(
+            "torn-txn", f"{place[0]}/{place[1]}: decided on a lower fallback tier, and nobody is asked to look again"
+        )
     _count("requests", asked, verdict, repeats=repeats)
     answered: Counter[Place] = Counter()
     found = []
@@ -57,8 +59,8 @@ def check_reassessments(
         found.append(again)
         if _place(again) not in asked:
             verdict.blame("G1a", f"{where}: nobody asked for it")
-        if again["rung"] != "CHAMPION":
-            verdict.blame("wrong-decision", f"{where}: assessed again on a lower rung, too")
+        if again["fallback_tier"] != "CHAMPION":
+            verdict.blame("wrong-decision", f"{where}: assessed again on a lower fallback tier, too")
     _count("reassessments", answered, verdict, repeats=repeats)
     if answered and (left := asked.keys() - answered.keys()):
         verdict.wait("unseen", REQUESTS, f"{len(left)} requests without a reassessment, the first of {min(left)}")

@@ -52,40 +52,40 @@ def _packed(topic: str, schemas: Schemas, value: bytes | None) -> bytes | None:
     """Return what the grid holds after a record: nothing after a delete; None where it is not a record."""
     if value is None:
         return b""
-    told = json.loads(value) if value[:1] == b"{" else schemas.decode(value)
-    if told is None:
+    record = json.loads(value) if value[:1] == b"{" else schemas.decode(value)
+    if record is None:
         return None
-    told = told.get("payload", told)
-    if "op" in told:
-        told = told["after"] if told["op"] != "d" else None
-    if told is None:
+    record = record.get("payload", record)
+    if "op" in record:
+        record = record["after"] if record["op"] != "d" else None
+    if record is None:
         return b""
-    told = schemas.defaults | told
-    return _account(told) if topic == REFERENCE[0] else _customer(told)
+    record = schemas.defaults | record
+    return _account(record) if topic == REFERENCE[0] else _customer(record)
 
 
 def _code(text: str) -> int:
     return int.from_bytes(text.encode(), "big")
 
 
-def _account(told: dict[str, Any]) -> bytes:
+def _account(record: dict[str, Any]) -> bytes:
     return ACCOUNT.pack(
-        0x301, STATUSES.index(told["status"]), _code(told["currency"]), told["available_balance_minor"],
-        told["credit_limit_minor"], told["opened_ms"],
+        0x301, STATUSES.index(record["status"]), _code(record["currency"]), record["available_balance_minor"],
+        record["credit_limit_minor"], record["opened_ms"],
     )  # fmt: skip
 
 
-def _customer(told: dict[str, Any]) -> bytes:
+def _customer(record: dict[str, Any]) -> bytes:
     categories, countries, notices = (
-        told[name] for name in ("blocked_categories", "blocked_countries", "travel_notices")
+        record[name] for name in ("blocked_categories", "blocked_countries", "travel_notices")
     )
     limits = [
-        -1 if told[name] is None else told[name] for name in ("limit_per_transaction_minor", "limit_per_day_minor")
+        -1 if record[name] is None else record[name] for name in ("limit_per_transaction_minor", "limit_per_day_minor")
     ]
-    home = [math.nan if told[name] is None else told[name] for name in ("home_latitude", "home_longitude")]
+    home = [math.nan if record[name] is None else record[name] for name in ("home_latitude", "home_longitude")]
     head = CUSTOMER.pack(
-        0x401, SEGMENTS.index(told["segment"]), _code(told["home_country"]), len(categories), len(countries), len(notices),
-        _code(told["currency"]), *limits, *home,
+        0x401, SEGMENTS.index(record["segment"]), _code(record["home_country"]), len(categories), len(countries), len(notices),
+        _code(record["currency"]), *limits, *home,
     )  # fmt: skip
     codes = struct.pack(f"<{len(categories) + len(countries)}H", *categories, *map(_code, countries))
     return head + codes + b"".join(NOTICE.pack(n["from_ms"], n["until_ms"], _code(n["country"])) for n in notices)

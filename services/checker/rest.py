@@ -114,8 +114,10 @@ class Rest:
 
     def as_json(self) -> dict[str, Any]:
         """Return what is to be said of it: nothing where it is at rest."""
-        told = [{**{name: getattr(one, name) for name in one.__slots__}, "says": str(one)} for one in self.unrest]
-        return ({"not_at_rest": told} if told else {}) | ({"never_ran": self.never_ran} if self.never_ran else {})
+        reported = [{**{name: getattr(one, name) for name in one.__slots__}, "says": str(one)} for one in self.unrest]
+        return ({"not_at_rest": reported} if reported else {}) | (
+            {"never_ran": self.never_ran} if self.never_ran else {}
+        )
 
 
 class Looker:

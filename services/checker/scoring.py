@@ -20,11 +20,11 @@ from services.paths import data_folder
 ACTIONS = ("APPROVE", "CHALLENGE", "REVIEW", "BLOCK")
 """From the mildest to the most severe."""
 OF_ACCOUNT = {"ACCOUNT_NOT_ACTIVE", "INSUFFICIENT_FUNDS"}
-"""The refusals that are the account's; the others are the customer's. Both block, whatever the others say."""
+"""The declines that are the account's; the others are the customer's. Both block, whatever the others say."""
 ANOMALY_TOLERANCE = 1e-8
 """Anomaly scores are rounded to nine digits."""
 WITHOUT_MODEL = ("RULES", "SAFE_DEFAULT")
-"""The rungs on which no model speaks."""
+"""The fallback tiers on which no model speaks."""
 ATM, NOT_READ = 5, (3, 4)
 """How the card was read: at a machine; online, or keyed in."""
 UNKNOWN = "TERMINAL_UNKNOWN"
@@ -38,9 +38,9 @@ ByRisk = dict[tuple[bytes, str, float | None], str]
 """By :func:`key_of` a decision, what would have been done with it, had account and customer forbidden nothing."""
 
 
-def key_of(told: dict[str, Any]) -> tuple[bytes, str, float | None]:
+def key_of(recorded: dict[str, Any]) -> tuple[bytes, str, float | None]:
     """Return what a decision and its alert have in common, and no other has."""
-    return told["decision_id"], told["action"], told["score"]
+    return recorded["decision_id"], recorded["action"], recorded["score"]
 
 
 def released_folders() -> list[Path]:
@@ -57,7 +57,7 @@ class Released:
     """By class, the booster that scores it and from which scores on it is challenged, reviewed and blocked."""
     small: tuple[str, list[float]]
     names: list[str]
-    strange: Strangeness
+    anomalous: AnomalyScorer
 
     @classmethod
     def of(cls, folder: Path, manifest: dict[str, Any]) -> Released:
@@ -66,13 +66,13 @@ class Released:
         for name in manifest["boosters"]:
             boosters[name] = xgboost.Booster()
             boosters[name].load_model(str(folder / f"{name}.json"))
-        routes = {name: _route(told) for name, told in manifest["classes"].items()}
-        strange = Strangeness(json.loads((folder / "anomaly.json").read_text()))
-        return cls(boosters, routes, _route(manifest["small"]), manifest["feature_names"], strange)
+        routes = {name: _route(recorded) for name, recorded in manifest["classes"].items()}
+        anomalous = AnomalyScorer(json.loads((folder / "anomaly.json").read_text()))
+        return cls(boosters, routes, _route(manifest["small"]), manifest["feature_names"], anomalous)
 
     def route(self, decision: dict[str, Any]) -> tuple[str, list[float]]:
-        """Return what scores a decision's transaction on its rung, and what its score means there."""
-        return self.routes[self.class_of(decision)] if decision["rung"] == "CHAMPION" else self.small
+        """Return what scores a decision's transaction on its fallback tier, and what its score means there."""
+        return self.routes[self.class_of(decision)] if decision["fallback_tier"] == "CHAMPION" else self.small
 
     def class_of(self, decision: dict[str, Any]) -> str:
         """Return the class of a decision's transaction, off its recorded vector."""
@@ -86,11 +86,11 @@ class Released:
         return "ECOMMERCE" if at["transaction_entry_mode"] in NOT_READ else "CARD_PRESENT"
 
 
-def _route(told: dict[str, Any]) -> tuple[str, list[float]]:
-    return told["booster"], [told["thresholds"][name] for name in ("challenge", "review", "block")]
+def _route(recorded: dict[str, Any]) -> tuple[str, list[float]]:
+    return recorded["booster"], [recorded["thresholds"][name] for name in ("challenge", "review", "block")]
 
 
-class Strangeness:
+class AnomalyScorer:
     """The anomaly model, walked tree by tree for all rows at once."""
 
     def __init__(self, read: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ class Scoring:
             if wrong := self._wrong_features(decision):
                 verdict.blame("wrong-decision", f"{_position(decision)}: {wrong}")
                 continue
-            if decision["rung"] in WITHOUT_MODEL:
+            if decision["fallback_tier"] in WITHOUT_MODEL:
                 self._check_default(decision, transaction, verdict, by_risk)
                 continue
             model = decision["model"], decision["model_version"]
@@ -161,7 +161,7 @@ class Scoring:
         """Return what is wrong with a vector whatever is in it: its length, or that something is missing in it and no mark says so."""
         names = self._names.get(decision["feature_set_hash"])
         if names is None:
-            return None if decision["rung"] in WITHOUT_MODEL else "features that no released model knows"
+            return None if decision["fallback_tier"] in WITHOUT_MODEL else "features that no released model knows"
         if len(decision["features"]) != len(names):
             return f"{len(decision['features'])} features, not {len(names)}"
         missing = [
@@ -177,10 +177,10 @@ class Scoring:
         by_risk: ByRisk = {}
         booster, rows = released.boosters[name], np.array([d["features"] for d in mine])
         scores = booster.predict(xgboost.DMatrix(rows), validate_features=False)
-        for decision, score, strange in zip(
-            mine, scores.astype(np.float64).tolist(), released.strange.of(rows).tolist(), strict=True
+        for decision, score, anomalous in zip(
+            mine, scores.astype(np.float64).tolist(), released.anomalous.of(rows).tolist(), strict=True
         ):
-            by_risk[key_of(decision)] = _check_action(released, decision, score, strange, verdict)
+            by_risk[key_of(decision)] = _check_action(released, decision, score, anomalous, verdict)
             if (decision["scored_by"], decision["transaction_class"]) != (name, released.class_of(decision)):
                 said = f"{decision['scored_by']} {decision['transaction_class']}"
                 verdict.blame("wrong-decision", f"{_position(decision)}: another booster or class: {said}")
@@ -197,38 +197,46 @@ class Scoring:
         by_amount = ACTIONS[sum(major >= least for least in self._safe)]
         by_rule = any(rule["effect"] == "DECIDED" for rule in decision["rules"])
         by_risk[key_of(decision)] = _with_rules(by_amount, decision)
-        action, voice = _refused(decision, by_risk[key_of(decision)], "RULE" if by_rule else "DEFAULT")
-        rung = "RULES" if by_rule else "SAFE_DEFAULT"
-        said = decision["action"], decision["decided_by"], decision["rung"], decision["score"], decision["scored_by"]
-        if said != (action, voice, rung, None, None) or decision["reasons"]:
-            verdict.blame("wrong-decision", f"{_position(decision)}: {said}; it should be {action} by {voice}, {rung}")
+        action, source = _refused(decision, by_risk[key_of(decision)], "RULE" if by_rule else "DEFAULT")
+        tier = "RULES" if by_rule else "SAFE_DEFAULT"
+        said = (
+            decision["action"],
+            decision["decided_by"],
+            decision["fallback_tier"],
+            decision["score"],
+            decision["scored_by"],
+        )
+        if said != (action, source, tier, None, None) or decision["reasons"]:
+            verdict.blame("wrong-decision", f"{_position(decision)}: {said}; it should be {action} by {source}, {tier}")
 
 
-def _check_action(released: Released, decision: dict[str, Any], score: float, strange: float, verdict: Verdict) -> str:
+def _check_action(
+    released: Released, decision: dict[str, Any], score: float, anomalous: float, verdict: Verdict
+) -> str:
     """Check what was done; return what would have been done, had account and customer forbidden nothing."""
     by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
-    told_strange, looked_at = decision["anomaly_score"], by_model
-    if told_strange is not None and by_model == "APPROVE" and told_strange >= released.strange.review:
+    recorded_anomaly, looked_at = decision["anomaly_score"], by_model
+    if recorded_anomaly is not None and by_model == "APPROVE" and recorded_anomaly >= released.anomalous.review:
         looked_at = "REVIEW"
     by_risk = _with_rules(looked_at, decision)
-    voice = "RULE" if by_risk != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
-    action, voice = _refused(decision, by_risk, voice)
-    right = (score, action, voice) == (decision["score"], decision["action"], decision["decided_by"])
-    # Where the small booster is all that can be used, there is nobody to say how strange a transaction is.
-    silent = told_strange is None and decision["rung"] == "SMALL_MODEL"
-    if not right or not (silent or abs(strange - told_strange) <= ANOMALY_TOLERANCE):
-        said = f"{decision['action']} {decision['score']} {told_strange} by {decision['decided_by']}"
+    source = "RULE" if by_risk != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
+    action, source = _refused(decision, by_risk, source)
+    right = (score, action, source) == (decision["score"], decision["action"], decision["decided_by"])
+    # Where the small booster is all that can be used, there is nobody to say how anomalous a transaction is.
+    silent = recorded_anomaly is None and decision["fallback_tier"] == "SMALL_MODEL"
+    if not right or not (silent or abs(anomalous - recorded_anomaly) <= ANOMALY_TOLERANCE):
+        said = f"{decision['action']} {decision['score']} {recorded_anomaly} by {decision['decided_by']}"
         verdict.blame(
-            "wrong-decision", f"{_position(decision)}: {said}; it should be {action} {score} {strange} by {voice}"
+            "wrong-decision", f"{_position(decision)}: {said}; it should be {action} {score} {anomalous} by {source}"
         )
     return by_risk
 
 
-def _refused(decision: dict[str, Any], action: str, voice: str) -> tuple[str, str]:
-    """Return action and voice after what account and customer forbid."""
-    refused = [one["code"] for one in decision.get("refusals", [])]
+def _refused(decision: dict[str, Any], action: str, source: str) -> tuple[str, str]:
+    """Return action and decision source after what account and customer forbid."""
+    refused = [one["code"] for one in decision.get("declines", [])]
     if not refused:
-        return action, voice
+        return action, source
     return "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
 
 
@@ -240,11 +248,11 @@ def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dic
     for decision, row in zip(alerted, shares, strict=True):
         missing = np.isnan(np.array(decision["features"], float))
         heaviest = sorted(((bool(none), -float(s)) for s, none in zip(row, missing, strict=True) if s > 0))[:3]
-        told = [(names.index(reason["code"]), reason["weight"]) for reason in decision["reasons"]]
+        recorded = [(names.index(reason["code"]), reason["weight"]) for reason in decision["reasons"]]
         # The worker adds up in another order and precision, so two shares that are as good as equal may change places.
-        right = len(told) == len(heaviest) and all(
+        right = len(recorded) == len(heaviest) and all(
             missing[j] == none and abs(row[j] - weight) < SHARE_TOLERANCE and abs(weight + share) < SHARE_TOLERANCE
-            for (j, weight), (none, share) in zip(told, heaviest, strict=True)
+            for (j, weight), (none, share) in zip(recorded, heaviest, strict=True)
         )
         if not right:
             verdict.blame("wrong-decision", f"{_position(decision)}: other reasons than the model's")

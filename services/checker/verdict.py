@@ -193,8 +193,8 @@ class Checker:
                 self._compare(seen, answer, expected, record)
                 if answer.decision is not None:
                     decided.append((answer.decision, record))
-            told = next((answer.decision for answer in mine if answer.decision is not None), None)
-            if told is not None and record is not None and not told["repeat"]:
+            answered = next((answer.decision for answer in mine if answer.decision is not None), None)
+            if answered is not None and record is not None and not answered["repeat"]:
                 self._events[_event(record)] += 1
         for (p, offset), invented in answers.items():
             for answer in invented:
@@ -293,9 +293,9 @@ def _own(decision: dict[str, Any]) -> list[str]:
 
 def _event(transaction: dict[str, Any]) -> Event:
     """Return what a transaction puts on its terminal's log."""
-    told = ("transaction_id", "terminal_id", "event_time_ms", "amount_minor")
+    answered = ("transaction_id", "terminal_id", "event_time_ms", "amount_minor")
     return event_of(
-        {name: transaction[name] for name in told} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
+        {name: transaction[name] for name in answered} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
     )
 
 

@@ -19,7 +19,7 @@ REQUESTS: Final = "card-reassessment-requests"
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is to be assessed again: n decisions that were made on a lower rung of the ladder, in columns."""
+    """What is to be assessed again: n decisions that were made on a lower fallback tier, in columns."""
 
     transaction_id: type_u8
     card_id: Text
@@ -27,7 +27,7 @@ class Requests:
     actions: type_i64
     scores: type_f64
     """(n,) NaN where no model could be used."""
-    rungs: type_i64
+    tiers: type_i64
     source_partition: type_i64
     source_offset: type_i64
     source_timestamp_ms: type_i64
@@ -41,7 +41,7 @@ class Requests:
         """Return some of them."""
         return Requests(
             self.transaction_id[rows], self.card_id.take(rows), self.decided_at_ms[rows], self.actions[rows],
-            self.scores[rows], self.rungs[rows], self.source_partition[rows], self.source_offset[rows],
+            self.scores[rows], self.tiers[rows], self.source_partition[rows], self.source_offset[rows],
             self.source_timestamp_ms[rows], [self.transactions[i] for i in rows.tolist()],
         )  # fmt: skip
 
@@ -64,7 +64,7 @@ def encode_requests(requests: Requests) -> list[bytes]:
         "decided_at_ms": requests.decided_at_ms,
         "action": requests.actions,
         "score": requests.scores,
-        "rung": requests.rungs,
+        "fallback_tier": requests.tiers,
         "source_partition": requests.source_partition,
         "source_offset": requests.source_offset,
         "source_timestamp_ms": requests.source_timestamp_ms,
@@ -86,7 +86,7 @@ def decode_requests(values: Sequence[bytes | None]) -> tuple[Requests, type_i64,
         decided_at_ms=decoded.integers("decided_at_ms"),
         actions=decoded.integers("action"),
         scores=np.where(decoded.is_null("score"), np.nan, decoded.floats("score")),
-        rungs=decoded.integers("rung"),
+        tiers=decoded.integers("fallback_tier"),
         source_partition=decoded.integers("source_partition"),
         source_offset=decoded.integers("source_offset"),
         source_timestamp_ms=decoded.integers("source_timestamp_ms"),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from services.codec.json_values import UnfitError, fit, read_object
 from services.codec.records import UndecodableError, decode_as_newest, encode_written
 from services.codec.schemas import HEADER_BYTES, schemas_by_header, topics
-from services.core.reference import Account, BadReferenceError, Customer, TravelNotice
+from services.core.reference.layout import Account, BadReferenceError, Customer, TravelNotice
 from services.core.validation import Reject
 
 ACCOUNTS: Final = "accounts"
@@ -94,8 +94,8 @@ def _from_avro(topic: str, value: bytes) -> Read:
 def _from_json(topic: str, value: bytes) -> Read:
     """Read a change as Debezium's own converter writes it, whose schema part says nothing that ours does not."""
     try:
-        told = read_object(value)
-        change = told.get("payload", told)
+        record = read_object(value)
+        change = record.get("payload", record)
         if not isinstance(change, dict):
             return None, Reject.MALFORMED
         if fit(_operation(topic), change.get("op")) == _DELETE:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from services.core.card_features import Folded, fold
-from services.core.card_layout import CARD
+from services.core.card.features import Folded, fold
+from services.core.card.layout import CARD
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
 from services.core.kernels import group_text
 from services.core.money import scales_of
 from services.core.profiles import open_profiles
-from services.core.reference_features import ReferenceRows, see_reference
-from services.core.terminal_features import fill_terminal_row, looking_at
-from services.core.terminal_layout import TERMINAL
-from services.core.terminals import entries_of, fold_row, terminal_events
+from services.core.reference.features import ReferenceRows, see_reference
+from services.core.terminal.features import fill_terminal_row, looking_at
+from services.core.terminal.layout import TERMINAL
+from services.core.terminal.windows import entries_of, fold_row, terminal_events
 
 
 def compute_offline(

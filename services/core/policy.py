@@ -21,7 +21,7 @@ class Action(IntEnum):
     BLOCK = 3
 
 
-class Voice(IntEnum):
+class DecisionSource(IntEnum):
     """Whose word a decision was; in the order of the Avro enum."""
 
     MODEL = 0
@@ -74,9 +74,9 @@ class Thresholds:
         return np.searchsorted([self.challenge, self.review, self.block], scores, side="right").astype(np.int64)
 
 
-def look_at_strange(actions: type_i64, strange: type_bool) -> type_i64:
-    """Return what is done: what would be approved and is strange goes to review; all else stays."""
-    return np.where(strange & (actions == Action.APPROVE), np.int64(Action.REVIEW), actions)
+def escalate_anomalies(actions: type_i64, anomalous: type_bool) -> type_i64:
+    """Return what is done: what would be approved and is anomalous goes to review; all else stays."""
+    return np.where(anomalous & (actions == Action.APPROVE), np.int64(Action.REVIEW), actions)
 
 
 _NAMESPACE: Final = np.frombuffer(bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635"), np.uint8)

@@ -1,9 +1,9 @@
 """Profiles: what the grid remembers about one card or terminal, and how a batch of them lies in memory.
 
 On the wire a profile is as long as what it remembers (:mod:`services.core.packing`). A batch of profiles is *opened* into one structured
-array of entries with room for what the batch may add, folded in place by the kernels of :mod:`services.core.windows` or
-:mod:`services.core.terminals`, and *sealed* back into byte strings. What an entry is differs, so each kind of profile has a
-:class:`ProfileLayout`: :mod:`services.core.card_layout` and :mod:`services.core.terminal_layout`.
+array of entries with room for what the batch may add, folded in place by the kernels of :mod:`services.core.card.windows` or
+:mod:`services.core.terminal.windows`, and *sealed* back into byte strings. What an entry is differs, so each kind of profile has a
+:class:`ProfileLayout`: :mod:`services.core.card.layout` and :mod:`services.core.terminal.layout`.
 
 Bounds of a card's profile, and what happens beyond them:
 

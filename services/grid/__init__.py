@@ -2,8 +2,8 @@
 
 from services.grid.base import Applied as Applied
 from services.grid.base import Attempt as Attempt
+from services.grid.base import CacheStamp as CacheStamp
 from services.grid.base import Claim as Claim
-from services.grid.base import CopyMark as CopyMark
 from services.grid.base import Found as Found
 from services.grid.base import Grid as Grid
 from services.grid.base import GridAnswer as GridAnswer

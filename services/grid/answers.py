@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.grid.base import Attempt, CopyMark, LogIdentity, PartitionStatus
+from services.grid.base import Attempt, CacheStamp, LogIdentity, PartitionStatus
 
 
 def number_of(text: bytes | None) -> int | None:
@@ -13,7 +13,7 @@ def number_of(text: bytes | None) -> int | None:
 
 
 def changed_since(
-    copied: CopyMark, mark: CopyMark | None, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
+    copied: CacheStamp, mark: CacheStamp | None, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
 ) -> dict[bytes, bytes] | None:
     """Return what changed since, None if not all of it is remembered."""
     if mark is None or not mark.continues(copied):
@@ -47,7 +47,7 @@ def status_of(partition: int, meta: dict[bytes, bytes], profiles: int) -> Partit
         applied=int(meta[b"applied"]) if b"applied" in meta else None,
         profiles=profiles,
         halted=meta[b"halted"].decode(errors="replace") if b"halted" in meta else None,
-        killers=offsets_of(meta.get(b"killers", b"")),
+        poison=offsets_of(meta.get(b"poison", b"")),
         errors=offsets_of(meta.get(b"errors", b"")),
         begins_ms=number_of(meta.get(b"begins_ms")),
     )

@@ -10,7 +10,7 @@ worker expects, with as many profiles as were written. A Redis that was emptied,
 profiles is found before anything is decided from it.
 
 Whoever looks up what others write may keep a copy of it, if they announce their changes: each lookup says up to where the copy is
-true, and is told what was written since, in the same round trip.
+true, and is reported what was written since, in the same round trip.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Claim:
     """Whether the owner before was another process that did not release the partition."""
     attempt: Attempt | None = None
     """What that owner was at, if it had noted that."""
-    killers: frozenset[int] = frozenset()
+    poison: frozenset[int] = frozenset()
     """Offsets of records that kill the process that decodes them."""
     accepted: int = 0
     """Somebody resumed the partition when its log ended here: however bad its records are up to here, and however short its past
@@ -119,13 +119,13 @@ class GridRead:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyMark:
+class CacheStamp:
     """Up to where a copy of somebody else's partition is true: of this owner's writes, the first so many announced changes."""
 
     owner: str
     changes: int
 
-    def continues(self, copied: CopyMark) -> bool:
+    def continues(self, copied: CacheStamp) -> bool:
         """Whether this is a later mark of the same writes, or the same one."""
         return self.owner == copied.owner and self.changes >= copied.changes
 
@@ -137,8 +137,8 @@ class Lookup:
     topic: str
     partition: int
     keys: Sequence[bytes]
-    copied: CopyMark | None = None
-    """Where whoever asks keeps a copy of what else the partition holds: what changed since is told."""
+    copied: CacheStamp | None = None
+    """Where whoever asks keeps a copy of what else the partition holds: what changed since is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Found:
     """The newest event time in that partition's fold; None where nobody has folded anything."""
     applied: int | None = None
     """Up to which offset that partition's log is folded."""
-    mark: CopyMark | None = None
+    mark: CacheStamp | None = None
     """Up to where a copy of these profiles is true; None where not all changes of this claim were announced."""
     changed: Mapping[bytes, bytes] | None = None
     """What changed since ``Lookup.copied``; None where that is not known any more, so that the copy is of no use."""
@@ -211,7 +211,7 @@ class PartitionStatus:
     applied: int | None
     profiles: int
     halted: str | None
-    killers: frozenset[int]
+    poison: frozenset[int]
     errors: frozenset[int]
     begins_ms: int | None = None
     """As :attr:`Claim.begins_ms`."""
@@ -234,7 +234,7 @@ class Grid(Protocol):
         ...
 
     def read(
-        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, hasty: bool = False
+        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, with_deadline: bool = False
     ) -> GridAnswer:
         """Return the stored profile of each card of each read, None where there is none, and what others' partitions hold.
 
@@ -242,7 +242,7 @@ class Grid(Protocol):
             topic: whose partitions are read.
             reads: of this worker's own partitions.
             lookups: of others'.
-            hasty: whether to give up at the deadline of :meth:`look_up`, for whoever goes on without it.
+            with_deadline: whether to give up at the deadline of :meth:`look_up`, for whoever goes on without it.
 
         Raises:
             GridMovedError: the grid does not stand at the expected offset, or not all profiles are there.
@@ -284,7 +284,7 @@ class Grid(Protocol):
         """
         ...
 
-    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+    def note_poison(self, topic: str, claim: Claim, offset: int) -> None:
         """Note a record that nobody must decode again. Raises GridUnavailableError."""
         ...
 

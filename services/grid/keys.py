@@ -7,7 +7,7 @@ def meta_key(topic: str, partition: int) -> bytes:
     """Return the key of the hash with what is known of a partition's profiles.
 
     Fields: topic_id, partitions, layout (whose fold it is); owner, epoch, process (who writes); applied, profiles, folded_until_ms (how far it
-    is, how many there are, and their newest event time); changes (how many were announced under this claim; missing if not all were); attempt, killers, errors (what kills a process, and what raises an exception); halted, resumed, accepted (what people said).
+    is, how many there are, and their newest event time); changes (how many were announced under this claim; missing if not all were); attempt, poison records, errors (what kills a process, and what raises an exception); halted, resumed, accepted (what people said).
     """
     return f"{{{topic}:{partition}}}:meta".encode()
 

@@ -11,8 +11,8 @@ from services.grid.base import (
     ERRORS_MAX,
     Applied,
     Attempt,
+    CacheStamp,
     Claim,
-    CopyMark,
     Found,
     GridAnswer,
     GridMovedError,
@@ -46,9 +46,9 @@ class _Meta:
     folded_until_ms: int | None = None
     profiles: int = 0
     changes: list[tuple[bytes, bytes]] | None = None
-    """All that was announced under this claim, of which the last ``CHANGES_MAX`` are told; None where something was not."""
+    """All that was announced under this claim, of which the last ``CHANGES_MAX`` are reported; None where something was not."""
     attempt: Attempt | None = None
-    killers: frozenset[int] = frozenset()
+    poison: frozenset[int] = frozenset()
     errors: frozenset[int] = frozenset()
     halted: str | None = None
     resumed: int = 0
@@ -116,7 +116,7 @@ class MemoryGrid:
             meta.applied,
             died,
             attempt,
-            meta.killers,
+            meta.poison,
             meta.accepted,
             meta.errors,
             meta.begins_ms,
@@ -128,7 +128,7 @@ class MemoryGrid:
         reads: Sequence[GridRead],
         lookups: Sequence[Lookup] = (),
         *,
-        hasty: bool = False,  # noqa: ARG002 - it answers at once, or not at all
+        with_deadline: bool = False,  # noqa: ARG002 - it answers at once, or not at all
     ) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
         return self._wire("read", lambda: GridAnswer(self.read_profiles(topic, reads), self._look_up(lookups)))
@@ -143,7 +143,7 @@ class MemoryGrid:
         for lookup in lookups:
             profiles = self.memory.profiles.get((lookup.topic, lookup.partition), {})
             meta = self.memory.metas.get((lookup.topic, lookup.partition), _Meta())
-            mark = None if meta.changes is None else CopyMark(meta.owner, len(meta.changes))
+            mark = None if meta.changes is None else CacheStamp(meta.owner, len(meta.changes))
             there = [profiles.get(key) for key in lookup.keys]
             found.append(Found(there, meta.folded_until_ms, meta.applied, mark, _changed(lookup.copied, mark, meta)))
         return found
@@ -212,12 +212,12 @@ class MemoryGrid:
         if meta.owner == claim.owner:
             meta.attempt = attempt
 
-    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+    def note_poison(self, topic: str, claim: Claim, offset: int) -> None:
         """See :class:`services.grid.Grid`."""
         self.check()
         meta, _ = self.held(topic, claim)
         if meta.owner == claim.owner:
-            meta.killers |= {offset}
+            meta.poison |= {offset}
 
     def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
         """See :class:`services.grid.Grid`."""
@@ -265,7 +265,7 @@ class MemoryGrid:
                 m.applied,
                 len(self.memory.of(topic, p)),
                 m.halted,
-                m.killers,
+                m.poison,
                 m.errors,
                 m.begins_ms,
             )
@@ -285,7 +285,7 @@ class MemoryGrid:
             raise GridUnavailableError("the grid is away")
 
 
-def _changed(copied: CopyMark | None, mark: CopyMark | None, meta: _Meta) -> dict[bytes, bytes] | None:
+def _changed(copied: CacheStamp | None, mark: CacheStamp | None, meta: _Meta) -> dict[bytes, bytes] | None:
     if copied is None or mark is None or not mark.continues(copied):
         return None
     assert meta.changes is not None

@@ -14,7 +14,7 @@ class NearCache:
     one is forgotten. So nothing is done for each profile but to put it there.
 
     Of a worker's own partitions it is true because their profiles have one writer: this worker, from its claim on. So it is
-    cleared whenever claims are taken again or a write is in doubt. What makes it true of others': :mod:`services.runtime.lookups`.
+    cleared whenever claims are taken again or a write is in doubt. What makes it true of others': :mod:`services.worker.lookups`.
     """
 
     OVERHEAD_BYTES = 200

@@ -19,8 +19,8 @@ from services.grid.base import (
     ERRORS_MAX,
     Applied,
     Attempt,
+    CacheStamp,
     Claim,
-    CopyMark,
     Found,
     GridAnswer,
     GridMovedError,
@@ -43,7 +43,7 @@ READ_CARDS_MAX: Final = 5_000
 """Profiles of one HMGET: bounds how long Redis serves nobody else."""
 
 
-_REFUSALS: Final = (
+_DECLINES: Final = (
     redis.exceptions.AuthenticationError,
     redis.exceptions.AuthorizationError,
     redis.exceptions.AuthenticationWrongNumberOfArgsError,
@@ -73,7 +73,7 @@ def outages() -> Iterator[None]:
     """Turn the client's errors into the grid's one error: all of them are waited out."""
     try:
         yield
-    except _REFUSALS as error:
+    except _DECLINES as error:
         raise GridRefusedError(f"{type(error).__name__}: {error}") from error
     except (redis.exceptions.RedisError, OSError) as error:
         raise GridUnavailableError(described(error)) from None
@@ -88,7 +88,7 @@ class RedisGrid:
 
     def __init__(self, connection: GridConnection, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
         self._process = uuid.uuid4().hex
-        self._client, self._hasty = connect(connection, timeout_s), connect(connection, lookup_timeout_s)
+        self._client, self._with_deadline = connect(connection, timeout_s), connect(connection, lookup_timeout_s)
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
@@ -99,19 +99,19 @@ class RedisGrid:
             raise HaltedError(rest[0].decode(errors="replace"))
         if verdict == b"REFUSED":
             raise RefusedClaimError(LogIdentity(rest[0].decode(), int(rest[1]), int(rest[2])), identity)
-        epoch, applied, process, attempt, killers, accepted, errors, begins_ms = rest
+        epoch, applied, process, attempt, poison, accepted, errors, begins_ms = rest
         died = process not in (b"", self._process.encode())
         return Claim(
             partition, owner, int(epoch), int(applied) if applied else None, died,
             attempt_of(attempt) if died else None,
-            offsets_of(killers), int(accepted), offsets_of(errors), int(begins_ms) if begins_ms else None,
+            offsets_of(poison), int(accepted), offsets_of(errors), int(begins_ms) if begins_ms else None,
         )  # fmt: skip
 
     def read(
-        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, hasty: bool = False
+        self, topic: str, reads: Sequence[GridRead], lookups: Sequence[Lookup] = (), *, with_deadline: bool = False
     ) -> GridAnswer:
         """See :class:`services.grid.Grid`."""
-        pipeline = (self._hasty if hasty else self._client).pipeline(transaction=False)
+        pipeline = (self._with_deadline if with_deadline else self._client).pipeline(transaction=False)
         for read in reads:
             meta, profiles, _ = _keys(topic, read.claim.partition)
             _ask_profiles(pipeline, profiles, read.cards)
@@ -130,7 +130,7 @@ class RedisGrid:
 
     def look_up(self, lookups: Sequence[Lookup]) -> list[Found]:
         """See :class:`services.grid.Grid`."""
-        pipeline = self._hasty.pipeline(transaction=False)
+        pipeline = self._with_deadline.pipeline(transaction=False)
         _ask_lookups(pipeline, lookups)
         with outages():
             return _take_found(iter(pipeline.execute()), lookups)
@@ -156,12 +156,12 @@ class RedisGrid:
         value = "" if attempt is None else ",".join(f"{begin}:{end}" for begin, end in attempt.ranges)
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "attempt", value])])
 
-    def note_killer(self, topic: str, claim: Claim, offset: int) -> None:
+    def note_poison(self, topic: str, claim: Claim, offset: int) -> None:
         """See :class:`services.grid.Grid`."""
         with outages():
-            known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "killers") or b"")
+            known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "poison") or b"")
         value = ",".join(map(str, sorted(known | {offset})))
-        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "killers", value])])
+        self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "poison", value])])
 
     def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
         """See :class:`services.grid.Grid`."""
@@ -290,7 +290,7 @@ def _take_found(answers: Iterator[Any], lookups: Sequence[Lookup]) -> list[Found
     for lookup in lookups:
         until_ms, applied, owner, changes = next(answers)
         profiles = _take_profiles(answers, lookup.keys)
-        mark = None if owner is None or changes is None else CopyMark(owner.decode(), int(changes))
+        mark = None if owner is None or changes is None else CacheStamp(owner.decode(), int(changes))
         changed = None if lookup.copied is None else changed_since(lookup.copied, mark, next(answers))
         found.append(Found(profiles, number_of(until_ms), number_of(applied), mark, changed))
     return found

@@ -70,7 +70,7 @@ class Manifest:
     @property
     def routes(self) -> dict[TransactionClass, Route]:
         """The table of classes. Raises TypeError, ValueError, KeyError for what is none."""
-        return {TransactionClass[name]: Route.of(told) for name, told in self.classes.items()}
+        return {TransactionClass[name]: Route.of(document) for name, document in self.classes.items()}
 
     @property
     def small_route(self) -> Route:

@@ -13,7 +13,7 @@ class ModelError(Exception):
 
 
 class Anomaly(Protocol):
-    """How strange transactions are, whether such things were ever labelled or not; called as a :class:`Predictor` is."""
+    """How anomalous transactions are, whether such things were ever labelled or not; called as a :class:`Predictor` is."""
 
     @property
     def review(self) -> float:
@@ -21,7 +21,7 @@ class Anomaly(Protocol):
         ...
 
     def score(self, vectors: type_f64) -> type_f64:
-        """Return how strange each row of (n, features) is, 0 to 1, shape (n,)."""
+        """Return how anomalous each row of (n, features) is, 0 to 1, shape (n,)."""
         ...
 
 
@@ -37,7 +37,7 @@ class Predictor(Protocol):
         """The names of the boosters that it may use."""
         ...
 
-    def spoke(self, classes: type_i64) -> type_i64:
+    def scored_by(self, classes: type_i64) -> type_i64:
         """Return, as an index of :attr:`boosters`, which one scores each transaction of these classes, shape (n,)."""
         ...
 

@@ -38,7 +38,7 @@ class IsolationForest:
     usual_depth: float
     """The mean depth over random data: a point of this depth scores 0.5."""
     typical: np.ndarray
-    """(features,) what a missing value is taken for: to have no history is not strange."""
+    """(features,) what a missing value is taken for: to have no history is not anomalous."""
     review: float
     """The score from which people look at a transaction."""
     walk: Walk = field(init=False, repr=False)

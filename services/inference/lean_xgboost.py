@@ -11,7 +11,7 @@ def _import_lean() -> ModuleType:
     """Import xgboost as if there were no scikit-learn; whoever wants that imports it afterwards as ever."""
     hidden = "sklearn" not in sys.modules
     if hidden:
-        sys.modules["sklearn"] = None  # type: ignore[assignment]  # how Python is told that there is no such module
+        sys.modules["sklearn"] = None  # type: ignore[assignment]  # how Python learns that there is no such module
     try:
         return importlib.import_module("xgboost")
     finally:

@@ -33,12 +33,12 @@ def live_model(models: Path | None = None) -> Path:
     path = models / _LIVE
     try:
         raw = path.read_bytes()
-        told = json.loads(raw) if len(raw) <= _LIVE_BYTES_MAX else None
+        document = json.loads(raw) if len(raw) <= _LIVE_BYTES_MAX else None
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: name the live model with `proact models live NAME/vN`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}") from None
-    named = told.get("live") if isinstance(told, dict) else None
+    named = document.get("live") if isinstance(document, dict) else None
     if not isinstance(named, str) or not _RELEASE.fullmatch(named):
         raise ModelError(f'{path} names no live model: it must be like {{"live": "fraud/v4"}}')
     if not (models / named).is_dir():

@@ -83,9 +83,9 @@ class Route:
     thresholds: Thresholds
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Route:
+    def of(cls, document: Mapping[str, Any]) -> Route:
         """Read an entry of a manifest. Raises TypeError, ValueError, KeyError."""
-        return cls(str(told["booster"]), Thresholds(**told["thresholds"]))
+        return cls(str(document["booster"]), Thresholds(**document["thresholds"]))
 
 
 @njit(cache=True, nogil=True)
@@ -114,7 +114,7 @@ class ClassTable:
         limits = [(t.challenge, t.review, t.block) for t in (route.thresholds for route in in_order)]
         self._limits = np.array(limits, np.float64)
 
-    def spoke(self, classes: type_i64) -> type_i64:
+    def scored_by(self, classes: type_i64) -> type_i64:
         """See :class:`services.inference.Predictor`."""
         return self._booster_of[classes]
 
@@ -138,7 +138,7 @@ class ClassTable:
         """Fill ``out`` with what each row's booster says of it: at once where it is the same one for all."""
         if len(self._boosters) == 1:
             return work(self._boosters[0], vectors)
-        which = self.spoke(classify(vectors))
+        which = self.scored_by(classify(vectors))
         for at, booster in enumerate(self._boosters):
             rows = np.flatnonzero(which == at)
             if len(rows):

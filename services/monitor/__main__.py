@@ -1,4 +1,4 @@
-"""``python -m services.monitor``: looks at Kafka and Redis every few seconds until it is told to stop."""
+"""``python -m services.monitor``: looks at Kafka and Redis every few seconds until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from services.monitor.stores import measure_grid, measure_kafka
 from services.registry import LOGS, group_of
 from services.runtime.catalogue import MONITOR_METRICS
 from services.runtime.clock import SystemClock
-from services.runtime.config import ConfigError, Settings, resolve_settings
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.settings import ConfigError, Settings, resolve_settings
 from services.streams.admin import KafkaAdmin
 
 log = logging.getLogger("proact.monitor")

@@ -67,8 +67,8 @@ class Choice:
 
     def takes(self, record: dict[str, Any]) -> bool:
         """Whether a decoded record is one of those; an alert of before there were kinds is of fraud."""
-        told = {"kind": "FRAUD", **record}
+        reported = {"kind": "FRAUD", **record}
         return all(
-            not wanted or told[name] in wanted
+            not wanted or reported[name] in wanted
             for name, wanted in (("severity", self.severity), ("kind", self.kind), ("action", self.action))
         )

@@ -28,7 +28,7 @@ class Question:
     unit: str
 
 
-# An increase is extrapolated to the ends of its window: what is counted is told in whole numbers.
+# An increase is extrapolated to the ends of its window: what is counted is reported in whole numbers.
 QUESTIONS: Final = (
     Question("How many transactions are decided?", "sum(rate(proact_decisions_total[1m]))", "a second"),
     Question("What is decided?", "round(sum by (action) (increase(proact_decisions_total[1h])))", "in the last hour"),

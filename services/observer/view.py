@@ -64,7 +64,7 @@ def _alerts(tally: Tally) -> RenderableType:
     lines = Table.grid(padding=(0, 1))
     for alert in reversed(tally.recent_alerts):
         amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
-        reason = told_of(alert)[0]
+        reason = explained_by(alert)[0]
         lines.add_row(
             Text(time_text(alert["event_time_ms"])), Text(uuid_text(alert["transaction_id"]), style="dim"),
             Text(alert["action"], style=_STYLES[alert["action"]]), score_text(alert["score"], 2), Text(alert["card_id"]),
@@ -90,20 +90,20 @@ _LOWER: Final = {
     "RULES": "without any model",
     "SAFE_DEFAULT": "by the amount alone, since no model could be used",
 }
-"""How an alert was decided on a lower rung of the ladder."""
+"""How an alert was decided on a lower fallback tier."""
 
 
 def alert_line(alert: dict[str, Any]) -> str:
     """Return an alert as a line of text: when, which transaction, how severe, what was done, and why.
 
-    The amount stands in front; what is told behind it says "the amount".
+    The amount stands in front; what is reported behind it says "the amount".
     """
     amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
-    told = re.sub(rf"(?<![\d.,]){re.escape(amount)}(?= is )", "the amount", "; ".join(told_of(alert)))
+    reported = re.sub(rf"(?<![\d.,]){re.escape(amount)}(?= is )", "the amount", "; ".join(explained_by(alert)))
     what = (
         f"{alert['severity']:<6} {alert.get('kind', 'FRAUD'):<7} {alert['action']:<9} {score_text(alert['score'], 3)}"
     )
-    return f"{time_text(alert['event_time_ms'])} {uuid_text(alert['transaction_id'])} {what} {alert['card_id']} {amount}: {told}"
+    return f"{time_text(alert['event_time_ms'])} {uuid_text(alert['transaction_id'])} {what} {alert['card_id']} {amount}: {reported}"
 
 
 def time_text(at_ms: int) -> str:
@@ -119,19 +119,19 @@ def score_text(score: float | None, digits: int) -> str:
     return "-" * (2 + digits) if score is None else f"{score:.{digits}f}"
 
 
-def told_of(alert: dict[str, Any]) -> list[str]:
+def explained_by(alert: dict[str, Any]) -> list[str]:
     """Return what an alert says in words: what account or customer forbid, the rule that decided, what weighed most, what would have passed."""
     rule = deciding_rule(alert)
     by_rule = [] if rule is None else [f"rule {rule['rule_id']}: {rule['reason'] or rule['action']}"]
-    strange = (
+    anomalous = (
         [f"unlike all that was seen (anomaly score {alert['anomaly_score']:.2f})"]
         if alert["decided_by"] == "ANOMALY"
         else []
     )
-    refused = [one["text"] for one in alert.get("refusals", [])]
-    rung = alert.get("rung", "CHAMPION")
-    lower = [] if rung == "CHAMPION" else [_LOWER[rung]]
-    words = [*refused, *by_rule, *lower, *strange, *(reason["text"] for reason in alert["reasons"])] or [
+    refused = [one["text"] for one in alert.get("declines", [])]
+    tier = alert.get("fallback_tier", "CHAMPION")
+    lower = [] if tier == "CHAMPION" else [_LOWER[tier]]
+    words = [*refused, *by_rule, *lower, *anomalous, *(reason["text"] for reason in alert["reasons"])] or [
         "no single feature stands out"
     ]
     return list(dict.fromkeys(words + [one["text"] for one in alert["counterfactuals"]]))

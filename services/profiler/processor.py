@@ -11,11 +11,13 @@ from services.core.columns import TerminalEventColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.profiles import DAY_MS, open_profiles, refuse_ahead, seal_changed
-from services.core.terminal_layout import TERMINAL
-from services.core.terminals import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
+from services.core.terminal.layout import TERMINAL
+from services.core.terminal.windows import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import (
+from services.runtime.metrics import MetricsRegistry
+from services.streams import Records
+from services.worker.dead_letters import (
     count_refused,
     key_column,
     note_misplaced,
@@ -23,9 +25,7 @@ from services.runtime.dead_letters import (
     refuse_excluded,
     without_excluded,
 )
-from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
-from services.streams import Records
+from services.worker.processor import LookedUp, Prepared, RefusingOutcome
 
 
 @immutable
@@ -49,7 +49,7 @@ class TerminalOutcome(RefusingOutcome):
 
 
 class ProfilerProcessor:
-    """See :class:`services.runtime.processor.Processor` for the protocol."""
+    """See :class:`services.worker.processor.Processor` for the protocol."""
 
     topic = TOPIC
     layout = TERMINAL.version
@@ -58,7 +58,7 @@ class ProfilerProcessor:
     read_by_others, announces = True, False
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedEvents:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         columns, rows, status = decode_terminal_events(without_excluded(records.values, excluded))
         refuse_excluded(status, excluded)
         keys, has_key = key_column(records.keys)
@@ -87,7 +87,7 @@ class ProfilerProcessor:
         emit: type_bool,
         now_ms: int,
     ) -> TerminalOutcome:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         opened, flags = self._fold(prepared, profiles)
         refused = refuse(prepared.records, prepared.status, emit, now_ms)
         return TerminalOutcome(
@@ -110,7 +110,7 @@ class ProfilerProcessor:
         return seal_changed(opened, before), flags
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - a terminal says how much it remembers
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         return None
 
     def measure(
@@ -120,7 +120,7 @@ class ProfilerProcessor:
         outcome: TerminalOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         count_refused(metrics, outcome.rejected)
         metrics.add(m.REPEATS, int((outcome.flags & REPEATED != 0).sum()))
         metrics.add(m.BUCKETED, int((outcome.flags & BUCKETED != 0).sum()))
@@ -128,8 +128,8 @@ class ProfilerProcessor:
 
 def _folded_until(prepared: PreparedEvents) -> dict[int, int]:
     """Return, by partition, the newest event time of a transaction: a label tells of the past."""
-    told = ~prepared.columns.is_label
-    partitions = prepared.records.partition[prepared.rows][told]
+    reported = ~prepared.columns.is_label
+    partitions = prepared.records.partition[prepared.rows][reported]
     newest = np.full(int(partitions.max(initial=-1)) + 1, -1, np.int64)
-    np.maximum.at(newest, partitions, prepared.columns.event_time_ms[told])
+    np.maximum.at(newest, partitions, prepared.columns.event_time_ms[reported])
     return {p: int(newest[p]) for p in np.unique(partitions).tolist()}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from services.core.ladder import SafeDefault
+from services.core.fallback import SafeDefault
 from services.reassessor.processor import ReassessorProcessor
-from services.runtime.assembling import Parts
 from services.runtime.clock import Clock
-from services.runtime.config import Settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.scorer.parts import keepers, ladder_of
+from services.runtime.settings import Settings
+from services.scorer.parts import keepers, safe_default_of
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import warm_up as warm_up_scorer
 from services.streams.places import KafkaPlaces
+from services.worker.assembling import Parts
 
 
 def folding_processor() -> ReassessorProcessor:
@@ -22,11 +22,11 @@ def folding_processor() -> ReassessorProcessor:
 
 def warm_up(processor: ReassessorProcessor) -> None:
     """Compile the kernels: they are the scorer's."""
-    warm_up_scorer(ScorerProcessor(processor.judges.model, processor.judges.safe))
+    warm_up_scorer(ScorerProcessor(processor.engine.model, processor.engine.safe))
 
 
 def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
     """See :attr:`services.registry.ServiceSpec.build`."""
-    processor = ReassessorProcessor(None, ladder_of(settings))
-    upkeep = keepers(settings, settings.reassessor_group_id, health, metrics, processor)
-    return Parts(processor, upkeep, KafkaPlaces(settings.kafka))
+    processor = ReassessorProcessor(None, safe_default_of(settings))
+    follower = keepers(settings, settings.reassessor_group_id, health, metrics, processor)
+    return Parts(processor, follower, KafkaPlaces(settings.kafka))

@@ -1,4 +1,4 @@
-"""What the reassessor does: decisions that were made on a lower rung in, what would have been decided with everything at hand out. No IO.
+"""What the reassessor does: decisions that were made on a lower fallback tier in, what would have been decided with everything at hand out. No IO.
 
 It keeps no profiles: it looks at the card's own as it looks at others'. A profile by then holds the transaction itself and what came after it;
 windows end at the transaction, and it counts itself once, as a repeat does, so it is decided on what was known of the card before.
@@ -13,8 +13,9 @@ import numpy as np
 from services.codec.reassessments import REQUESTS, Requests, decode_requests
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import decode_transactions
-from services.core.card_features import Folded, fold
-from services.core.card_layout import CARD
+from services.core.card.features import Folded, fold
+from services.core.card.layout import CARD
+from services.core.card.windows import REPEAT, WRONG_PARTITION
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
@@ -22,14 +23,13 @@ from services.core.layouts import REASSESSMENT_LAYOUT
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
 from services.core.validation import Reject, equal_text, validate
-from services.core.windows import REPEAT, WRONG_PARTITION
+from services.decision.batches import OTHERS, Batch, Wanted, decide
+from services.decision.releases import FollowsReleases
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, NotYetError, Places, Prepared, RefusingOutcome
-from services.scorer.adopting import Adopting
-from services.scorer.deciding import OTHERS, Batch, Wanted, decide
 from services.streams import Records
+from services.worker.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
+from services.worker.processor import LookedUp, NotYetError, Places, Prepared, RefusingOutcome
 
 
 @immutable
@@ -51,12 +51,12 @@ class PreparedRequests(Prepared):
 
     @property
     def lookup_partitions(self) -> Mapping[str, type_i64]:
-        """See :class:`services.runtime.processor.Prepared`: a profile is where its transactions are, wherever the key belongs."""
+        """See :class:`services.worker.processor.Prepared`: a profile is where its transactions are, wherever the key belongs."""
         return {TRANSACTIONS: self.card_partitions}
 
     @property
     def places(self) -> Mapping[str, Places]:
-        """See :class:`services.runtime.processor.Prepared`."""
+        """See :class:`services.worker.processor.Prepared`."""
         asked = self.requests
         return {TRANSACTIONS: Places(asked.source_partition, asked.source_offset, self.since_ms)} if len(asked) else {}
 
@@ -69,8 +69,8 @@ class ReassessedOutcome(RefusingOutcome):
     decided_now: type_i64
 
 
-class ReassessorProcessor(Adopting):
-    """See :class:`services.runtime.processor.Processor` for the protocol."""
+class ReassessorProcessor(FollowsReleases):
+    """See :class:`services.worker.processor.Processor` for the protocol."""
 
     topic = REQUESTS
     layout = REASSESSMENT_LAYOUT
@@ -79,7 +79,7 @@ class ReassessorProcessor(Adopting):
     read_by_others = announces = False
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedRequests:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         requests, rows, status = decode_requests(without_excluded(records.values, excluded))
         refuse_excluded(status, excluded)
         columns, decoded, why = decode_transactions(requests.transactions)
@@ -116,7 +116,7 @@ class ReassessorProcessor(Adopting):
         emit: type_bool,
         now_ms: int,
     ) -> ReassessedOutcome:
-        """See :class:`services.runtime.processor.Processor`. Raises NotYetError while anything is missing again."""
+        """See :class:`services.worker.processor.Processor`. Raises NotYetError while anything is missing again."""
         status, emitted = prepared.status, emit[prepared.rows]
         refused_ids: dict[int, bytes] = {}
         if emitted.any():
@@ -131,9 +131,9 @@ class ReassessorProcessor(Adopting):
             slots = {topic: slots[emitted] for topic, slots in prepared.slots.items()}
             folded = self._seen(columns, requests, slots[TRANSACTIONS], found)
             decided = decide(
-                self.judges, Batch(columns, prepared.rows[emitted], folded, slots, profiles_seen=True), found
+                self.engine, Batch(columns, prepared.rows[emitted], folded, slots, profiles_seen=True), found
             )
-            outputs, now = [self._encoder.encode_reassessments(requests, decided, now_ms)], decided.verdict.actions
+            outputs, now = [self._encoder.encode_reassessments(requests, decided, now_ms)], decided.decisions.actions
         refused = refuse(prepared.records, status, emit, now_ms, refused_ids)
         return ReassessedOutcome(
             outputs=[*outputs, *refused.outputs],
@@ -166,7 +166,7 @@ class ReassessorProcessor(Adopting):
         self, columns: TransactionColumns, requests: Requests, slot: type_i64, found: Mapping[str, LookedUp]
     ) -> Folded:
         """Return what is seen of the cards. Raises NotYetError."""
-        if self.judges.model is None or self.judges.model.champion is None:
+        if self.engine.model is None or self.engine.model.champion is None:
             raise NotYetError("the released model cannot be used")
         if missing := [topic for topic in self.looks_up if topic not in found]:
             raise NotYetError(f"what is known of {missing[0]} does not come in time")
@@ -185,7 +185,7 @@ class ReassessorProcessor(Adopting):
         return Folded(folded.vectors, flags)
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         return None
 
     def measure(
@@ -195,7 +195,7 @@ class ReassessorProcessor(Adopting):
         outcome: ReassessedOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         count_refused(metrics, outcome.rejected)
         pairs = outcome.decided_before * len(Action) + outcome.decided_now
         for pair, count in enumerate(np.bincount(pairs, minlength=len(Action) ** 2).tolist()):

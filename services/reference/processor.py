@@ -15,7 +15,9 @@ from services.core.immutable import immutable
 from services.core.kernels import group_text
 from services.core.layouts import LAYOUTS
 from services.core.validation import Reject, identifier_status
-from services.runtime.dead_letters import (
+from services.runtime.metrics import MetricsRegistry
+from services.streams import Records
+from services.worker.dead_letters import (
     count_refused,
     key_column,
     note_misplaced,
@@ -23,9 +25,7 @@ from services.runtime.dead_letters import (
     refuse_excluded,
     without_excluded,
 )
-from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
-from services.streams import Records
+from services.worker.processor import LookedUp, Prepared, RefusingOutcome
 
 
 @immutable
@@ -39,7 +39,7 @@ class PreparedChanges(Prepared):
 
 
 class ReferenceProcessor:
-    """Of one of the topics. See :class:`services.runtime.processor.Processor` for the protocol."""
+    """Of one of the topics. See :class:`services.worker.processor.Processor` for the protocol."""
 
     history_ms = 0
     """The topics are compacted: their beginning will do, whenever that was."""
@@ -50,7 +50,7 @@ class ReferenceProcessor:
         self.topic, self.layout = topic, LAYOUTS[topic]
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedChanges:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         keys, has_key = key_column(records.keys)
         status = identifier_status(keys)
         status[~has_key] = Reject.NULL_KEY
@@ -81,7 +81,7 @@ class ReferenceProcessor:
         emit: type_bool,
         now_ms: int,
     ) -> RefusingOutcome:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         refused = refuse(prepared.records, prepared.status, emit, now_ms)
         changed = zip(prepared.newest, profiles, strict=True)
         return RefusingOutcome(
@@ -96,7 +96,7 @@ class ReferenceProcessor:
         )
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - the newest record of each is all that counts
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         return None
 
     def measure(
@@ -106,7 +106,7 @@ class ReferenceProcessor:
         outcome: RefusingOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         count_refused(metrics, outcome.rejected)
 
 

@@ -9,10 +9,10 @@ from services.core.columns import TerminalEventColumns, type_bool, type_i64, uui
 from services.core.immutable import immutable
 from services.core.layouts import LABEL_LAYOUT
 from services.core.validation import Reject, validate_terminal_events
-from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp, Prepared, RefusingOutcome
 from services.streams import Output, Records
+from services.worker.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
+from services.worker.processor import LookedUp, Prepared, RefusingOutcome
 
 
 @immutable
@@ -27,7 +27,7 @@ class PreparedLabels(Prepared):
 
 
 class RouterProcessor:
-    """See :class:`services.runtime.processor.Processor` for the protocol."""
+    """See :class:`services.worker.processor.Processor` for the protocol."""
 
     topic = LABELS
     layout = LABEL_LAYOUT
@@ -36,7 +36,7 @@ class RouterProcessor:
     read_by_others = announces = False
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedLabels:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         columns, rows, status = decode_labels(without_excluded(records.values, excluded))
         refuse_excluded(status, excluded)
         keys, has_key = key_column(records.keys)
@@ -57,7 +57,7 @@ class RouterProcessor:
         emit: type_bool,
         now_ms: int,
     ) -> RefusingOutcome:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         routed = prepared.columns.take(emit[prepared.rows])
         refused = refuse(prepared.records, prepared.status, emit, now_ms)
         outputs = []
@@ -75,7 +75,7 @@ class RouterProcessor:
         )
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         return None
 
     def measure(
@@ -85,5 +85,5 @@ class RouterProcessor:
         outcome: RefusingOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         count_refused(metrics, outcome.rejected)

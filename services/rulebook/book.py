@@ -18,8 +18,8 @@ from services.codec.rule_sets import (
     saved_record,
 )  # fmt: skip
 from services.core.rules.rule_set import RuleSet
+from services.decision.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all, same_rules
 from services.runtime.clock import Clock
-from services.runtime.rule_sets import HEARD_EVERY_S, RuleSetLog, read_all, same_rules
 from services.streams import StreamsError
 from services.streams.connection import KafkaConnection
 from services.streams.reader import KafkaReader

@@ -13,15 +13,15 @@ from typing import Final
 
 import numpy as np
 
+from services.core.card.windows import DEGRADATIONS
 from services.core.classes import TransactionClass
 from services.core.columns import type_f64
-from services.core.ladder import Rung
-from services.core.policy import Action, AlertKind, Severity, Voice
+from services.core.fallback import FallbackTier
+from services.core.policy import Action, AlertKind, DecisionSource, Severity
+from services.core.reference.eligibility import DeclineReason
 from services.core.rules.engine import EFFECTS
-from services.core.standing import Refusal
 from services.core.validation import Reject
-from services.core.windows import DEGRADATIONS
-from services.runtime.halting import Cause
+from services.worker.halting import Cause
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -88,9 +88,9 @@ CAUSE: Final = Label("cause", ("log", "abandoned", "fenced", "refused", "interna
 ENDING: Final = Label("ending", ("refused", "not_again", "halted"))
 STORE: Final = Label("store", ("kafka", "redis"))
 STAGE: Final = Label("stage", ("prepare", "read", "decide", "publish", "apply"))
-REFUSAL: Final = Label("refusal", tuple(refusal.name for refusal in Refusal))
-VOICE: Final = Label("voice", tuple(voice.name for voice in Voice))
-RUNG: Final = Label("rung", tuple(rung.name for rung in Rung))
+DECLINE_REASON: Final = Label("decline", tuple(decline.name for decline in DeclineReason))
+DECISION_SOURCE: Final = Label("source", tuple(source.name for source in DecisionSource))
+FALLBACK_TIER: Final = Label("fallback_tier", tuple(tier.name for tier in FallbackTier))
 CLASS: Final = Label("transaction_class", tuple(one.name for one in TransactionClass))
 DECIDED: Final = Label("decided", ACTION.values)
 WOULD_BE: Final = Label("would_be", ACTION.values)
@@ -149,7 +149,9 @@ LAG = Metric(
 )
 PARTITIONS = Metric("proact_partitions", GAUGE, "partitions", "assigned to the worker, by state", (STATE,))
 HALTED = Metric("proact_halted_partitions", GAUGE, "partitions", "that are left alone, by cause", (HALT_CAUSE,))
-KILLERS = Metric("proact_killer_records_total", COUNTER, "records", "found to kill the process that decodes them")
+POISON_RECORDS = Metric(
+    "proact_poison_records_total", COUNTER, "records", "found to kill the process that decodes them"
+)
 INTERNAL_ERRORS = Metric(
     "proact_internal_errors_total",
     COUNTER,
@@ -158,12 +160,21 @@ INTERNAL_ERRORS = Metric(
     (ENDING,),
 )
 PROFILES_CACHED = Metric("proact_profiles_cached", GAUGE, "profiles", "in the worker's near cache")
-COPIES = Metric(
-    "proact_copies_cached", GAUGE, "profiles", "of other services, kept by the worker while they are proved to be true"
+FOREIGN_CACHE = Metric(
+    "proact_foreign_cache_profiles",
+    GAUGE,
+    "profiles",
+    "of other services, kept by the worker while they are proved to be true",
 )
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
-DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (VOICE,))
-RUNGS = Metric("proact_rungs_total", COUNTER, "decisions", "by the rung of the ladder that they were made on", (RUNG,))
+DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (DECISION_SOURCE,))
+FALLBACK_TIERS = Metric(
+    "proact_decisions_by_tier_total",
+    COUNTER,
+    "decisions",
+    "by the fallback tier that they were made on",
+    (FALLBACK_TIER,),
+)
 CLASSES = Metric(
     "proact_transaction_classes_total", COUNTER, "decisions", "by the class of their transaction", (CLASS,)
 )
@@ -171,12 +182,16 @@ REASSESSED = Metric(
     "proact_reassessed_total",
     COUNTER,
     "decisions",
-    "assessed again after they were made on a lower rung, by what was decided and what would have been",
+    "assessed again after they were made on a lower fallback tier, by what was decided and what would have been",
     (DECIDED, WOULD_BE),
 )
 MODEL_COMPLETE = Metric("proact_model_complete", GAUGE, "0 or 1", "whether the released model can be used, all of it")
-REFUSALS = Metric(
-    "proact_refusals_total", COUNTER, "decisions", "that account or customer forbade, by each refusal", (REFUSAL,)
+DECLINES = Metric(
+    "proact_declines_total",
+    COUNTER,
+    "decisions",
+    "that account or customer forbade, by each decline",
+    (DECLINE_REASON,),
 )
 RULES_HELD = Metric("proact_rules_held_total", COUNTER, "decisions", "on which a rule held, by its effect", (EFFECT,))
 RULE_SET_VERSION = Metric("proact_rule_set_version", GAUGE, "version", "of the rule set that runs; 0: none")
@@ -184,13 +199,13 @@ RULE_SET_REFUSED = Metric("proact_rule_set_refused", GAUGE, "0 or 1", "whether t
 READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 WORKER_METRICS: Final = (
-    RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, KILLERS,
-    INTERNAL_ERRORS, PROFILES_CACHED, COPIES, READY,
+    RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, POISON_RECORDS,
+    INTERNAL_ERRORS, PROFILES_CACHED, FOREIGN_CACHE, READY,
 )  # fmt: skip
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
-    MODEL_COMPLETE, DECIDED_BY, RUNGS, CLASSES, REFUSALS, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
+    MODEL_COMPLETE, DECIDED_BY, FALLBACK_TIERS, CLASSES, DECLINES, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 REASSESSOR_METRICS: Final = (

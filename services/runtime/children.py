@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from services.runtime.catalogue import Metric
-from services.runtime.config import Settings
+from services.runtime.settings import Settings
 from services.subprocesses import start_tied
 
 

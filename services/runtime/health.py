@@ -18,8 +18,8 @@ from prometheus_client.exposition import choose_encoder
 
 from services.runtime.catalogue import READY
 from services.runtime.clock import Clock
-from services.runtime.config import ConfigError
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.settings import ConfigError
 
 LIVE_WITHIN_S = 30.0
 """A loop that has not turned for so long is stuck."""

@@ -80,15 +80,15 @@ def transaction_token(transaction_id: bytes) -> str:
 
 def frames_of(error: BaseException) -> list[str]:
     """Return where an exception was raised, the innermost frame last, and where what caused it was, by kind; no message, no value of a variable."""
-    told: list[str] = []
+    reported: list[str] = []
     at: BaseException | None = error
-    while at is not None and len(told) < FRAMES_MAX:
+    while at is not None and len(reported) < FRAMES_MAX:
         frames = [
             f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(at.__traceback__)
         ]
-        told += [type(at).__name__, *frames[-FRAMES_MAX:]]
+        reported += [type(at).__name__, *frames[-FRAMES_MAX:]]
         at = at.__cause__
-    return told[: 2 * FRAMES_MAX]
+    return reported[: 2 * FRAMES_MAX]
 
 
 def _short(path: str) -> str:

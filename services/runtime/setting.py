@@ -19,7 +19,7 @@ T = TypeVar("T", int, float, str, SecretUrl, Servers)
 def declare(
     default: T, meaning: str, least: float | None = None, most: float | None = None, *, choices: tuple[str, ...] = ()
 ) -> T:
-    """Declare a setting: a field of :class:`services.runtime.config.Settings`, whose name is the setting's and whose kind is that of its default."""
+    """Declare a setting: a field of :class:`services.runtime.settings.Settings`, whose name is the setting's and whose kind is that of its default."""
     return field(default=default, metadata={"meaning": meaning, "least": least, "most": most, "choices": choices})
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from subprocess import Popen, TimeoutExpired
 
 from services.registry import process_of
-from services.runtime.config import ConfigError, Settings
 from services.runtime.logs import fields, set_up_logging
+from services.runtime.settings import ConfigError, Settings
 from services.signals import end_in_order
 from services.subprocesses import start_tied
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 
-from services.core.ladder import SafeDefault
-from services.runtime.assembling import Parts
+from services.core.fallback import SafeDefault
+from services.decision.model_loader import ModelLoader, usable_model
+from services.decision.releases import FollowsReleases
+from services.decision.rule_sets import RuleSetFollower
 from services.runtime.clock import Clock, SystemClock
-from services.runtime.config import ConfigError, Settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.model_keeper import ModelKeeper, usable_model
-from services.runtime.rule_sets import RuleSetFollower
-from services.runtime.upkeep import Upkeeps
-from services.runtime.wiring import transactional_id
+from services.runtime.settings import ConfigError, Settings
 from services.scorer import warm_up as warming
-from services.scorer.adopting import Adopting
 from services.scorer.processor import ScorerProcessor
+from services.worker.assembling import Parts
+from services.worker.followers import Followers
+from services.worker.wiring import transactional_id
 
 log = logging.getLogger("proact.scorer")
 
 
-def ladder_of(settings: Settings) -> SafeDefault:
+def safe_default_of(settings: Settings) -> SafeDefault:
     """Return what is done when nobody can speak. Raises ConfigError."""
     try:
         return SafeDefault(settings.safe_challenge_from, settings.safe_review_from)
@@ -29,13 +29,15 @@ def ladder_of(settings: Settings) -> SafeDefault:
         raise ConfigError(str(error)) from None
 
 
-def keepers(settings: Settings, group_id: str, health: Health, metrics: MetricsRegistry, adopting: Adopting) -> Upkeeps:
+def keepers(
+    settings: Settings, group_id: str, health: Health, metrics: MetricsRegistry, adopting: FollowsReleases
+) -> Followers:
     """Load the model, and return what keeps model and rules up to date."""
     clock, worker = SystemClock(), transactional_id(settings, group_id)
-    model = ModelKeeper(settings, clock, health, metrics, adopting.adopt_model)
+    model = ModelLoader(settings, clock, health, metrics, adopting.adopt_model)
     model.load()
     follower = RuleSetFollower(settings.kafka, worker, clock, metrics, adopting.adopt_rules)
-    return Upkeeps(model, follower)
+    return Followers(model, follower)
 
 
 def folding_processor() -> ScorerProcessor:
@@ -45,7 +47,7 @@ def folding_processor() -> ScorerProcessor:
 
 def sandbox_processor(settings: Settings) -> ScorerProcessor:
     """Return a processor as a worker's, but for the rules. Raises ConfigError."""
-    return ScorerProcessor(usable_model(settings), ladder_of(settings))
+    return ScorerProcessor(usable_model(settings), safe_default_of(settings))
 
 
 def warm_up(processor: ScorerProcessor) -> None:
@@ -56,11 +58,11 @@ def warm_up(processor: ScorerProcessor) -> None:
 
 def parts_with(processor: ScorerProcessor, settings: Settings, metrics: MetricsRegistry, health: Health) -> Parts:
     """Return a processor with what keeps its model and rules up to date."""
-    upkeep = keepers(settings, settings.group_id, health, metrics, processor)
-    alone = settings.without_profiles == "ladder"
-    return Parts(processor, upkeep, without_profiles=processor.decide_without_profiles if alone else None)
+    follower = keepers(settings, settings.group_id, health, metrics, processor)
+    alone = settings.without_profiles == "fallback"
+    return Parts(processor, follower, without_profiles=processor.decide_without_profiles if alone else None)
 
 
 def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
     """See :attr:`services.registry.ServiceSpec.build`."""
-    return parts_with(ScorerProcessor(None, ladder_of(settings)), settings, metrics, health)
+    return parts_with(ScorerProcessor(None, safe_default_of(settings)), settings, metrics, health)

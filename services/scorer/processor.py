@@ -9,24 +9,24 @@ from typing import Final
 import numpy as np
 
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.card_features import Folded, fold
-from services.core.card_layout import CARD
+from services.core.card.features import Folded, fold
+from services.core.card.layout import CARD
+from services.core.card.windows import WRONG_PARTITION
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
 from services.core.immutable import immutable
 from services.core.kernels import group_text, misplaced
 from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
-from services.core.windows import WRONG_PARTITION
+from services.decision.batches import OTHERS, Batch, Wanted, decide
+from services.decision.engine import DecisionBatch
+from services.decision.outputs import Decided
+from services.decision.releases import FollowsReleases
 from services.runtime import catalogue as m
-from services.runtime.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
-from services.scorer.adopting import Adopting
-from services.scorer.deciding import OTHERS, Batch, Wanted, decide
-from services.scorer.judging import Verdict
-from services.scorer.outputs import Decided
 from services.streams import Records
+from services.worker.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
+from services.worker.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
 
 _NONE: Final = int(Reject.NONE)
 
@@ -55,8 +55,8 @@ class ScoredOutcome(RefusingOutcome):
     decided_rows: Decided
 
 
-class ScorerProcessor(Adopting):
-    """See :class:`services.runtime.processor.Processor` for the protocol."""
+class ScorerProcessor(FollowsReleases):
+    """See :class:`services.worker.processor.Processor` for the protocol."""
 
     topic = TOPIC
     layout = CARD.version
@@ -66,7 +66,7 @@ class ScorerProcessor(Adopting):
     read_by_others = announces = False
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedTransactions:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         columns, rows, status = decode_transactions(without_excluded(records.values, excluded))
         keys, has_key = key_column(records.keys)
         if len(rows) == len(records):  # the rule: then nothing has to be picked out
@@ -103,7 +103,7 @@ class ScorerProcessor(Adopting):
         emit: type_bool,
         now_ms: int,
     ) -> ScoredOutcome:
-        """See :class:`services.runtime.processor.Processor`."""
+        """See :class:`services.worker.processor.Processor`."""
         folded, sealed = self.fold_cards(prepared, profiles, emit)
         batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
         wanted = batch if np.count_nonzero(emit) == len(emit) else batch.take(emit[prepared.rows])
@@ -111,7 +111,7 @@ class ScorerProcessor(Adopting):
 
     def decide_batch(self, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:
         """Return what is decided on transactions, from what was found of others; a step of :meth:`decide`."""
-        return decide(self.judges, batch, found)
+        return decide(self.engine, batch, found)
 
     def decide_without_profiles(
         self, prepared: PreparedTransactions, found: Mapping[str, LookedUp], now_ms: int
@@ -166,7 +166,7 @@ class ScorerProcessor(Adopting):
         return folded, seal_changed(opened, before)
 
     def seed(self, begins_ms: int) -> bytes | None:
-        """See :class:`services.runtime.processor.Processor`: decisions on the card say PROFILE_TRUNCATED until its windows begin later."""
+        """See :class:`services.worker.processor.Processor`: decisions on the card say PROFILE_TRUNCATED until its windows begin later."""
         opened = open_profiles([None], CARD)
         opened.truncated_until_ms[0] = begins_ms
         return seal_profiles(opened)[0]
@@ -174,23 +174,23 @@ class ScorerProcessor(Adopting):
     def measure(
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
     ) -> None:
-        """See :class:`services.runtime.processor.Processor`."""
-        decided, verdict = outcome.decided_rows, outcome.decided_rows.verdict
-        _count_kinds(metrics, m.DECISIONS, verdict.actions)
-        _count_kinds(metrics, m.RUNGS, verdict.rungs)
-        _count_kinds(metrics, m.CLASSES, verdict.classes)
-        _count_kinds(metrics, m.DECIDED_BY, verdict.voices)
+        """See :class:`services.worker.processor.Processor`."""
+        decided, decisions = outcome.decided_rows, outcome.decided_rows.decisions
+        _count_kinds(metrics, m.DECISIONS, decisions.actions)
+        _count_kinds(metrics, m.FALLBACK_TIERS, decisions.tiers)
+        _count_kinds(metrics, m.CLASSES, decisions.classes)
+        _count_kinds(metrics, m.DECIDED_BY, decisions.sources)
         _count_bits(metrics, m.DEGRADED, decided.degraded)
-        _count_bits(metrics, m.REFUSALS, verdict.refusals)
+        _count_bits(metrics, m.DECLINES, decisions.declines)
         count_refused(metrics, outcome.rejected)
-        _count_alerts(metrics, verdict, decided.alerted)
+        _count_alerts(metrics, decisions, decided.alerted)
         metrics.add(m.REPEATS, int(np.count_nonzero(decided.repeat)))
         for labels, amount in _amounts(decided).items():
             metrics.add(m.AMOUNT, amount, *labels)
-        if verdict.hits is not None:
-            for effect, count in verdict.hits.effects().items():
+        if decisions.hits is not None:
+            for effect, count in decisions.hits.effects().items():
                 metrics.add(m.RULES_HELD, count, effect)
-        metrics.observe(m.SCORES, verdict.scores[~np.isnan(verdict.scores)])
+        metrics.observe(m.SCORES, decisions.scores[~np.isnan(decisions.scores)])
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = prepared.records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
@@ -205,12 +205,12 @@ def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) ->
             metrics.add(metric, count, name)
 
 
-def _count_alerts(metrics: MetricsRegistry, verdict: Verdict, rows: type_i64) -> None:
+def _count_alerts(metrics: MetricsRegistry, decisions: DecisionBatch, rows: type_i64) -> None:
     """Count alerts by kind and severity."""
     severities = m.SEVERITY.values or ()
     if not len(rows):
         return
-    pairs = verdict.alert_kinds[rows] * len(severities) + verdict.alert_severities[rows]
+    pairs = decisions.alert_kinds[rows] * len(severities) + decisions.alert_severities[rows]
     for pair, count in enumerate(np.bincount(pairs).tolist()):
         if count:
             metrics.add(
@@ -228,7 +228,7 @@ def _count_bits(metrics: MetricsRegistry, metric: m.Metric, masks: type_i64) -> 
 
 def _amounts(decided: Decided) -> dict[tuple[str, str], float]:
     """Return the sum of the billing amounts, in major units, by action and currency."""
-    actions, amounts = decided.verdict.actions, decided.columns.billing_amount_minor
+    actions, amounts = decided.decisions.actions, decided.columns.billing_amount_minor
     names = m.ACTION.values or ()
     sums: dict[tuple[str, str], float] = {}
     currencies = set(decided.columns.billing_currency.tolist())

@@ -9,18 +9,18 @@ import numpy as np
 
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text, TransactionColumns, pack_code
+from services.core.fallback import FallbackTier
 from services.core.features import FEATURES
-from services.core.ladder import Rung
 from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.core.rules.vocabulary import Facts
+from services.decision.explanations import Explainer
 from services.grid import Found
-from services.runtime.lookups import Copies, LookupPlan
-from services.runtime.processor import LookedUp
-from services.scorer.explaining import Explainer
 from services.scorer.processor import PreparedTransactions, ScorerProcessor
 from services.streams import Records
+from services.worker.lookups import ForeignCache, LookupPlan
+from services.worker.processor import LookedUp
 
 _AT_MS = 1_767_225_600_000
 
@@ -44,7 +44,7 @@ def _transactions(count: int) -> TransactionColumns:
 
 def nothing_known(prepared: PreparedTransactions) -> dict[str, LookedUp]:
     """Return what is found of others as if everything was folded, and nothing known."""
-    plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, 2), Copies(0))
+    plan = LookupPlan(prepared.lookups, dict.fromkeys(prepared.lookups, 2), ForeignCache(0))
     plan.take([Found([None] * len(lookup.keys), _AT_MS, 0) for lookup in plan.lookups])
     return plan.found
 
@@ -64,11 +64,11 @@ _RULES: Final = RuleSet(
 def _warm_explanations(processor: ScorerProcessor) -> None:
     """Compile what only a transaction needs that is not approved, and what only rules need."""
     columns, vectors = _transactions(2), np.ones((2, len(FEATURES)))
-    engine = RuleEngine(_RULES)
-    engine.hits(Facts(columns, vectors, np.zeros(2), np.zeros(2)))
-    judges = replace(processor.judges, rules=engine)
-    for rung in (Rung.CHAMPION, Rung.SMALL_MODEL, Rung.RULES):
-        Explainer(judges, rung, None).explain(columns, vectors, np.zeros(2, np.int64), np.arange(2))
+    rule_engine = RuleEngine(_RULES)
+    rule_engine.hits(Facts(columns, vectors, np.zeros(2), np.zeros(2)))
+    engine = replace(processor.engine, rules=rule_engine)
+    for tier in (FallbackTier.CHAMPION, FallbackTier.SMALL_MODEL, FallbackTier.RULES):
+        Explainer(engine, tier, None).explain(columns, vectors, np.zeros(2, np.int64), np.arange(2))
 
 
 def warm_up(processor: ScorerProcessor) -> None:

@@ -122,7 +122,7 @@ class Compiling:
         return cls((f"-XX:AOTCacheOutput={path}",), _LEAST_JAVA_THAT_LEARNS, _KEPT_WITHIN_S)
 
     @classmethod
-    def learned(cls, path: Path) -> Compiling:
+    def aot_cache(cls, path: Path) -> Compiling:
         """As well as it can, from what an earlier broker of the same Java and jars has found out."""
         return cls((f"-XX:AOTCache={path}",), _LEAST_JAVA_THAT_LEARNS)
 
@@ -202,7 +202,7 @@ class EmbeddedKafka:
             _PROPERTIES.format(
                 port=self._port, controller_port=controller_port, log_dirs=data,
                 listeners="".join(f",DOOR{i}://127.0.0.1:{at}" for i, (at, _) in enumerate(self._doors)),
-                advertised="".join(f",DOOR{i}://127.0.0.1:{told}" for i, (_, told) in enumerate(self._doors)),
+                advertised="".join(f",DOOR{i}://127.0.0.1:{reported}" for i, (_, reported) in enumerate(self._doors)),
                 protocols="".join(f",DOOR{i}:PLAINTEXT" for i in range(len(self._doors))),
             )
         )  # fmt: skip

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
 )
 
 from services.streams.base import StreamsError
-from services.streams.clients import COMMON, OUTSIDER, Refusals
+from services.streams.clients import COMMON, GROUPLESS, Refusals
 from services.streams.connection import KafkaConnection
 
 REQUEST_TIMEOUT_S = 10.0
@@ -87,7 +87,7 @@ class KafkaAdmin:
         try:
             yield
         except KafkaException as error:
-            why = f"{error.args[0].str()}{self._refusals.told(error, self._admin, self._connection)}"
+            why = f"{error.args[0].str()}{self._refusals.reported(error, self._admin, self._connection)}"
             raise StreamsError(f"Kafka at {self._connection} does not answer: {why}") from None
 
     def answers(self, timeout_s: float = 2.0) -> bool:
@@ -184,7 +184,7 @@ class KafkaAdmin:
         known = self._askers.get((group_id, isolation_level))
         if known is None:
             own = {"group.id": group_id, "isolation.level": isolation_level}
-            known = Consumer(self._connection.consumer(COMMON | OUTSIDER | own))
+            known = Consumer(self._connection.consumer(COMMON | GROUPLESS | own))
             self._askers[group_id, isolation_level] = known
         return known
 
@@ -201,9 +201,9 @@ class KafkaAdmin:
             topic: the topic.
             group_id: the consumer group.
             partitions: which to ask for.
-            stable: for who acts on them: no offset is told while an atomic commit that may change it is under way. A busy worker
+            stable: for who acts on them: no offset is reported while an atomic commit that may change it is under way. A busy worker
                 always has one under way, so who only looks would wait until its work is done, and says False; what such a one
-                is told may be some milliseconds older than the end of the last commit.
+                is reported may be some milliseconds older than the end of the last commit.
 
         Raises:
             StreamsError: Kafka does not answer, or, of stable offsets, an atomic commit stays open.

@@ -2,7 +2,7 @@
 
 One thread, the worker's, calls everything here, in this order: :meth:`Source.poll` until records or a change of
 assignment come; for a new assignment :meth:`Publisher.open`, then :meth:`Source.log_states`, then :meth:`Source.start` with
-the offsets to go on from; for records :meth:`Publisher.publish`. A source that is told to wait keeps its place in the group
+the offsets to go on from; for records :meth:`Publisher.publish`. A source that is asked to wait keeps its place in the group
 by :meth:`Source.keep_alive`.
 """
 

@@ -61,7 +61,7 @@ CONSUMER: Final[dict[str, Any]] = FETCHES | {
     # How long no more is fetched once so much is queued; the default of 1 s is longer than a worker takes for all of it.
     "fetch.queue.backoff.ms": 20,
 }
-OUTSIDER: Final[dict[str, Any]] = FETCHES | {
+GROUPLESS: Final[dict[str, Any]] = FETCHES | {
     "group.id": "proact-reader",  # the client demands one; nothing is ever committed under it
     "enable.auto.commit": False,
     "auto.offset.reset": "error",  # every start is at an explicit offset, and a gap must not be skipped
@@ -121,7 +121,7 @@ class Refusals:
             if self._logs:
                 log.error("Kafka does not let this client in: %s", said)
 
-    def told(self, error: KafkaException, client: Consumer | AdminClient, connection: KafkaConnection) -> str:
+    def reported(self, error: KafkaException, client: Consumer | AdminClient, connection: KafkaConnection) -> str:
         """Return what is to be added to an error of a client's call, after serving what the client has to say."""
         if error.args[0].code() not in _NO_CONNECTION:
             return ""

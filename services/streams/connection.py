@@ -15,7 +15,7 @@ from services.secrets import HiddenValues
 _COMMITS: Final = "a worker commits offsets itself, after its outputs"
 _IDEMPOTENT: Final = "a retry must neither double nor reorder records"
 _ALONE: Final = "a group's partitions have one owner at a time, without overlap"
-_CLEAN: Final = "what counts as a clean commit is told by how long a connection takes to come back"
+_CLEAN: Final = "what counts as a clean commit is chosen by how long a connection takes to come back"
 _BOUNDS: Final = "it bounds how long a commit may be open, and so a take-over"
 _CODE: Final = "it runs other code in the process"
 _FORGED: Final = "it would replace Kafka"
@@ -61,14 +61,14 @@ REFUSED: Final[Mapping[str, str]] = {
     "reconnect.backoff.ms": _CLEAN,
     "reconnect.backoff.max.ms": _CLEAN,
     "batch.size": "a larger batch than a topic takes is refused for ever",
-    "delivery.report.only.error": "a record that fails must be told, and no other",
+    "delivery.report.only.error": "a record that fails must be reported, and no other",
     "allow.auto.create.topics": "topics come from schemas/, with their settings",
     "plugin.library.paths": _CODE,
     "sasl.kerberos.kinit.cmd": _CODE,
     "ssl.engine.location": _CODE,
-    "log.level": "an outage is told by Proact, once, in its format",
-    "log.queue": "an outage is told by Proact, once, in its format",
-    "logger": "an outage is told by Proact, once, in its format",
+    "log.level": "an outage is chosen by Proact, once, in its format",
+    "log.queue": "an outage is chosen by Proact, once, in its format",
+    "logger": "an outage is chosen by Proact, once, in its format",
     "default.topic.config": "say the property itself",
     "test.mock.num.brokers": _FORGED,
     "test.mock.broker.rtt": _FORGED,
@@ -131,8 +131,8 @@ class KafkaConnection:
         """Return the settings of an administrative client."""
         return self._client(own, CONSUMER_ONLY | PRODUCER_ONLY)
 
-    def _client(self, own: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
-        given = {name: value for name, value in self.properties.items() if name not in left_out}
+    def _client(self, own: Mapping[str, Any], excluded_of: frozenset[str]) -> dict[str, Any]:
+        given = {name: value for name, value in self.properties.items() if name not in excluded_of}
         return {**own, "bootstrap.servers": self.bootstrap_servers, **given}
 
     def check(self) -> None:

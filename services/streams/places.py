@@ -1,4 +1,4 @@
-"""Read single records of Kafka's topics, wherever they lie: for who is told of a record by its partition and offset."""
+"""Read single records of Kafka's topics, wherever they lie: for who is said of a record by its partition and offset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from services.core.columns import type_i64
 from services.streams.base import AtPlaces, StreamsError
-from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_partitions, describe
+from services.streams.clients import COMMON, GROUPLESS, REQUEST_TIMEOUT_S, count_partitions, describe
 from services.streams.connection import KafkaConnection
 from services.streams.stretches import stretches_of
 
@@ -30,7 +30,7 @@ class KafkaPlaces:
     """See :class:`services.streams.PlaceReader`."""
 
     def __init__(self, connection: KafkaConnection) -> None:
-        self._consumer = Consumer(connection.consumer(COMMON | OUTSIDER | _READER))
+        self._consumer = Consumer(connection.consumer(COMMON | GROUPLESS | _READER))
 
     def read(self, topic: str, partition: type_i64, offset: type_i64) -> AtPlaces:
         """See :class:`services.streams.PlaceReader`."""

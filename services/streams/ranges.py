@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, OUTSIDER, REQUEST_TIMEOUT_S, count_partitions, describe, to_records
+from services.streams.clients import COMMON, GROUPLESS, REQUEST_TIMEOUT_S, count_partitions, describe, to_records
 from services.streams.connection import KafkaConnection
 
 POLL_S: Final = 0.2
@@ -22,7 +22,7 @@ def visible_extent(connection: KafkaConnection, topic: str, partition: int, sinc
 
     Where a time is given, it begins at the first record whose timestamp is that or a later one.
     """
-    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
+    consumer = Consumer(connection.consumer(COMMON | GROUPLESS))
     try:
         extent = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_TIMEOUT_S)
         if extent is not None and since_ms:
@@ -59,7 +59,7 @@ def count_records(connection: KafkaConnection, topic: str, partition: int, exten
     For short ranges: it reads them. The marks of atomic commits are no records. Raises StreamsError.
     """
     begin, end = extent
-    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
+    consumer = Consumer(connection.consumer(COMMON | GROUPLESS))
     consumer.assign([TopicPartition(topic, partition, begin)])
     position, quiet, found = begin, 0, 0
     try:
@@ -95,7 +95,7 @@ def poll_range(
 ) -> Iterator[Records]:
     """Yield the same, and an empty batch whenever none came for ``POLL_S``: for whoever has something else to keep up meanwhile."""
     begin, end = extent
-    consumer = Consumer(connection.consumer(COMMON | OUTSIDER))
+    consumer = Consumer(connection.consumer(COMMON | GROUPLESS))
     try:
         partitions = count_partitions(consumer, topic)
         consumer.assign([TopicPartition(topic, partition, begin)])

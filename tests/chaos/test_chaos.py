@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.chaos.faults import FAULTS
-from services.chaos.halting import HALTING
-from services.chaos.run import ALL, QUICK, Attack
-from services.runtime.config import resolve_settings
+from services.runtime.settings import resolve_settings
+from tests.chaos.faults import FAULTS
+from tests.chaos.halting import HALTING
+from tests.chaos.run import ALL, QUICK, Attack
 
 PLAN = [*range(1, 17), 18, *range(20, 35), 37, 38, *range(42, 47), 48, 51]
 """The numbers of the fault plan that are made."""
@@ -26,13 +26,13 @@ CAPACITY_PER_S = 4_000
 
 @pytest.mark.timeout(1_200)
 def test_nothing_is_lost_and_nothing_twice_whatever_happens(tmp_path):
-    told: list[str] = []
+    reported: list[str] = []
     settings = resolve_settings({"data_folder": str(tmp_path)}, {})
 
-    report = Attack(settings, tmp_path / "chaos", told.append, 1, CAPACITY_PER_S).run(QUICK).as_json()
+    report = Attack(settings, tmp_path / "chaos", reported.append, 1, CAPACITY_PER_S).run(QUICK).as_json()
 
     # Not the verdict: it also says whether times were kept, which a busy machine may not.
-    found = f"{report['failures']}\n{report['witnesses']}\n{told}"
+    found = f"{report['failures']}\n{report['witnesses']}\n{reported}"
     assert (report["failures"], report["anomalies"], report["vacuous"]) == ([], {}, []), found
     assert report["transactions"] > 0
     assert set(report["fired"]) == set(QUICK)

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from services.chaos.proxy import END_TXN, HOLD
-from services.chaos.system import ProxyProcess
 from services.stack.embedded import EmbeddedStack
 from services.stack.kafka import EmbeddedKafka
 from services.stack.processes import free_port
@@ -25,6 +23,8 @@ from services.streams.memory import MemoryLog, MemorySource
 from services.streams.memory_publishers import MemoryAtomicProducer
 from services.streams.publishers import KafkaAtomicProducer
 from services.streams.reader import KafkaReader
+from tests.chaos.proxy import END_TXN, HOLD
+from tests.chaos.system import ProxyProcess
 
 IN, OUT = "card-transactions", "card-decisions"
 
@@ -63,21 +63,21 @@ def in_memory() -> Iterator[Late]:
 
 
 def on_kafka(folder: Path) -> Iterator[Late]:
-    door, told = free_port(), free_port()
-    stack = EmbeddedStack(EmbeddedKafka(folder, free_port(), [(door, told)]), EmbeddedRedis(folder, free_port()))
+    door, reported = free_port(), free_port()
+    stack = EmbeddedStack(EmbeddedKafka(folder, free_port(), [(door, reported)]), EmbeddedRedis(folder, free_port()))
     proxy = None
     try:
         stack.kafka.up(lambda _: None)
         stack.apply_topics({"partitions": 1})
         proxy = ProxyProcess(folder / "proxy.log")
-        proxy.order("link", name="k", port=told, upstream=door, kafka=True)
+        proxy.order("link", name="k", port=reported, upstream=door, kafka=True)
         source = KafkaSource(stack.kafka_connection, "group", IN)
         deadline_s = time.monotonic() + 20
         while not source.assignment.partitions:
             assert time.monotonic() < deadline_s
             source.poll(1, 0.1)
         yield Late(
-            lambda: KafkaAtomicProducer(KafkaConnection(f"127.0.0.1:{told}"), IN, "name"),
+            lambda: KafkaAtomicProducer(KafkaConnection(f"127.0.0.1:{reported}"), IN, "name"),
             lambda: proxy.order("rule", name="k", what=HOLD, keys=[END_TXN], count=1),
             lambda: proxy.order("release", name="k"),
             lambda: read(stack.kafka_connection),

@@ -25,17 +25,17 @@ from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import TOPIC
 from services.core.classes import TransactionClass
 from services.core.policy import Thresholds
-from services.core.terminals import terminal_events
+from services.core.terminal.windows import terminal_events
 from services.grid import Applied, Claim, GridRead, GridUnavailableError, GridWrite, LogIdentity
 from services.grid.memory import MemoryGrid
 from services.inference.trees import ClassTable
-from services.runtime.partition_state import PartitionState
 from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
 from services.streams.atomic import AtomicPublisher
 from services.streams.memory import MemorySource
 from services.streams.memory_commits import Stored, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer
+from services.worker.partition_state import PartitionState
 from tests.checker.judged import evidence_of, judge, run, scorer_world
 from tests.services.system import SAFE, released_model
 from tests.simulation.world import (
@@ -72,7 +72,7 @@ LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for
 
 
 class ApplyFirst(MemoryGrid):  # 1
-    """The grid is told before Kafka: what :class:`CommitLast` was to commit is committed when it has been applied."""
+    """The grid is reported before Kafka: what :class:`CommitLast` was to commit is committed when it has been applied."""
 
     def apply(self, topic: str, writes: Any) -> list[Applied]:
         answers = super().apply(topic, writes)
@@ -304,7 +304,7 @@ class MissingIsCurrent(MemoryGrid):  # 18
 
 
 class NobodyAnswers(ScorerProcessor):
-    """Right: nothing comes of others in time, so all is decided on a lower rung, which is said, and asked about."""
+    """Right: nothing comes of others in time, so all is decided on a lower fallback tier, which is said, and asked about."""
 
     def decide(self, prepared, profiles, found, emit, now_ms):  # noqa: ARG002 - it is never heard
         return super().decide(prepared, profiles, {}, emit, now_ms)
@@ -475,7 +475,7 @@ def test_what_the_readme_promises_of_each_decision_is_counted_exactly():
     assert counts["repeats"] == repeats
     assert counts["terminal_events"] == len(decisions) - repeats
     assert counts["alerts"] == sum(one["action"] != "APPROVE" for one in decisions) > 0
-    assert counts["below_champion"] == sum(one["rung"] != "CHAMPION" for one in decisions)
+    assert counts["below_champion"] == sum(one["fallback_tier"] != "CHAMPION" for one in decisions)
 
 
 def tampered(topic: str, change: Callable[[list[Seen]], list[Seen]]) -> Verdict:

@@ -17,8 +17,8 @@ from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account
 from services.codec.schemas import topics
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.codec.transactions import TOPIC
-from services.core.reference import Account
-from services.core.windows import WRONG_PARTITION
+from services.core.card.windows import WRONG_PARTITION
+from services.core.reference.layout import Account
 from services.scorer.processor import ScorerProcessor
 from tests.checker.judged import evidence_of, judge, scorer_world
 from tests.services.system import SAFE, released_model
@@ -69,11 +69,11 @@ def evidence(**given: Any) -> Evidence:
 
 
 def letter(topic: str, seen: Seen, reason: str) -> Seen:
-    told = {
+    reported = {
         "reason": reason, "key": seen.key, "value": seen.value, "value_bytes": 1, "masked": False, "source_topic": topic,
         "source_partition": seen.partition, "source_offset": seen.offset, "source_timestamp_ms": 1, "rejected_at_ms": 1,
     }  # fmt: skip
-    return Seen(0, seen.offset, 1, seen.key, encode_record(topics()[DEAD_LETTERS].latest, told))
+    return Seen(0, seen.offset, 1, seen.key, encode_record(topics()[DEAD_LETTERS].latest, reported))
 
 
 @pytest.mark.parametrize("deleted", [False, True])
@@ -127,7 +127,7 @@ def test_events_of_terminals_elsewhere_must_be_refused(refused, blamed):
 @pytest.mark.parametrize(("lies", "blamed"), [(False, set()), (True, {"wrong-decision"})])
 def test_a_request_is_refused_only_if_its_transaction_does_not_lie_where_it_says(lies, blamed):
     request = {
-        "transaction_id": bytes(16), "card_id": "card-1", "decided_at_ms": 1, "action": "APPROVE", "score": 0.1, "rung": "SMALL_MODEL",
+        "transaction_id": bytes(16), "card_id": "card-1", "decided_at_ms": 1, "action": "APPROVE", "score": 0.1, "fallback_tier": "SMALL_MODEL",
         "source_partition": 0, "source_offset": 7, "source_timestamp_ms": 1, "transaction": b"as it came",
     }  # fmt: skip
     asked = Seen(1, 3, 1, b"card-1", encode_record(topics()[REQUESTS].latest, request))

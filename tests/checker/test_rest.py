@@ -131,7 +131,7 @@ def test_what_moves_while_it_is_read_is_told_and_not_blamed(change: dict[str, in
     verdict = said(evidence, {INPUTS: 1}, moved(INPUTS, **change))
 
     assert verdict.word == "not_at_rest"
-    assert verdict.as_json()["anomalies"], "they are told, to look at again"
+    assert verdict.as_json()["anomalies"], "they are reported, to look at again"
     assert {one["state"] for one in verdict.as_json()["not_at_rest"]} >= {"moving"}
 
 

@@ -53,10 +53,10 @@ def _why_not(said: Any, read: Any, at: str) -> Iterator[str]:
 def _why_not_record(said: Any, read: Any, at: str) -> Iterator[str]:
     by_name = {field["name"]: field for field in said["fields"]}
     for field in read["fields"]:
-        told = next((by_name[name] for name in (field["name"], *field.get("aliases", [])) if name in by_name), None)
+        reported = next((by_name[name] for name in (field["name"], *field.get("aliases", [])) if name in by_name), None)
         name = f"{at}.{field['name']}"
-        if told is not None:
-            yield from _why_not(told["type"], field["type"], name)
+        if reported is not None:
+            yield from _why_not(reported["type"], field["type"], name)
         elif "default" not in field:
             yield f"{name}: is not said, and has no default"
         elif field["default"] is not None and {"bytes", "fixed"} & {_kind(one) for one in _branches(field["type"])}:

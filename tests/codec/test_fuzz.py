@@ -31,11 +31,11 @@ from services.codec.transactions import decode_transactions
 from services.core.rules.engine import RuleEngine
 from services.core.rules.syntax import RuleError
 from services.core.validation import Reject
-from services.replay.redrive import Redrive, Redriven
-from services.runtime.dead_letters import DEAD_LETTERS
-from services.runtime.recalling import letters_of
-from services.runtime.rule_sets import RuleSetLog, runnable
+from services.decision.rule_sets import RuleSetLog, runnable
+from services.offline.replay.redrive import Redrive, Redriven
 from services.streams import Records
+from services.worker.dead_letters import DEAD_LETTERS
+from services.worker.excluded import letters_of
 from tests.codec.fuzzing import avro_values, examples_of, good_values, json_values
 
 FUZZED = settings(max_examples=100, suppress_health_check=list(HealthCheck))
@@ -155,8 +155,8 @@ def test_json_is_taken_for_a_record_exactly_where_fastavro_takes_it(topic: str, 
     value = data.draw(json_values(topic))
     schema = topics()[topic].latest
     try:
-        told = read_object(value)
-        record = fit(schema.definition, told.get("payload", told)["after"])
+        reported = read_object(value)
+        record = fit(schema.definition, reported.get("payload", reported)["after"])
     except (UnfitError, KeyError, TypeError):
         return
 

@@ -20,12 +20,12 @@ from services.codec.records import decode_record, encode_record
 from services.codec.reference import KEY_FIELDS, decode_change
 from services.codec.schemas import HEADER_BYTES, SCALES, _load_topic, topics
 from services.codec.transactions import TOPIC, decode_transactions
+from services.core.card.windows import DEGRADATIONS
 from services.core.columns import Text
 from services.core.validation import Reject, validate
-from services.core.windows import DEGRADATIONS
 from services.paths import data_folder
 from services.registry import LOGS, load
-from services.runtime.config import SETTINGS, resolve_settings
+from services.runtime.settings import SETTINGS, resolve_settings
 from services.streams import Records
 from services.streams.memory import MemoryLog
 from services.streams.memory_places import MemoryPlaces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.cli import _COMMANDS
+from services.cli.main import _COMMANDS
 from tests.commands.running import run
 
 COMMANDS = [

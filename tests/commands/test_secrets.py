@@ -14,10 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from services.cli import proact as command_line
+from services.cli.main import proact as command_line
 from services.grid.redis import described
 from services.registry import BY_NAME, process_of
-from services.runtime.config import ConfigError, resolve_settings
+from services.runtime.settings import ConfigError, resolve_settings
 from services.secrets import SecretUrl
 from tests.commands.running import run
 

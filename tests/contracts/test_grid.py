@@ -158,15 +158,15 @@ def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store:
     assert not claim_of(first, topic).died, "the same process again"
     claim = claim_of(first, topic)
     first.note_attempt(topic, claim, Attempt(3, 9, ((12, 15), (20, 21))))
-    first.note_killer(topic, claim, 5)
-    first.note_killer(topic, claim, 4)
+    first.note_poison(topic, claim, 5)
+    first.note_poison(topic, claim, 4)
     first.note_errors(topic, claim, [7, 6])
     first.note_errors(topic, claim, {8})
     first.note_errors(topic, claim, ())
 
     successor = claim_of(second, topic)
 
-    assert (successor.died, successor.attempt, successor.killers) == (
+    assert (successor.died, successor.attempt, successor.poison) == (
         True,
         Attempt(3, 9, ((12, 15), (20, 21))),
         frozenset({4, 5}),
@@ -177,7 +177,7 @@ def test_a_process_that_did_not_release_has_died_and_leaves_what_it_tried(store:
     second.note_attempt(topic, successor, None)
     second.release(topic, [successor])
     last = claim_of(third, topic)
-    assert (last.died, last.attempt, last.killers) == (False, None, frozenset({4, 5}))
+    assert (last.died, last.attempt, last.poison) == (False, None, frozenset({4, 5}))
 
 
 def test_only_the_owner_releases_and_notes(store: Store, topic: str):
@@ -186,12 +186,12 @@ def test_only_the_owner_releases_and_notes(store: Store, topic: str):
     claim_of(second, topic)
     first.release(topic, [old])
     first.note_attempt(topic, old, Attempt(1, 2))
-    first.note_killer(topic, old, 1)
+    first.note_poison(topic, old, 1)
     first.note_errors(topic, old, {2})
 
     claim = claim_of(third, topic)
 
-    assert (claim.died, claim.attempt, claim.killers, claim.errors) == (True, None, frozenset(), frozenset())
+    assert (claim.died, claim.attempt, claim.poison, claim.errors) == (True, None, frozenset(), frozenset())
 
 
 def test_a_halted_partition_is_nobodys_until_it_is_resumed(grid: Grid, topic: str):

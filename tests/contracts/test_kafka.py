@@ -13,8 +13,6 @@ from confluent_kafka import Consumer
 
 from services.codec.schemas import topics
 from services.core.validation import Reject
-from services.runtime.dead_letters import encode_dead_letters
-from services.runtime.recalling import KafkaLetters, LeftOut, recall
 from services.streams import Records, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
 from services.streams.clients import ATOMIC, COMMON, CONSUMER, PRODUCER
@@ -24,6 +22,8 @@ from services.streams.publishers import KafkaAtomicProducer
 from services.streams.ranges import visible_extent
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
+from services.worker.dead_letters import encode_dead_letters
+from services.worker.excluded import Excluded, KafkaDeadLetters, recall
 from tests.contracts.logs import (
     DeliveringClients,
     drain,
@@ -45,7 +45,7 @@ def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
 
 
 def test_the_coordinator_refuses_what_a_member_of_an_earlier_generation_commits(stack):
-    """A worker that has not heard yet that the group has moved on proves itself by what it was told last."""
+    """A worker that has not heard yet that the group has moved on proves itself by what it was reported last."""
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
     first = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)
@@ -233,9 +233,9 @@ def test_a_topic_that_is_not_told_of_yet_is_neither_an_error_nor_created_twice(s
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     admin = KafkaAdmin(stack.kafka_connection)
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])
-    told = admin.partitions
+    reported = admin.partitions
     answers = iter([{}, {}])
-    monkeypatch.setattr(admin, "partitions", lambda: next(answers, None) or told())
+    monkeypatch.setattr(admin, "partitions", lambda: next(answers, None) or reported())
 
     assert "unchanged" in admin.apply([TopicPlan(topic, 2, 1, 131_072)])[topic]
     answers = iter([{}, {}])
@@ -265,7 +265,7 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
     zeros = np.zeros(n, np.int64)
     records = Records(topic, zeros + 1, np.array([4, 7, 9]), np.array([40, 70, 90]), [None] * n, [b"x"] * n)
     reasons = np.array([Reject.KILLS_DECODER, Reject.EMPTY, Reject.INTERNAL_ERROR], np.int64)
-    letters = KafkaLetters(stack.kafka_connection)
+    letters = KafkaDeadLetters(stack.kafka_connection)
     before = letters.extent(0)
     sink = KafkaSink(stack.kafka_connection)
     output = encode_dead_letters(records, np.arange(n), reasons, 1)
@@ -278,7 +278,7 @@ def test_what_was_refused_undecoded_is_found_in_the_dead_letters(stack):
     assert letters.extent(now_ms - 3_600_000)[1] == before[1] + n
     assert letters.extent(now_ms + 3_600_000) == (before[1] + n,) * 2, "none was written so late"
     assert recall(letters, topic, {1: (0, 100)}) == {
-        1: {4: LeftOut(Reject.KILLS_DECODER, 40), 9: LeftOut(Reject.INTERNAL_ERROR, 90)}
+        1: {4: Excluded(Reject.KILLS_DECODER, 40), 9: Excluded(Reject.INTERNAL_ERROR, 90)}
     }
     assert recall(letters, topic, {1: (5, 9), 2: (0, 9)}) == {}
     assert visible_extent(stack.kafka_connection, f"{topic}-missing", 0) == (0, 0)
@@ -298,18 +298,18 @@ def test_a_member_whose_name_another_one_takes_fails_for_good_and_joins_again_as
         | {"bootstrap.servers": stack.kafka_address, "group.id": f"group-{topic}", "session.timeout.ms": 6_000}
     )
     thief.subscribe([topic])
-    told: list[str] = []
+    reported: list[str] = []
     deadline = time.monotonic() + 60
-    while not told:
+    while not reported:
         assert time.monotonic() < deadline
         thief.poll(0.1)
         try:
             source.poll(1, 0.1)
         except StreamsError as error:
-            told.append(str(error))
+            reported.append(str(error))
     thief.close()
 
-    assert "FATAL" in told[0] or "FENCED_INSTANCE_ID" in told[0]
+    assert "FATAL" in reported[0] or "FENCED_INSTANCE_ID" in reported[0]
     assert len(clients.made) == 2
     until_assigned(source)
     assert generation_of(source.group_metadata()) > 0

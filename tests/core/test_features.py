@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.card_features import fold
-from services.core.card_layout import CARD
+from services.core.card.features import fold
+from services.core.card.layout import CARD
+from services.core.card.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
 from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES, HOUR, PAST_COUNT, Feature
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS, open_profiles, seal_profiles
-from services.core.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
 from tests.generators import random_events, to_columns
 from tests.naive import Event, NaiveCard
 

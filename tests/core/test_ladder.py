@@ -1,4 +1,4 @@
-"""Classes of transactions and the ladder: each by its definition, row by row, and the safe default by amount."""
+"""Classes of transactions and the fallback tiers: each by its definition, row by row, and the safe default by amount."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from services.core.classes import TransactionClass, classify
 from services.core.columns import ENTRY_MODES, pack_code
+from services.core.fallback import FallbackTier, SafeDefault, best_tier
 from services.core.features import FEATURE_NAMES
-from services.core.ladder import Rung, SafeDefault, highest_rung
 from services.core.policy import Action
 
 MODE, ABROAD, USES = (
@@ -43,18 +43,18 @@ def test_every_transaction_is_of_the_class_that_its_definition_says():
 
 
 @pytest.mark.parametrize(
-    ("champion", "small", "profiles", "others", "rung"),
+    ("champion", "small", "profiles", "others", "fallback_tier"),
     [
-        (True, True, True, True, Rung.CHAMPION),
-        (True, True, True, False, Rung.SMALL_MODEL),
-        (False, True, True, True, Rung.SMALL_MODEL),
-        (False, False, True, True, Rung.RULES),
-        (True, True, False, True, Rung.RULES),
-        (True, True, False, False, Rung.RULES),
+        (True, True, True, True, FallbackTier.CHAMPION),
+        (True, True, True, False, FallbackTier.SMALL_MODEL),
+        (False, True, True, True, FallbackTier.SMALL_MODEL),
+        (False, False, True, True, FallbackTier.RULES),
+        (True, True, False, True, FallbackTier.RULES),
+        (True, True, False, False, FallbackTier.RULES),
     ],
 )
-def test_the_highest_rung_is_the_one_whose_needs_are_met(champion, small, profiles, others, rung):
-    assert highest_rung(champion=champion, small=small, profiles=profiles, others=others) == rung
+def test_the_highest_rung_is_the_one_whose_needs_are_met(champion, small, profiles, others, tier):
+    assert best_tier(champion=champion, small=small, profiles=profiles, others=others) == tier
 
 
 def test_the_safe_default_goes_by_the_amount_in_major_units_of_its_currency():

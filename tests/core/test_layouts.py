@@ -10,9 +10,9 @@ from pathlib import Path
 from services.checker import reference as oracle_cards
 from services.checker import terminals as oracle_terminals
 from services.core import layouts
-from services.core.card_layout import CARD
+from services.core.card.layout import CARD
 from services.core.layouts import LAYOUTS, RETIRED
-from services.core.terminal_layout import TERMINAL
+from services.core.terminal.layout import TERMINAL
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
 from services.reference.processor import ReferenceProcessor

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.columns import pack_code, unpack_code
+from services.core.explain.reasons import REASONS_MAX, describe, heaviest_reasons
 from services.core.features import FEATURE_NAMES, FEATURES
 from services.core.masking import mask_bytes, mask_text, text_holds_card_number
 from services.core.money import EXPONENTS, format_amount, is_country, is_currency, scales_of
 from services.core.policy import Action, Thresholds, decision_ids
-from services.core.reasons import REASONS_MAX, describe, heaviest_reasons
 
 TEST_CARD = b"4111111111111111"
 

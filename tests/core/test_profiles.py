@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.core.card_features import fold
-from services.core.card_layout import CARD
+from services.core.card.features import fold
+from services.core.card.layout import CARD
 from services.core.kernels import group_text
 from services.core.packing import HEADER_BYTES, NEVER_MS
 from services.core.profiles import (
@@ -19,8 +19,8 @@ from services.core.profiles import (
     open_profiles,
     seal_profiles,
 )
-from services.core.terminal_layout import TERMINAL
-from services.core.terminals import ABSENT, BUCKET
+from services.core.terminal.layout import TERMINAL
+from services.core.terminal.windows import ABSENT, BUCKET
 from tests.generators import random_events, to_columns
 
 

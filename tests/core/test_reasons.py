@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.columns import ENTRY_MODES
+from services.core.explain.normals import own_normal
+from services.core.explain.reasons import REASONS_MAX, describe, heaviest_reasons
 from services.core.features import FEATURE_NAMES, FEATURES
-from services.core.normals import own_normal
-from services.core.reasons import REASONS_MAX, describe, heaviest_reasons
-from services.observer.view import told_of
+from services.observer.view import explained_by
 
 AMOUNT = "6.37 EUR"
 AT = {name: j for j, name in enumerate(FEATURE_NAMES)}
@@ -151,9 +151,9 @@ def test_the_mean_is_said_once_and_later_reasons_say_the_amount():
     ):
         contributions[AT[name]] = 4.0 - weight
 
-    told = [one.text for one in heaviest_reasons(contributions, vector, AMOUNT)]
+    reported = [one.text for one in heaviest_reasons(contributions, vector, AMOUNT)]
 
-    assert told == [
+    assert reported == [
         "the amount is 6.37 EUR; this card's 30-day mean is 38.20",
         "the amount is 13.6 times the middle one of this card's last amounts",
         "the amount is 17% of this card's average of 30 days",
@@ -176,9 +176,9 @@ def test_what_is_normal_is_said_beside_it_unless_it_is_the_same(name, value, wor
     contributions = np.zeros(len(FEATURES))
     contributions[AT[name]] = 1.0
 
-    [told] = heaviest_reasons(contributions, vector, AMOUNT)
+    [reported] = heaviest_reasons(contributions, vector, AMOUNT)
 
-    assert told.text == words
+    assert reported.text == words
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.01, 6.37])
@@ -199,9 +199,9 @@ def test_an_alerts_words_repeat_nothing():
     reasons = [{"text": one.text} for one in heaviest_reasons(contributions, vector, AMOUNT)]
     alert = {
         "rules": [], "decided_by": "ACCOUNT", "reasons": [*reasons, reasons[-1]], "counterfactuals": [],
-        "refusals": [{"text": f"{AMOUNT} is more than the 1.00 EUR that the account can spend"}],
+        "declines": [{"text": f"{AMOUNT} is more than the 1.00 EUR that the account can spend"}],
     }  # fmt: skip
 
-    told = told_of(alert)
+    reported = explained_by(alert)
 
-    assert len(set(told)) == len(told)
+    assert len(set(reported)) == len(reported)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from services.core.columns import TransactionColumns, pack_code, unpack_code
-from services.core.reference import (
+from services.core.reference.eligibility import FREE, DeclineReason, eligibility_of
+from services.core.reference.layout import (
     SEGMENTS,
     STATUSES,
     Account,
@@ -19,7 +20,6 @@ from services.core.reference import (
     open_accounts,
     open_customers,
 )
-from services.core.standing import FREE, Refusal, standing_of
 from tests.generators import random_events, to_columns
 
 AT_MS = 1_767_225_600_000
@@ -37,13 +37,13 @@ def random_transactions(seed: int, count: int) -> tuple[TransactionColumns, list
         billing_currency=np.array([pack_code(one_of(rng, ["EUR", "EUR", "USD"])) for _ in range(count)]),
     )
     numbers = ("billing_amount_minor", "merchant_category_code", "event_time_ms")
-    told = [{name: int(getattr(columns, name)[i]) for name in numbers} for i in range(count)]
-    for i, one in enumerate(told):
+    reported = [{name: int(getattr(columns, name)[i]) for name in numbers} for i in range(count)]
+    for i, one in enumerate(reported):
         one |= {name: unpack_code(int(getattr(columns, name)[i])) for name in ("billing_currency", "country")}
-    return columns, told
+    return columns, reported
 
 
-def naive_refusals(transaction: dict, account: Account | None, customer: Customer | None, spent: int) -> set[str]:
+def naive_declines(transaction: dict, account: Account | None, customer: Customer | None, spent: int) -> set[str]:
     amount, found = transaction["billing_amount_minor"], set()
     if account is not None:
         if account.status != "ACTIVE":
@@ -65,7 +65,7 @@ def naive_refusals(transaction: dict, account: Account | None, customer: Custome
 
 
 def names(mask: int) -> set[str]:
-    return {refusal.name for refusal in Refusal if mask >> refusal & 1}
+    return {decline.name for decline in DeclineReason if mask >> decline & 1}
 
 
 def one_of(rng: np.random.Generator, values):
@@ -106,27 +106,27 @@ def test_what_is_forbidden_is_what_the_slow_twin_says(seed: int):
     a, c = rng.integers(0, 7, (2, 60))
     spent = rng.integers(0, 20_000, 60)
 
-    standing = standing_of(
+    eligibility = eligibility_of(
         columns,
         (open_accounts([None if x is None else x.sealed() for x in accounts]), a),
         (open_customers([None if x is None else x.sealed() for x in customers]), c),
         spent.astype(float),
     )
-    found = standing.refusals(columns.billing_amount_minor)
+    found = eligibility.declines(columns.billing_amount_minor)
 
     assert len(transactions) == len(found) == 60
     for i, transaction in enumerate(transactions):
         account, customer = accounts[a[i]], customers[c[i]]
-        assert names(int(found[i])) == naive_refusals(transaction, account, customer, int(spent[i])), transaction
+        assert names(int(found[i])) == naive_declines(transaction, account, customer, int(spent[i])), transaction
         notices = () if customer is None else customer.travel_notices
         covered = any(
             n.country == transaction["country"] and n.from_ms <= transaction["event_time_ms"] <= n.until_ms
             for n in notices
         )
-        assert standing.travelling[i] == covered
-        assert standing.customer_known[i] == (customer is not None)
+        assert eligibility.travelling[i] == covered
+        assert eligibility.customer_known[i] == (customer is not None)
         comparable = account is not None and account.currency == transaction["billing_currency"]
-        assert standing.account_known[i] == comparable
+        assert eligibility.account_known[i] == comparable
 
 
 def test_what_is_held_is_what_was_said():
@@ -158,8 +158,8 @@ def test_damaged_bytes_are_not_known_and_never_read_beyond_their_end(seed: int):
     columns, _ = random_transactions(seed, len(damaged))
     rows = np.arange(len(damaged))
     nothing = open_accounts([None] * len(damaged))
-    standing = standing_of(columns, (nothing, rows), (found, rows), np.zeros(len(damaged)))
-    assert (standing.limit_minor[~found.known] == FREE).all()
+    eligibility = eligibility_of(columns, (nothing, rows), (found, rows), np.zeros(len(damaged)))
+    assert (eligibility.limit_minor[~found.known] == FREE).all()
     assert not open_accounts([ACCOUNT.sealed()[:-1], CUSTOMER.sealed()]).known.any()
 
 
@@ -202,7 +202,7 @@ def test_nothing_is_too_much_for_an_amount_of_nothing():
     currency = unpack_code(int(columns.billing_currency[0]))
     broke = open_accounts([dataclasses.replace(ACCOUNT, available_balance_minor=-50_000, currency=currency).sealed()])
     row = np.zeros(1, np.int64)
-    standing = standing_of(columns, (broke, row), (open_customers([None]), row), np.zeros(1))
+    eligibility = eligibility_of(columns, (broke, row), (open_customers([None]), row), np.zeros(1))
 
-    assert standing.refusals(np.array([0])).tolist() == [0]
-    assert names(int(standing.refusals(np.array([1]))[0])) == {"INSUFFICIENT_FUNDS"}
+    assert eligibility.declines(np.array([0])).tolist() == [0]
+    assert names(int(eligibility.declines(np.array([1]))[0])) == {"INSUFFICIENT_FUNDS"}

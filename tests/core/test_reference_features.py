@@ -11,11 +11,11 @@ from services.core.columns import unpack_code
 from services.core.features import FEATURE_NAMES
 from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS
-from services.core.reference import Account, Customer, open_accounts, open_customers
-from services.core.reference_features import REFERENCE_COLUMNS, ReferenceRows, see_reference
-from services.simulator.generate import simulate
-from services.simulator.reference import simulate_reference
-from services.simulator.traffic import Traffic
+from services.core.reference.features import REFERENCE_COLUMNS, ReferenceRows, see_reference
+from services.core.reference.layout import Account, Customer, open_accounts, open_customers
+from services.offline.simulator.generate import simulate
+from services.offline.simulator.reference import simulate_reference
+from services.offline.simulator.traffic import Traffic
 from tests.core.test_reference import random_account, random_customer, random_transactions
 
 NAMES = (
@@ -58,8 +58,8 @@ def naive_features(transaction: dict, account: Account | None, customer: Custome
 @pytest.mark.parametrize("seed", range(15))
 def test_features_are_those_of_the_slow_twin(seed: int):
     rng = np.random.default_rng(seed)
-    columns, told = random_transactions(seed, 50)
-    for i, one in enumerate(told):
+    columns, reported = random_transactions(seed, 50)
+    for i, one in enumerate(reported):
         one |= {"latitude": float(columns.latitude[i]), "longitude": float(columns.longitude[i])}
     accounts = [random_account(rng) for _ in range(5)]
     customers = [random_customer(rng, [5411], ["BE", "FR", "US"]) for _ in range(5)]
@@ -77,7 +77,7 @@ def test_features_are_those_of_the_slow_twin(seed: int):
     )  # fmt: skip
 
     assert [FEATURE_NAMES[j] for j in REFERENCE_COLUMNS] == list(NAMES)
-    expected = [naive_features(one, accounts[a[i]], customers[c[i]]) for i, one in enumerate(told)]
+    expected = [naive_features(one, accounts[a[i]], customers[c[i]]) for i, one in enumerate(reported)]
     np.testing.assert_allclose(vectors[:, REFERENCE_COLUMNS], expected, rtol=1e-9, atol=1e-3)
 
 
@@ -91,11 +91,11 @@ def test_what_is_known_of_simulated_people_fits_what_they_do(traffic: Traffic):
     reference = simulate_reference(traffic.columns, genuine, 3)
     rows = reference.rows_of(traffic.columns)
     vectors = compute_offline(traffic.columns).vectors
-    refusals = see_reference(traffic.columns, rows, vectors).refusals(traffic.columns.billing_amount_minor)
+    declines = see_reference(traffic.columns, rows, vectors).declines(traffic.columns.billing_amount_minor)
 
     assert len(reference.accounts) == len(set(reference.account_ids)) == len(set(traffic.columns.account_id.tolist()))
-    assert (refusals[genuine] != 0).mean() < 0.02, "hardly anything that people do themselves is refused"
-    assert (refusals[~genuine] != 0).mean() > (refusals[genuine] != 0).mean()
+    assert (declines[genuine] != 0).mean() < 0.02, "hardly anything that people do themselves is refused"
+    assert (declines[~genuine] != 0).mean() > (declines[genuine] != 0).mean()
     abroad = vectors[:, FEATURE_NAMES.index("customer_abroad_unannounced")]
     assert not np.isnan(abroad).any()
     assert abroad[~genuine].mean() > 2 * abroad[genuine].mean()

@@ -10,9 +10,9 @@ from services.core.features import FEATURES
 from services.core.kernels import group_text
 from services.core.packing import NEVER_MS
 from services.core.profiles import DAY_MS, OpenProfiles, open_profiles, seal_profiles
-from services.core.terminal_features import TERMINAL_COLUMNS, fill_terminal_features
-from services.core.terminal_layout import TERMINAL
-from services.core.terminals import (
+from services.core.terminal.features import TERMINAL_COLUMNS, fill_terminal_features
+from services.core.terminal.layout import TERMINAL
+from services.core.terminal.windows import (
     BUCKET,
     BUCKET_MS,
     BUCKETED,

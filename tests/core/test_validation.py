@@ -1,4 +1,4 @@
-"""What is refused, for which reason, and that a refusal touches nobody else."""
+"""What is refused, for which reason, and that a decline touches nobody else."""
 
 from __future__ import annotations
 

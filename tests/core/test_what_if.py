@@ -1,4 +1,4 @@
-"""What would have been: vectors at other amounts against a fold of those amounts, and what is told of it."""
+"""What would have been: vectors at other amounts against a fold of those amounts, and what is said of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.core.explain.normals import own_normal
+from services.core.explain.reasons import describe_counterfactual
+from services.core.explain.what_if import Counterfactual, counterfactuals, vectors_at_amounts
 from services.core.features import AMOUNT_DEVIATION, FEATURE_NAMES, FEATURES
 from services.core.money import scales_of
-from services.core.normals import own_normal
 from services.core.offline import compute_offline
-from services.core.reasons import describe_counterfactual
-from services.core.what_if import Counterfactual, counterfactuals, vectors_at_amounts
 from tests.generators import random_events, to_columns
 
 AMOUNT = FEATURE_NAMES.index("transaction_amount")
@@ -85,8 +85,8 @@ def two_digits(amount: float) -> int:
     return int(amount // size * size)
 
 
-def told(amount_minor: int, passes) -> tuple[int, bool] | None:
-    """What is told of lower amounts, the slow obvious way."""
+def reported(amount_minor: int, passes) -> tuple[int, bool] | None:
+    """What is said of lower amounts, the slow obvious way."""
 
     def tries(shares, low: int, high: int) -> list[int]:
         rounded = {two_digits(low + (high - low) * share) for share in shares}
@@ -119,7 +119,7 @@ def test_what_is_told_of_lower_amounts_is_what_the_slow_twin_says(seed):
     )
 
     assert [None if one is None else (one.amount_minor, one.and_below) for one in found] == [
-        told(int(amount), lambda one, row=row: bool(passes(one, row))) for row, amount in enumerate(amounts)
+        reported(int(amount), lambda one, row=row: bool(passes(one, row))) for row, amount in enumerate(amounts)
     ]
     assert {one and one.and_below for one in found} >= {None, True}
 
@@ -194,12 +194,12 @@ def test_every_feature_is_compared_with_what_is_normal_for_the_card():
     count, mean = FEATURE_NAMES.index("card_count_with_current_30d"), FEATURE_NAMES.index("card_mean_with_current_30d")
     vector[count], vector[mean] = 11.0, (10 * 38.20 + 412.0) / 11
 
-    told = {feature.name: own_normal(feature, vector) for feature in FEATURES}
+    reported = {feature.name: own_normal(feature, vector) for feature in FEATURES}
 
-    assert told["transaction_amount"] == (pytest.approx(38.20), "this card's 30-day mean is 38.20")
-    assert told["card_amount_to_mean_30d"] == (1.0, "this card's 30-day mean is 38.20")
-    assert told["card_sum_1d"][0] == pytest.approx(38.20 / 3)
-    assert told["card_count_10m"][0] == pytest.approx(10 / 30 / 144)
-    assert told["card_seconds_since_last"] == (pytest.approx(259_200), "normally 72 hours")
-    assert told["transaction_hour"] == (None, "")
+    assert reported["transaction_amount"] == (pytest.approx(38.20), "this card's 30-day mean is 38.20")
+    assert reported["card_amount_to_mean_30d"] == (1.0, "this card's 30-day mean is 38.20")
+    assert reported["card_sum_1d"][0] == pytest.approx(38.20 / 3)
+    assert reported["card_count_10m"][0] == pytest.approx(10 / 30 / 144)
+    assert reported["card_seconds_since_last"] == (pytest.approx(259_200), "normally 72 hours")
+    assert reported["transaction_hour"] == (None, "")
     assert all(own_normal(feature, a_vector(100)) == (None, "") for feature in FEATURES)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.decision.model_loader import usable_model
 from services.inference import ModelError
 from services.inference.artifact import load_manifest, load_model, load_small
 from services.inference.json_files import DEPTH_MAX, parse_object
 from services.inference.released import live_model
-from services.runtime.config import resolve_settings
-from services.runtime.model_keeper import usable_model
+from services.runtime.settings import resolve_settings
 
 DEEP = b"[" * 100_000
 BAD = {
@@ -78,13 +78,13 @@ ANYTHING = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.sampled_from(("manifest.json", "golden.json", "anomaly.json")), st.data())
 def test_no_value_in_the_place_of_another_is_anything_but_that_error(release, name, data):
-    told = json.loads((live_model() / name).read_text())
-    at, key = told, data.draw(st.sampled_from(sorted(told)))
+    reported = json.loads((live_model() / name).read_text())
+    at, key = reported, data.draw(st.sampled_from(sorted(reported)))
     while isinstance(at[key], dict) and at[key] and data.draw(st.booleans()):
         at = at[key]
         key = data.draw(st.sampled_from(sorted(at)))
     at[key] = data.draw(ANYTHING)
-    put(release, name, json.dumps(told).encode())
+    put(release, name, json.dumps(reported).encode())
 
     for load in (load_model, load_small):
         try:

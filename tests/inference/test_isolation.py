@@ -1,4 +1,4 @@
-"""The anomaly score: against scikit-learn's own, against what must be refused, and what becomes of strange transactions."""
+"""The anomaly score: against scikit-learn's own, against what must be refused, and what becomes of anomalous transactions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest as Sklearn
 
-from services.core.policy import Action, look_at_strange
+from services.core.policy import Action, escalate_anomalies
 from services.inference import ModelError
 from services.inference.isolation import IsolationForest
-from services.trainer.anomaly import REVIEWED_SHARE, SAMPLES, TREES, fit_isolation_forest
+from services.offline.trainer.anomaly import REVIEWED_SHARE, SAMPLES, TREES, fit_isolation_forest
 
 FEATURES = 6
 
@@ -67,7 +67,7 @@ def test_a_row_is_scored_alone_and_a_release_comes_back_bit_by_bit():
 def test_only_what_would_be_approved_is_looked_at():
     actions = np.array([Action.APPROVE, Action.APPROVE, Action.CHALLENGE, Action.BLOCK])
 
-    done = look_at_strange(actions, np.array([True, False, True, True]))
+    done = escalate_anomalies(actions, np.array([True, False, True, True]))
 
     assert done.tolist() == [Action.REVIEW, Action.APPROVE, Action.CHALLENGE, Action.BLOCK]
 

@@ -12,30 +12,30 @@ from typing import Any
 import numpy as np
 import redis
 
-from services.chaos.watchers import where_of
 from services.checker.evidence import gather
 from services.checker.scoring import Scoring, released_folders
 from services.checker.verdict import Checker
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.card_layout import CARD
+from services.core.card.layout import CARD
 from services.core.offline import compute_offline
 from services.core.profiles import open_profiles
-from services.core.terminal_features import TERMINAL_COLUMNS
+from services.core.terminal.features import TERMINAL_COLUMNS
 from services.grid.redis import RedisGrid
+from services.offline.replay.labels import LabelFeed, Truth, simulated_truth
+from services.offline.replay.producer import Pace, TransactionProducer
+from services.offline.simulator.generate import simulate
+from services.offline.simulator.traffic import Traffic
 from services.registry import process_of
-from services.replay.labels import LabelFeed, Truth, simulated_truth
-from services.replay.producer import Pace, TransactionProducer
 from services.runtime.children import ServiceChild
 from services.runtime.clock import SystemClock
-from services.runtime.config import Settings, resolve_settings
-from services.simulator.generate import simulate
-from services.simulator.traffic import Traffic
+from services.runtime.settings import Settings, resolve_settings
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from services.streams.admin import KafkaAdmin
 from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
+from tests.chaos.watchers import where_of
 
 START_MS = 1_767_225_600_000
 

@@ -18,11 +18,11 @@ from services.codec.reassessments import REQUESTS
 from services.codec.reference import ACCOUNTS
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key
+from services.offline.replay.reference import send_reference
+from services.offline.simulator.reference import simulate_reference
+from services.offline.simulator.traffic import Traffic
 from services.registry import process_of
-from services.replay.reference import send_reference
 from services.runtime.children import ServiceChild
-from services.simulator.reference import simulate_reference
-from services.simulator.traffic import Traffic
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
@@ -62,7 +62,7 @@ class Operator:
         return done.returncode, json.loads(done.stdout)
 
     def states(self, service: str) -> tuple[set[str], int, set[int]]:
-        """Return the partitions' states, how many records wait in all, and the members of the group, as told."""
+        """Return the partitions' states, how many records wait in all, and the members of the group, as reported."""
         lines = self._run("grid", "status", "--service", service, "--json").stdout.splitlines()
         rows = [json.loads(line) for line in lines]
         return {r["state"] for r in rows}, sum(r["waiting"] for r in rows), {r["members"] for r in rows}

@@ -156,9 +156,9 @@ def test_an_interrupted_demo_stops_everything_that_it_started(proact, tmp_path, 
         time.sleep(0.2)
     time.sleep(4)
     demo.send_signal(number)
-    _, told = demo.communicate(timeout=60)
+    _, reported = demo.communicate(timeout=60)
 
     assert demo.returncode == 130
-    assert b"interrupted" in told
-    assert b"Traceback" not in told
+    assert b"interrupted" in reported
+    assert b"Traceback" not in reported
     assert leftovers(tmp_path) == []

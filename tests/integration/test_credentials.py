@@ -23,11 +23,11 @@ from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechani
 
 from services.registry import process_of, sandbox_of
 from services.runtime.children import ServiceChild
-from services.runtime.config import resolve_settings
-from services.runtime.sandbox import ProcessSandbox, sandbox_command
+from services.runtime.settings import resolve_settings
 from services.stack.embedded import EmbeddedStack
 from services.stack.processes import free_port
 from services.streams import Records
+from services.worker.sandbox import ProcessSandbox, sandbox_command
 from tests.commands.running import run
 from tests.integration.system import wait_until
 
@@ -63,7 +63,7 @@ class Guarded:
     doors: list[int]
 
     def environment(self, protocol: str = "SASL_PLAINTEXT", user: str = USER) -> dict[str, str]:
-        """Return what a process is told, with its passwords in files."""
+        """Return what a process is reported, with its passwords in files."""
         own = {
             "PROACT_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.doors[protocol == 'SASL_SSL']}",
             "PROACT_KAFKA_SECURITY_PROTOCOL": protocol, "PROACT_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",

@@ -36,8 +36,8 @@ SESSION = (*SERVERS, *(" ".join(process_of(name)) for name in BY_NAME))
 COMMANDS = {
     "demo": (["demo"], SESSION),
     "bench": (["bench", "--records", "50000", "--cards", "1000", "--runs", "1"], SERVERS),
-    "bench-compare": (["bench-compare", "HEAD", "--", "--records", "50000", "--cards", "1000"], ("services.cli bench", *SERVERS)),
-    "chaos": (["chaos", "--fault", "F-13"], (*SERVERS, "services.chaos.proxy", "services.chaos.victim")),
+    "bench-compare": (["bench-compare", "HEAD", "--", "--records", "50000", "--cards", "1000"], ("services.cli.main bench", *SERVERS)),
+    "chaos": (["chaos", "--fault", "F-13"], (*SERVERS, "tests.chaos.proxy", "tests.chaos.victim")),
     "parity": (["parity", "{handbook}"], FIRST_SERVICE),
     "benchmark-quality": (["benchmark-quality", "{handbook}"], FIRST_SERVICE),
     "supervisor": (["scorer", "--workers", "2"], ("services scorer",)),

@@ -1,4 +1,4 @@
-"""The ladder on a real Kafka and a real Redis: decisions go on without Redis, and without the model, and are assessed again afterwards."""
+"""The fallback on a real Kafka and a real Redis: decisions go on without Redis, and without the model, and are assessed again afterwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record
 from services.inference.released import live_model
-from services.replay.reference import send_reference
-from services.runtime.config import SETTINGS
-from services.simulator.reference import simulate_reference
+from services.offline.replay.reference import send_reference
+from services.offline.simulator.reference import simulate_reference
+from services.runtime.settings import SETTINGS
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
     START_MS,
@@ -46,7 +46,7 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
 ):
     stack, traffic = own_stack(PARTITIONS), traffic_of(6_000, seed=4)
     first, second, third = (traffic.take(np.arange(at, at + 2_000)) for at in (0, 2_000, 4_000))
-    with services(stack, tmp_path, SERVICES, without_profiles="ladder", **PATIENT) as children:
+    with services(stack, tmp_path, SERVICES, without_profiles="fallback", **PATIENT) as children:
         for child in children:
             child.wait_ready(90)
         sink = KafkaSink(stack.kafka_connection)
@@ -67,12 +67,12 @@ def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when
         wait_until(lambda: (children[0].health() or {}).get("status") == 200, 30, "the scorer is ready again")
 
     decisions, again = records(stack, "card-decisions"), records(stack, "card-reassessments")
-    rungs = Counter(decision["rung"] for decision in decisions)
+    tiers = Counter(decision["fallback_tier"] for decision in decisions)
     assert len(decisions) == 6_000
-    assert rungs["SAFE_DEFAULT"] >= 1_900
-    assert rungs["CHAMPION"] >= 3_900
-    assert len(again) == 6_000 - rungs["CHAMPION"]
-    assert all(one["rung"] == "CHAMPION" and "PROFILE_MISSED" not in one["degraded"] for one in again)
+    assert tiers["SAFE_DEFAULT"] >= 1_900
+    assert tiers["CHAMPION"] >= 3_900
+    assert len(again) == 6_000 - tiers["CHAMPION"]
+    assert all(one["fallback_tier"] == "CHAMPION" and "PROFILE_MISSED" not in one["degraded"] for one in again)
     for service, count in (
         ("scorer", PARTITIONS),
         ("reassessor", SETTINGS["decision_partitions"].default),
@@ -108,7 +108,7 @@ def test_a_release_that_cannot_be_used_leaves_the_small_booster_until_it_is_mend
         at_rest(stack)
 
     decisions = records(stack, "card-decisions")
-    assert Counter(d["rung"] for d in decisions) == {"SMALL_MODEL": 1_000, "CHAMPION": 1_000}
-    assert all(("MODEL_MISSED" in d["degraded"]) == (d["rung"] == "SMALL_MODEL") for d in decisions)
-    assert Counter(d["decided_rung"] for d in records(stack, "card-reassessments")) == {"SMALL_MODEL": 1_000}
+    assert Counter(d["fallback_tier"] for d in decisions) == {"SMALL_MODEL": 1_000, "CHAMPION": 1_000}
+    assert all(("MODEL_MISSED" in d["degraded"]) == (d["fallback_tier"] == "SMALL_MODEL") for d in decisions)
+    assert Counter(d["decided_fallback_tier"] for d in records(stack, "card-reassessments")) == {"SMALL_MODEL": 1_000}
     assert judged(stack)["anomalies"] == {}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.measure.replaying import read_recorded, run_parity
-from services.runtime.config import resolve_settings
+from services.runtime.settings import resolve_settings
+from tests.benchmarks.replaying import read_recorded, run_parity
 
 NOT_IN_THE_FILE = {
     "account_amount_to_spendable", "account_days_since_opened", "customer_km_from_home", "customer_abroad_unannounced",

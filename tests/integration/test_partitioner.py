@@ -12,7 +12,7 @@ from services.codec.records import decode_record, encode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode_customer
 from services.codec.schemas import topics
 from services.codec.transactions import TOPIC, encode_transactions
-from services.core.reference import Account, Customer
+from services.core.reference.layout import Account, Customer
 from tests.integration.system import START_MS, judged, read_all, services, traffic_of, wait_drained, wait_saved
 
 COUNT, PARTITIONS = 200, 6
@@ -78,7 +78,7 @@ def test_transactions_on_frozen_accounts_are_not_approved_without_a_mark(own_sta
         letters = records(stack, "dead-letters")
         assert Counter(letter["reason"] for letter in letters).keys() == {"WRONG_PARTITION"}
         assert {letter["source_topic"] for letter in letters} == {ACCOUNTS, CUSTOMERS}
-        refused = {d["account_id"].encode() for d in by_default if not d["refusals"]}
+        refused = {d["account_id"].encode() for d in by_default if not d["declines"]}
         assert refused == {letter["key"] for letter in letters if letter["source_topic"] == ACCOUNTS}, (
             "exactly these were not seen"
         )
@@ -88,7 +88,7 @@ def test_transactions_on_frozen_accounts_are_not_approved_without_a_mark(own_sta
         again = decide(stack, columns, partitioner="murmur2_random")
 
         assert {d["action"] for d in again} == {"BLOCK"}
-        assert {code["code"] for d in again for code in d["refusals"]} == {"ACCOUNT_NOT_ACTIVE"}
+        assert {code["code"] for d in again for code in d["declines"]} == {"ACCOUNT_NOT_ACTIVE"}
         assert not any({"WRONG_PARTITION", "REFERENCE_UNKNOWN"} & set(d["degraded"]) for d in again)
         verdict = judged(stack)
     assert verdict["verdict"] == "ok", verdict
@@ -107,11 +107,11 @@ def test_requests_that_point_nowhere_are_answered_and_hold_nobody_up(own_stack, 
 
         def request(of: dict, **changes) -> bytes:
             named = ("transaction_id", "card_id", "source_partition", "source_offset", "source_timestamp_ms")
-            told = {name: of[name] for name in named} | {
-                "decided_at_ms": of["decided_at_ms"], "action": of["action"], "score": of["score"], "rung": "SMALL_MODEL",
+            reported = {name: of[name] for name in named} | {
+                "decided_at_ms": of["decided_at_ms"], "action": of["action"], "score": of["score"], "fallback_tier": "SMALL_MODEL",
                 "transaction": values[of["source_partition"], of["source_offset"]],
             }  # fmt: skip
-            return encode_record(topics()["card-reassessment-requests"].latest, told | changes)
+            return encode_record(topics()["card-reassessment-requests"].latest, reported | changes)
 
         nowhere = [
             request(good, source_offset=10**9), request(good, source_offset=-5), request(good, source_partition=77),

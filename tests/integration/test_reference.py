@@ -14,13 +14,13 @@ from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode
 from services.core.columns import Text
 from services.core.kernels import partitions_of
 from services.core.offline import compute_offline
-from services.core.reference import Account, Customer, open_accounts, open_customers
-from services.core.reference_features import REFERENCE_COLUMNS
+from services.core.reference.features import REFERENCE_COLUMNS
+from services.core.reference.layout import Account, Customer, open_accounts, open_customers
 from services.grid import Lookup
 from services.grid.keys import profiles_key
 from services.grid.redis import RedisGrid
-from services.replay.reference import send_reference
-from services.simulator.reference import simulate_reference
+from services.offline.replay.reference import send_reference
+from services.offline.simulator.reference import simulate_reference
 from services.streams.sink import KafkaSink
 from tests.integration.system import START_MS, judged, produce, read_all, services, traffic_of, wait_drained, wait_saved
 
@@ -136,7 +136,7 @@ def test_decisions_see_the_account_as_it_is_now(own_stack, tmp_path):
         one = decisions[bytes(identifier)]
         found = np.array(one["features"])[REFERENCE_COLUMNS]
         np.testing.assert_array_equal(found, vectors[i, REFERENCE_COLUMNS])
-        codes = {refusal["code"] for refusal in one["refusals"]}
+        codes = {decline["code"] for decline in one["declines"]}
         now_frozen = i >= half and one["account_id"].encode() in set(frozen)
         was_frozen = reference.accounts[rows.account[i]].status == "FROZEN"
         assert ("ACCOUNT_NOT_ACTIVE" in codes) == (now_frozen or was_frozen)

@@ -19,21 +19,21 @@ import click
 import pytest
 import redis
 
-from services.cli import proact
+from services.cli.main import proact
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key, profiles_key
 from services.grid.redis import RedisGrid
 from services.registry import log_name, sandbox_of
 from services.runtime.clock import SystemClock
-from services.runtime.config import Settings
-from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.wiring import Membership, build_ports, build_worker
-from services.runtime.worker import Worker
+from services.runtime.settings import Settings
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
+from services.worker.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt
+from services.worker.loop import Worker
+from services.worker.wiring import Membership, build_ports, build_worker
 from tests.conftest import new_stack
 from tests.integration.system import produce, read_all, settings_for, traffic_of
 from tests.services.test_keys import PROCESSORS
@@ -326,10 +326,10 @@ CASES = {
 HALTERS = {
     "commands/grid.py": "the acceptance of a gap was interrupted",
     "commands/grid_folds.py": "a rebuild was interrupted",
-    "runtime/worker.py": "the breaker",
-    "runtime/isolating.py": "a broken program",
-    "runtime/deciding.py": "a damaged profile",
-    "runtime/ownership.py": "marked",
+    "worker/loop.py": "the breaker",
+    "worker/isolating.py": "a broken program",
+    "worker/deciding.py": "a damaged profile",
+    "worker/ownership.py": "marked",
 }
 """Every source file that marks partitions, with the case that shows how its mark ends."""
 

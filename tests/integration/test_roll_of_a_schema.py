@@ -67,7 +67,7 @@ def test_a_version_is_rolled_out_under_load_and_nothing_is_refused_lost_or_decid
         assert sorted((d["source_partition"], d["source_offset"]) for d in decided) == [one[:2] for one in log]
 
     def proact(*words: str) -> str:
-        command = [sys.executable, "-m", "services.cli", *words]
+        command = [sys.executable, "-m", "services.cli.main", *words]
         connection = ["--kafka-bootstrap-servers", stack.kafka_address, "--redis-url", stack.redis_url]
         ran = subprocess.run(
             [*command, *connection], env=os.environ | knows, capture_output=True, text=True, check=False, timeout=120

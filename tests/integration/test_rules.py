@@ -59,7 +59,7 @@ def test_rules_go_live_in_every_worker_and_are_taken_back(own_stack, tmp_path, r
         for child in children:
             child.wait_ready()
         applied = rules(stack, "apply", str(file), "--author", "ana")
-        told = json.loads(applied.stdout.splitlines()[-1])
+        reported = json.loads(applied.stdout.splitlines()[-1])
         status = json.loads(rules(stack, "status", "--json").stdout)
         produce(stack, traffic)
         wait_drained(stack)
@@ -68,7 +68,7 @@ def test_rules_go_live_in_every_worker_and_are_taken_back(own_stack, tmp_path, r
         wait_drained(stack)
 
     assert applied.returncode == 0, applied.stderr
-    assert (told["version"], told["workers"], told["waiting"]) == (1, 2, 0)
+    assert (reported["version"], reported["workers"], reported["waiting"]) == (1, 2, 0)
     assert (status["live"], [worker["version"] for worker in status["workers"]]) == (1, [1, 1])
     assert json.loads(back.stdout.splitlines()[-1])["version"] == 0
     decisions = decisions_of(stack)
@@ -152,7 +152,7 @@ def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_told(own_stac
         wait_until(
             lambda: json.loads(rules(stack, "status", "--json").stdout)["workers"][0]["refused_version"] == 2,
             20,
-            "told",
+            "reported",
         )
         status = rules(stack, "status")
         produce(stack, traffic_of(200, cards=20))

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.runtime.sandbox import ProcessSandbox
 from services.stack.processes import free_port
 from services.streams import Records
 from services.streams.sink import KafkaSink
+from services.worker.sandbox import ProcessSandbox
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/fixtures/sample_service"
@@ -82,7 +82,7 @@ def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def proact(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(copy, "-m", "services.cli", *arguments)
+    return python(copy, "-m", "services.cli.main", *arguments)
 
 
 def difference(copy: Path) -> str:

@@ -8,13 +8,13 @@ import uuid
 
 import pytest
 
-from services.measure.bench_system import traffic_of
-from services.measure.latency import open_loop
-from services.measure.sending import Schedule, send_at_once, send_together
 from services.runtime.children import ChildError
 from services.stack.processes import free_port
 from services.streams import Output, StreamsError
 from services.streams.admin import KafkaAdmin, TopicPlan
+from tests.benchmarks.bench_system import traffic_of
+from tests.benchmarks.latency import open_loop
+from tests.benchmarks.sending import Schedule, send_at_once, send_together
 from tests.integration.system import read_all
 
 PARTITIONS = 5

@@ -19,8 +19,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = re.compile(r"\bProducer\((?!Protocol)")
 OWN_SETTINGS = ("PRODUCER |", "ATOMIC |", "self._settings", "murmur2_random")
 NOT_OF_KEYED_INPUT = {
-    "services/chaos/partition_faults.py",  # the fault itself
-    "services/chaos/worker_faults.py",  # sends nothing
+    "tests/chaos/partition_faults.py",  # the fault itself
+    "tests/chaos/worker_faults.py",  # sends nothing
 }
 
 

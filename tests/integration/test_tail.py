@@ -25,11 +25,11 @@ def alerts(stack) -> dict[str, str]:
     sink = KafkaSink(stack.kafka_connection)
     for at, severity in enumerate(("LOW", "MEDIUM", "HIGH", "HIGH", "LOW")):
         card = f"card-{tag}-{at % 2}"
-        told = EXAMPLE | {"card_id": card, "severity": severity, "kind": "DECLINE" if at == 4 else "FRAUD"}
-        told |= {name: uuid.uuid4().bytes for name in ("decision_id", "transaction_id")}
+        reported = EXAMPLE | {"card_id": card, "severity": severity, "kind": "DECLINE" if at == 4 else "FRAUD"}
+        reported |= {name: uuid.uuid4().bytes for name in ("decision_id", "transaction_id")}
         stamp = now_ms - (5 - at) * HOUR_MS + HOUR_MS // 2
-        told |= {"event_time_ms": stamp - 7}
-        sink.send_at("card-alerts", [card.encode()], [encode_record(topics()["card-alerts"].latest, told)], [stamp])
+        reported |= {"event_time_ms": stamp - 7}
+        sink.send_at("card-alerts", [card.encode()], [encode_record(topics()["card-alerts"].latest, reported)], [stamp])
     assert sink.flush(20)
     sink.close()
     return {"PROACT_KAFKA_BOOTSTRAP_SERVERS": stack.kafka_address, "tag": tag}

@@ -13,12 +13,12 @@ from services.codec.terminal_events import LABELS, TOPIC
 from services.core.features import FEATURE_NAMES
 from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS
-from services.core.terminal_features import TERMINAL_COLUMNS
-from services.core.terminals import label_events
-from services.replay.labels import LabelFeed, simulated_truth
-from services.runtime.config import SETTINGS
-from services.simulator.generate import simulate
-from services.simulator.traffic import Traffic, draw_labels
+from services.core.terminal.features import TERMINAL_COLUMNS
+from services.core.terminal.windows import label_events
+from services.offline.replay.labels import LabelFeed, simulated_truth
+from services.offline.simulator.generate import simulate
+from services.offline.simulator.traffic import Traffic, draw_labels
+from services.runtime.settings import SETTINGS
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
     START_MS,
@@ -70,7 +70,7 @@ def test_decisions_see_what_is_known_of_their_terminal_as_training_does(own_stac
     expected = compute_offline(traffic.columns, labels).vectors
     seen = ~np.isnan(found[:, TERMINAL_COLUMNS[0]])
     settled = seen & (traffic.columns.event_time_ms >= START_MS + 8 * DAY_MS)
-    # A label that comes within the five days of a part counts here for all of the part: those rows are told apart by their risk.
+    # A label that comes within the five days of a part counts here for all of the part: those rows are distinguished by their risk.
     same = (found[:, TERMINAL_COLUMNS] == expected[:, TERMINAL_COLUMNS]) | (
         np.isnan(found[:, TERMINAL_COLUMNS]) & np.isnan(expected[:, TERMINAL_COLUMNS])
     )

@@ -42,8 +42,8 @@ def run_proact(proact):
 def halted(scorer: ServiceChild, cause: str, remedy: str) -> bool:
     health = scorer.health() or {}
     found = health.get("halted", {})
-    told = all(cause in reason and remedy in reason for reason in found.values())
-    return health.get("status") == 503 and {int(p) for p in found} == PARTITIONS and told
+    reported = all(cause in reason and remedy in reason for reason in found.values())
+    return health.get("status") == 503 and {int(p) for p in found} == PARTITIONS and reported
 
 
 def wait_halted(scorer: ServiceChild, cause: str, remedy: str) -> None:

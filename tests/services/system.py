@@ -12,7 +12,7 @@ import numpy as np
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns
-from services.core.ladder import SafeDefault
+from services.core.fallback import SafeDefault
 from services.core.offline import compute_offline
 from services.grid.memory import GridMemory, MemoryGrid
 from services.inference.artifact import ReleasedModel, load_model
@@ -20,11 +20,6 @@ from services.inference.released import live_model
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.ports import Ports, WorkerLimits
-from services.runtime.processor import LookedUp
-from services.runtime.recalling import Letters, NoLetters
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits
-from services.runtime.worker import Worker
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
 from services.streams import AtPlaces, Publisher
 from services.streams.atomic import AtomicPublisher
@@ -32,6 +27,11 @@ from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import MemoryLog, MemorySource, direct
 from services.streams.memory_commits import partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
+from services.worker.excluded import Letters, NoDeadLetters
+from services.worker.loop import Worker
+from services.worker.ports import Ports, WorkerLimits
+from services.worker.processor import LookedUp
+from services.worker.write_behind import EVERY_BATCH, WriteBehindLimits
 from tests.generators import random_events, to_columns
 
 EVENTS = 90
@@ -39,10 +39,10 @@ KAFKA_TIMESTAMP_MS = 1_900_000_000_000
 SAFE = SafeDefault(30.0, 300.0)
 VOLATILE = ("decided_at_ms",)
 OF_OTHERS = (
-    "score", "anomaly_score", "action", "decided_by", "rung", "scored_by", "transaction_class", "reasons", "refusals", "counterfactuals",
+    "score", "anomaly_score", "action", "decided_by", "fallback_tier", "scored_by", "transaction_class", "reasons", "declines", "counterfactuals",
     "degraded", "terminal_behind_ms",
 )  # fmt: skip
-"""What a decision rests on others for: those that did not answer in time make it another one, on a lower rung, that says so."""
+"""What a decision rests on others for: those that did not answer in time make it another one, on a lower fallback tier, that says so."""
 
 
 @cache
@@ -103,7 +103,7 @@ class MemorySystem:
     clock: ManualClock = field(default_factory=lambda: ManualClock(KAFKA_TIMESTAMP_MS))
     batch_records_max: int = 16
     births: int = 0
-    saving: SavingLimits = EVERY_BATCH
+    saving: WriteBehindLimits = EVERY_BATCH
     background: type[LateBackground] = PromptBackground
 
     def __post_init__(self) -> None:
@@ -141,12 +141,12 @@ class MemorySystem:
         worker = Worker(
             processor,
             Ports(
-                source, publisher, grid, self.clock, lambda _: NoSandbox(), letters=letters or NoLetters(), background=self.background,
+                source, publisher, grid, self.clock, lambda _: NoSandbox(), letters=letters or NoDeadLetters(), background=self.background,
             ),
             Health(self.clock), MetricsRegistry(),
             WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share),
         )  # fmt: skip
-        if without_profiles == "ladder":
+        if without_profiles == "fallback":
             worker.go_without_profiles(processor.decide_without_profiles)
         return worker, source
 
@@ -196,7 +196,7 @@ def reference(seed: int = 1) -> MemorySystem:
 
 def _comparable(decision: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what a decision must be whether others answered in time or not, if they did not."""
-    lower = any(one["rung"] != repr("CHAMPION") for one in found)
+    lower = any(one["fallback_tier"] != repr("CHAMPION") for one in found)
     return {name: value for name, value in decision.items() if not (lower and name in OF_OTHERS)}
 
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.measure.bench_page import bench_page
-from services.measure.bench_system import traffic_of
-from services.measure.compare import CompareError, flat, run_compare
-from services.measure.gate import asked_ratios, judge
-from services.measure.in_process import measure_loop
-from services.measure.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
-from services.measure.sending import Schedule, linger_ms
-from services.measure.stalls import StageCounts
-from services.measure.throughput import Progress, degraded_in
 from services.runtime import catalogue as m
 from services.runtime.children import ChildError
 from services.runtime.metrics import MetricsRegistry
+from tests.benchmarks.bench_page import bench_page
+from tests.benchmarks.bench_system import traffic_of
+from tests.benchmarks.compare import CompareError, flat, run_compare
+from tests.benchmarks.gate import asked_ratios, judge
+from tests.benchmarks.in_process import measure_loop
+from tests.benchmarks.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
+from tests.benchmarks.sending import Schedule, linger_ms
+from tests.benchmarks.stalls import StageCounts
+from tests.benchmarks.throughput import Progress, degraded_in
 
 LATENCY = {"p50": 1.5, "p90": 2.0, "p99": 9.0, "p999": 20.0, "p9999": 31.0, "max": 40.0, "rate_per_s": 1_000}
 WHOLE = {

@@ -13,9 +13,9 @@ from services.codec.schemas import topics
 from services.core.validation import Reject
 from services.paths import data_folder
 from services.registry import BY_NAME, LOGS, load
-from services.runtime.dead_letters import encode_dead_letters
 from services.streams import Records
 from services.topology import edges
+from services.worker.dead_letters import encode_dead_letters
 
 NOW_MS = 1_767_225_600_000 + 3_600_000
 PROCESSORS = {topic: load(log.processor)() for topic, log in LOGS.items()}
@@ -91,9 +91,9 @@ def test_nor_does_the_transaction_within_a_request(field):
 @pytest.mark.parametrize("topic", ["accounts", "customers"])
 def test_nor_does_json_of_a_change_however_it_is_escaped(topic):
     record = example_of(topic) | {KEYS[topic]: SPELLINGS[1]}
-    told = json.dumps({"op": "u", "after": record}).replace("4111", "\\u0034\\u0031\\u00311").encode()
+    reported = json.dumps({"op": "u", "after": record}).replace("4111", "\\u0034\\u0031\\u00311").encode()
     key = SPELLINGS[1].encode()
-    records = Records(topic, np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, NOW_MS), [key], [told])
+    records = Records(topic, np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, NOW_MS), [key], [reported])
 
     status = PROCESSORS[topic].prepare(records, np.zeros(1, np.int64)).status
     letter = decode_record(encode_dead_letters(records, np.zeros(1, np.int64), status, NOW_MS).values[0])[1]

@@ -50,9 +50,9 @@ def test_a_line_that_is_added_needs_a_model_and_no_rule(checkout):
     line = the_pages_line()
     change(checkout, line, line + line.replace("10 * MINUTE_MS", "20 * MINUTE_MS"))
 
-    rules = python(checkout, "-m", "services.cli", "rules", "check", "deploy/rules.yaml")
-    scorer = python(checkout, "-m", "services.cli", "scorer", "--metrics-port", "1")
-    tables = python(checkout, "-m", "services.commands.docs_tables", ".")
+    rules = python(checkout, "-m", "services.cli.main", "rules", "check", "deploy/rules.yaml")
+    scorer = python(checkout, "-m", "services.cli.main", "scorer", "--metrics-port", "1")
+    tables = python(checkout, "-m", "services.cli.docs_tables", ".")
     tests = python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_deployed_rules.py")
 
     assert (rules.returncode, tables.returncode, tests.returncode) == (0, 0, 0), rules.stderr + tests.stdout
@@ -66,7 +66,7 @@ def test_a_window_that_is_changed_says_which_rule_changes_with_it(checkout):
     line = the_pages_line()
     change(checkout, line, line.replace("10 * MINUTE_MS", "5 * MINUTE_MS"))
 
-    rules = python(checkout, "-m", "services.cli", "rules", "check", "deploy/rules.yaml")
+    rules = python(checkout, "-m", "services.cli.main", "rules", "check", "deploy/rules.yaml")
     tests = python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_deployed_rules.py")
 
     assert rules.returncode == 1
@@ -78,5 +78,5 @@ def test_a_window_that_is_changed_says_which_rule_changes_with_it(checkout):
 
     file = checkout / "deploy/rules.yaml"
     file.write_text(file.read_text().replace("card.count_10m", "card.count_5m"))
-    again = python(checkout, "-m", "services.cli", "rules", "check", "deploy/rules.yaml")
+    again = python(checkout, "-m", "services.cli.main", "rules", "check", "deploy/rules.yaml")
     assert again.returncode == 0, again.stderr

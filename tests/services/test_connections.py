@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from services.grid.connection import OPTIONS, GridConnection
-from services.runtime.config import ConfigError, resolve_settings
+from services.runtime.settings import ConfigError, resolve_settings
 from services.secrets import HiddenValues, SecretUrl
-from services.streams.clients import ATOMIC, COMMON, CONSUMER, OUTSIDER, PRODUCER
+from services.streams.clients import ATOMIC, COMMON, CONSUMER, GROUPLESS, PRODUCER
 from services.streams.connection import CONSUMER_ONLY, PRODUCER_ONLY, REFUSED, KafkaConnection
 
 CANARY = "c4n4ry"
@@ -71,7 +71,7 @@ def test_all_that_ours_must_hold_is_refused():
         "fetch.error.backoff.ms", "queued.min.messages", "queued.max.messages.kbytes", "fetch.queue.backoff.ms", "linger.ms", "retry.backoff.ms",
         "retry.backoff.max.ms", "queue.buffering.max.messages", "queue.buffering.max.kbytes", "batch.num.messages",
     }  # fmt: skip
-    ours = {*COMMON, *CONSUMER, *OUTSIDER, *PRODUCER, *ATOMIC}
+    ours = {*COMMON, *CONSUMER, *GROUPLESS, *PRODUCER, *ATOMIC}
 
     assert ours - tuned <= REFUSED.keys()
     assert not tuned & REFUSED.keys()

@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits, WriteBehindBuffer
 from services.streams import StreamsError
 from services.streams.background import LateBackground, PromptBackground, ThreadBackground
+from services.worker.write_behind import EVERY_BATCH, WriteBehindBuffer, WriteBehindLimits
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, MemorySystem, assert_same_end, reference
 
-SELDOM = SavingLimits(0.3, 1_000)
+SELDOM = WriteBehindLimits(0.3, 1_000)
 
 
 def run(system: MemorySystem, worker) -> None:
@@ -39,7 +39,7 @@ def test_however_batches_are_finished_the_end_is_the_same(guarantee, background,
 
 def test_a_profile_that_changes_often_is_written_once_an_interval():
     written: dict[str, Counter[str]] = {}
-    for name, saving in (("every batch", EVERY_BATCH), ("seldom", SavingLimits(60.0, 1_000))):
+    for name, saving in (("every batch", EVERY_BATCH), ("seldom", WriteBehindLimits(60.0, 1_000))):
         system, written[name] = MemorySystem(saving=saving, batch_records_max=4), Counter()
         system.produce(to_columns(random_events(1, EVENTS, cards=6)))
 
@@ -57,7 +57,7 @@ def test_a_profile_that_changes_often_is_written_once_an_interval():
 
 
 def test_too_many_records_are_written_before_the_time():
-    system, applies = MemorySystem(saving=SavingLimits(60.0, 20), batch_records_max=8), []
+    system, applies = MemorySystem(saving=WriteBehindLimits(60.0, 20), batch_records_max=8), []
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
 
     def wire(request, call):
@@ -88,19 +88,19 @@ def test_a_commit_that_fails_beside_the_next_batch_takes_that_batch_with_it():
 
 def test_who_waits_for_what_is_written_does_not_wait_for_the_batch_in_the_air():
     """A read that finds the grid moved waits for the worker's own write, which takes less than what Kafka is waited for."""
-    system, flying, landing = MemorySystem(background=ThreadBackground), threading.Event(), threading.Event()
+    system, in_flight, landing = MemorySystem(background=ThreadBackground), threading.Event(), threading.Event()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
 
     def wire(request, call):
         if request == "end_commit":
-            flying.set()
+            in_flight.set()
             assert landing.wait(20)
         return call()
 
     worker, _ = system.worker(wire)
     while not worker.completion.in_flight:
         worker.turn()
-    assert flying.wait(20)
+    assert in_flight.wait(20)
 
     worker.completion.written()
     assert worker.completion.in_flight
@@ -129,21 +129,21 @@ def test_what_a_thread_raises_is_raised_where_it_is_waited_for():
 
 
 def test_a_profile_is_found_wherever_it_waits_and_the_newest_one_first():
-    unsaved = WriteBehindBuffer(SavingLimits(1.0, 1_000))
-    unsaved.add(0, 1, now_s=0.0).add(1, {b"card": b"first"}, None)
-    assert not unsaved.due(0.5)
-    assert unsaved.due(1.0)
-    unsaved.seal()
-    unsaved.add(0, 1, now_s=1.0).add(2, {b"card": b"second"}, None)
-    taken = unsaved.take(unsaved.next())
+    buffer = WriteBehindBuffer(WriteBehindLimits(1.0, 1_000))
+    buffer.add(0, 1, now_s=0.0).add(1, {b"card": b"first"}, None)
+    assert not buffer.due(0.5)
+    assert buffer.due(1.0)
+    buffer.seal()
+    buffer.add(0, 1, now_s=1.0).add(2, {b"card": b"second"}, None)
+    taken = buffer.take(buffer.next())
 
     assert taken[0].profiles == {b"card": b"first"}
-    assert unsaved.in_doubt
-    assert unsaved.get(0, b"card") == b"second"
-    unsaved.written()
-    assert unsaved.due(2.0)
-    unsaved.seal()
-    unsaved.take(unsaved.next())
-    assert unsaved.get(0, b"card") == b"second"
-    unsaved.written()
-    assert unsaved.get(0, b"card") is None
+    assert buffer.in_doubt
+    assert buffer.get(0, b"card") == b"second"
+    buffer.written()
+    assert buffer.due(2.0)
+    buffer.seal()
+    buffer.take(buffer.next())
+    assert buffer.get(0, b"card") == b"second"
+    buffer.written()
+    assert buffer.get(0, b"card") is None

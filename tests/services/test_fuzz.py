@@ -21,13 +21,13 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.core.validation import Reject
 from services.inference.artifact import load_small
 from services.inference.released import live_model
-from services.measure.core_only import CoreProcessor
 from services.paths import data_folder
 from services.reassessor.processor import ReassessorProcessor
 from services.registry import LOGS, load
-from services.runtime.processor import LookedUp, NotYetError
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
+from services.worker.processor import LookedUp, NotYetError
+from tests.benchmarks.core_only import CoreProcessor
 from tests.codec.fuzzing import avro_values, good_values, json_values
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 import pytest
 
 from services.runtime.clock import SystemClock
-from services.runtime.config import ConfigError
 from services.runtime.health import CONNECTIONS_MAX, REQUEST_BYTES_MAX, Health, serve_health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.settings import ConfigError
 from services.stack.processes import free_port
 
 IDLE = 800

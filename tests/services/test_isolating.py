@@ -18,24 +18,24 @@ from services.core.validation import Reject
 from services.grid import GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime import catalogue as m
-from services.runtime import recalling
-from services.runtime.dead_letters import DEAD_LETTERS
-from services.runtime.folding import FoldError, fold_log
-from services.runtime.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
 from services.runtime.logs import _Formatter, frames_of
-from services.runtime.outages import PROBE_EVERY_S
-from services.runtime.processor import LateOutputs, ProcessingError, guarded
-from services.runtime.recalling import (
+from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
+from services.streams import Records, StreamsError
+from services.worker import excluded as recalling
+from services.worker.dead_letters import DEAD_LETTERS
+from services.worker.excluded import (
     CHUNK_RECORDS,
     CLOCKS_MS,
-    LeftOut,
+    Excluded,
     Letter,
     letters_of,
     recall,
     written_since,
 )
-from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams import Records, StreamsError
+from services.worker.folding import FoldError, fold_log
+from services.worker.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
+from services.worker.outages import PROBE_EVERY_S
+from services.worker.processor import LateOutputs, ProcessingError, guarded
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
 
@@ -184,7 +184,7 @@ def test_letters_of_another_topic_of_that_name_leave_nothing_out():
     system.drain(worker)
     system.grid.metas.clear()
     system.grid.profiles.clear()
-    stale = [Letter(TOPIC, 0, 1, LeftOut(Reject.INTERNAL_ERROR, 5))]
+    stale = [Letter(TOPIC, 0, 1, Excluded(Reject.INTERNAL_ERROR, 5))]
 
     class Stale(Lettered):
         def _all(self) -> list[Letter]:
@@ -246,7 +246,7 @@ def test_an_exception_while_the_grid_is_away_is_refused_at_once_and_noted_when_i
         processor.raise_in("decide", prepared.records, prepared.status)
         or ScorerProcessor.decide_without_profiles(processor, prepared, found, now_ms)
     )
-    worker, _ = system.worker(processor=processor, without_profiles="ladder")
+    worker, _ = system.worker(processor=processor, without_profiles="fallback")
     worker.turn()
     system.grid.available = False
     for _ in range(60):
@@ -296,11 +296,11 @@ def test_a_traceback_is_logged_without_what_the_record_holds(caplog):
         system.drain(faulty_worker(system))
 
     [line] = [one for one in caplog.records if "raises an exception" in one.getMessage()]
-    told = json.loads(_Formatter(as_json=True).format(line))
-    assert told["error"] == "KeyError"
-    assert any("test_isolating.py" in frame and "raise_in" in frame for frame in told["traceback"])
-    assert "secret" not in json.dumps(told)
-    assert CARD_OF_NOBODY.decode() not in json.dumps(told)
+    reported = json.loads(_Formatter(as_json=True).format(line))
+    assert reported["error"] == "KeyError"
+    assert any("test_isolating.py" in frame and "raise_in" in frame for frame in reported["traceback"])
+    assert "secret" not in json.dumps(reported)
+    assert CARD_OF_NOBODY.decode() not in json.dumps(reported)
 
 
 # -- the search itself -------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_the_same_is_left_out_of_a_fold_and_a_broken_program_folds_nothing():
 
     folded = fold_log(faulty(where="decide"), [records], {}, lambda *_: None)
     again = fold_log(
-        faulty(mended=True), [records], dict.fromkeys(folded.errors, LeftOut(Reject.INTERNAL_ERROR)), lambda *_: None
+        faulty(mended=True), [records], dict.fromkeys(folded.errors, Excluded(Reject.INTERNAL_ERROR)), lambda *_: None
     )
 
     assert folded.errors == {7, 30}
@@ -391,7 +391,7 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
 
         def read(self, extent: tuple[int, int]) -> Any:
             read.append(extent)
-            yield [Letter("t", 0, i, LeftOut(Reject.INTERNAL_ERROR, i)) for i in range(*extent)]
+            yield [Letter("t", 0, i, Excluded(Reject.INTERNAL_ERROR, i)) for i in range(*extent)]
 
     found = recall(Many(), "t", {0: (99_990, 99_995)})
 
@@ -402,10 +402,10 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
 
 
 class _OtherLetters:
-    """Letters of another topic, one a second; it is told what was read of them and what was done in between."""
+    """Letters of another topic, one a second; it is reported what was read of them and what was done in between."""
 
     def __init__(self, letters: int) -> None:
-        self.letters, self.told, self.read_letters = letters, [], 0
+        self.letters, self.reported, self.read_letters = letters, [], 0
 
     def extent(self, since_ms: int) -> tuple[int, int]:
         return min(self.letters, -(-since_ms // 1000)), self.letters
@@ -414,8 +414,8 @@ class _OtherLetters:
         for at in range(extent[0], extent[1], CHUNK_RECORDS):
             some = range(at, min(extent[1], at + CHUNK_RECORDS))
             self.read_letters += len(some)
-            self.told.append("letters")
-            yield [Letter("other", 0, i, LeftOut(Reject.EMPTY, 1000 * i)) for i in some]
+            self.reported.append("letters")
+            yield [Letter("other", 0, i, Excluded(Reject.EMPTY, 1000 * i)) for i in some]
 
 
 def test_of_a_partition_that_never_had_a_letter_those_since_its_first_record_are_read_and_no_more():
@@ -445,10 +445,10 @@ def test_however_many_letters_are_read_the_place_in_the_group_is_kept(monkeypatc
     monkeypatch.setattr(recalling, "LETTERS_MAX", most := 50_000)
     letters = _OtherLetters(3 * most)
 
-    recall(letters, TOPIC, {0: (0, 1)}, 0, lambda: letters.told.append("kept"))
+    recall(letters, TOPIC, {0: (0, 1)}, 0, lambda: letters.reported.append("kept"))
 
     assert letters.read_letters == most
-    assert letters.told == ["letters", "kept"] * (len(letters.told) // 2)
+    assert letters.reported == ["letters", "kept"] * (len(letters.reported) // 2)
 
 
 def test_a_worker_stays_in_its_group_while_it_reads_letters():
@@ -459,16 +459,16 @@ def test_a_worker_stays_in_its_group_while_it_reads_letters():
     letters = _OtherLetters(50 * CHUNK_RECORDS)
     letters.extent = lambda _: (0, letters.letters)
 
-    def told(name: str, request: Callable[[], Any]) -> Any:
-        letters.told.append(name)
+    def reported(name: str, request: Callable[[], Any]) -> Any:
+        letters.reported.append(name)
         return request()
 
-    second, _ = system.worker(told, letters=letters)
+    second, _ = system.worker(reported, letters=letters)
     system.drain(second)
 
-    reads = [i for i, name in enumerate(letters.told) if name == "letters"]
+    reads = [i for i, name in enumerate(letters.reported) if name == "letters"]
     assert len(reads) >= 50
-    assert all("keep_alive" in letters.told[a:b] for a, b in pairwise(reads))
+    assert all("keep_alive" in letters.reported[a:b] for a, b in pairwise(reads))
 
 
 @pytest.mark.parametrize("answer", [StreamsError("away"), {}], ids=["away", "held"])

@@ -14,9 +14,9 @@ import pytest
 from services.codec.records import decode_record, encode_record
 from services.codec.schemas import topics
 from services.core.columns import uuid_text
+from services.offline.replay.labels import recorded_truth, simulated_truth
+from services.offline.simulator.generate import simulate
 from services.registry import LOGS, load
-from services.replay.labels import recorded_truth, simulated_truth
-from services.simulator.generate import simulate
 from services.streams import Records
 from tests.codec.test_schemas import EXAMPLES, REJECTED_KEYS, to_record
 

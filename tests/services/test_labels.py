@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.core.profiles import DAY_MS
-from services.datasets.mapping import DatasetError, load_mapping, read_dataset
-from services.measure.replaying import read_recorded
-from services.replay.labels import recorded_truth
-from services.trainer.costs import CostTable
-from services.trainer.history import file_history
-from services.trainer.training import split_for, train
+from services.offline.datasets.mapping import DatasetError, load_mapping, read_dataset
+from services.offline.replay.labels import recorded_truth
+from services.offline.trainer.costs import CostTable
+from services.offline.trainer.history import file_history
+from services.offline.trainer.training import split_for, train
+from tests.benchmarks.replaying import read_recorded
 from tests.commands.running import run
 
-HANDBOOK = Path(__file__).parents[2] / "services/datasets/mappings/handbook.yaml"
+HANDBOOK = Path(__file__).parents[2] / "services/offline/datasets/mappings/handbook.yaml"
 START_MS = 1_767_225_600_000
 
 
@@ -118,15 +118,15 @@ def test_anything_else_is_an_error_that_names_the_row(tmp_path, values, kind, la
     with pytest.raises(DatasetError) as caught:
         read(tmp_path, a_table(values), label, kind)
 
-    told = str(caught.value)
-    assert all(one in told for one in [f"bank.{kind}", *says]), told
-    assert "\n" not in told
-    assert "4111" not in told
-    assert len(told) < 400
+    reported = str(caught.value)
+    assert all(one in reported for one in [f"bank.{kind}", *says]), reported
+    assert "\n" not in reported
+    assert "4111" not in reported
+    assert len(reported) < 400
 
 
 def test_the_row_is_that_of_the_file_and_not_of_a_chunk_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("services.datasets.mapping.ROWS_PER_CHUNK", 10)
+    monkeypatch.setattr("services.offline.datasets.mapping.ROWS_PER_CHUNK", 10)
     values = [0] * 37 + [3] + [0] * 5
     for kind in ("parquet", "csv"):
         with pytest.raises(DatasetError, match="row 38: "):

@@ -1,4 +1,4 @@
-"""The ladder: what is decided when terminals, accounts, the model or the card's own profile are not at hand, and how it is made good."""
+"""The fallback: what is decided when terminals, accounts, the model or the card's own profile are not at hand, and how it is made good."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from services.core.features import CARD_COLUMNS, FEATURE_NAMES
 from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
+from services.decision.model_loader import RETRY_EVERY_S, ModelLoader
 from services.inference import ModelError
 from services.inference.artifact import load_model, load_small
 from services.inference.released import live_model
@@ -21,13 +22,12 @@ from services.observer.view import alert_line
 from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
-from services.runtime.config import resolve_settings
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.model_keeper import RETRY_EVERY_S, ModelKeeper
-from services.runtime.processor import NotYetError
+from services.runtime.settings import resolve_settings
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records, StreamsError
+from services.worker.processor import NotYetError
 from tests.generators import random_events, to_columns
 from tests.services.system import (
     EVENTS,
@@ -72,7 +72,7 @@ def decide(processor, *, found=True, profiles=True):
 def test_with_everything_at_hand_the_champion_decides_and_nobody_is_asked_to_look_again():
     outputs, _, _ = decide(ScorerProcessor(released_model(), SAFE))
 
-    assert {d["rung"] for d in outputs["card-decisions"]} == {"CHAMPION"}
+    assert {d["fallback_tier"] for d in outputs["card-decisions"]} == {"CHAMPION"}
     assert REQUESTS not in outputs
 
 
@@ -82,7 +82,7 @@ def test_without_others_or_without_the_champion_the_small_booster_decides_and_sa
 
     assert len(outputs["card-decisions"]) == 40
     for decision in outputs["card-decisions"]:
-        assert (decision["rung"], decision["scored_by"]) == ("SMALL_MODEL", "small")
+        assert (decision["fallback_tier"], decision["scored_by"]) == ("SMALL_MODEL", "small")
         vector = np.array([decision["features"]])
         assert released_model().small.predict(vector)[0] == decision["score"]
         assert ("REFERENCE_MISSED" in decision["degraded"]) == (not found)
@@ -112,7 +112,7 @@ def test_without_a_model_rules_decide_and_where_none_holds_the_amount():
         by_rule = amount > 600
         by_amount = "REVIEW" if amount >= 300 else "CHALLENGE" if amount >= 30 else "APPROVE"
         expected = ("BLOCK", "RULE", "RULES") if by_rule else (by_amount, "DEFAULT", "SAFE_DEFAULT")
-        assert (decision["action"], decision["decided_by"], decision["rung"]) == expected
+        assert (decision["action"], decision["decided_by"], decision["fallback_tier"]) == expected
         assert decision["score"] is decision["anomaly_score"] is decision["model"] is decision["scored_by"] is None
         assert decision["reasons"] == []
         seen.add(expected[0])
@@ -127,7 +127,7 @@ def test_without_its_own_profile_a_card_is_not_taken_for_a_new_one():
     assert len(outputs["card-decisions"]) == 40
     assert len(outcome.profiles) > 1
     for decision in outputs["card-decisions"]:
-        assert decision["rung"] == "SAFE_DEFAULT"
+        assert decision["fallback_tier"] == "SAFE_DEFAULT"
         assert "PROFILE_MISSED" in decision["degraded"]
         assert decision["transaction_class"] != "FIRST_USE"
         assert np.isnan(np.array(decision["features"])[CARD_COLUMNS]).all()
@@ -200,7 +200,7 @@ def test_what_is_assessed_again_is_what_would_have_been_decided_with_everything_
     assert len(again) == len(decided) == 40
     unlike = {"decided_at_ms"}
     for before, now, would in zip(decided, again, whole["card-decisions"], strict=True):
-        assert (now["decided_action"], now["decided_score"], now["decided_rung"]) == (
+        assert (now["decided_action"], now["decided_score"], now["decided_fallback_tier"]) == (
             before["action"], before["score"], "SMALL_MODEL",
         )  # fmt: skip
         assert (now["decided_at_ms"], now["reassessed_at_ms"]) == (NOW_MS, NOW_MS + 1_000)
@@ -244,7 +244,7 @@ def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_c
     clock, adopted = ManualClock(0), []
     health, metrics = Health(clock, {"model_verified": False}), MetricsRegistry(m.SCORER_METRICS)
     settings = resolve_settings({"model_path": str(tmp_path)}, {})
-    keeper = ModelKeeper(settings, clock, health, metrics, adopted.append)
+    keeper = ModelLoader(settings, clock, health, metrics, adopted.append)
     whole = (tmp_path / "champion.json").read_bytes()
     small = (tmp_path / "small.json").read_bytes()
 
@@ -285,10 +285,10 @@ def drain_in_time(system: MemorySystem, worker) -> None:
 
 
 def run_without_grid(away_from: int, back_after: int) -> tuple[MemorySystem, list[str]]:
-    """Run with a grid that is away for some turns; return the system and the rungs of its decisions in their order."""
+    """Run with a grid that is away for some turns; return the system and the fallback tiers of its decisions in their order."""
     system = MemorySystem()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
-    worker, source = system.worker(without_profiles="ladder")
+    worker, source = system.worker(without_profiles="fallback")
     source.keep_alive = lambda _: pytest.fail("waited for the grid")  # type: ignore[method-assign]
     for turn in range(away_from + back_after):
         system.grid.available = turn < away_from
@@ -296,22 +296,22 @@ def run_without_grid(away_from: int, back_after: int) -> tuple[MemorySystem, lis
     system.grid.available = True
     del source.keep_alive
     system.drain(worker)
-    return system, [decision["rung"] for decision in system.records("card-decisions")]
+    return system, [decision["fallback_tier"] for decision in system.records("card-decisions")]
 
 
 @pytest.mark.parametrize("away_from", [1, 2, 3])
 def test_a_worker_that_is_set_to_goes_on_without_the_grid_and_folds_what_it_missed(away_from):
     expected = reference()
 
-    system, rungs = run_without_grid(away_from, 3)
+    system, tiers = run_without_grid(away_from, 3)
 
-    assert "SAFE_DEFAULT" in rungs
-    assert rungs.count("CHAMPION") > 10
+    assert "SAFE_DEFAULT" in tiers
+    assert tiers.count("CHAMPION") > 10
     decisions = system.decisions()
     assert decisions.keys() == expected.decisions().keys()
     assert all(len(one) == 1 for one in decisions.values())
     assert system.grid.profiles == expected.grid.profiles
-    assert len(system.records(REQUESTS)) == len(rungs) - rungs.count("CHAMPION")
+    assert len(system.records(REQUESTS)) == len(tiers) - tiers.count("CHAMPION")
 
 
 def test_a_worker_that_begins_again_while_the_grid_is_away_goes_on_with_what_it_had():
@@ -325,7 +325,7 @@ def test_a_worker_that_begins_again_while_the_grid_is_away_goes_on_with_what_it_
             raise StreamsError("the answer is lost")
         return request()
 
-    worker, source = system.worker(wire, without_profiles="ladder")
+    worker, source = system.worker(wire, without_profiles="fallback")
     waited = source.keep_alive
     worker.turn()
     worker.turn()
@@ -360,7 +360,7 @@ def test_a_grid_that_is_away_for_a_write_alone_is_caught_up_with():
                 system.grid.available = True
         return request()
 
-    worker, _ = system.worker(wire, without_profiles="ladder")
+    worker, _ = system.worker(wire, without_profiles="fallback")
 
     drain_in_time(system, worker)
 
@@ -391,7 +391,7 @@ def test_a_grid_that_fails_while_the_past_is_folded_again_leads_no_decision_astr
             system.grid.available = True
         return request()
 
-    worker, _ = system.worker(wire, without_profiles="ladder")
+    worker, _ = system.worker(wire, without_profiles="fallback")
 
     drain_in_time(system, worker)
 

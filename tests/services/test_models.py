@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.cli import proact as command_line
+from services.cli.main import proact as command_line
+from services.decision.model_loader import released_folder, usable_model
 from services.inference import ModelError
 from services.inference.artifact import load_model
 from services.inference.released import live_model, next_release, put_live, release_of, releases
-from services.runtime.config import resolve_settings
-from services.runtime.model_keeper import released_folder, usable_model
+from services.runtime.settings import resolve_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,11 +42,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_live_here_is_named_and_can_be_used():
-    told = json.loads((ROOT / "models/live.json").read_text())
+    reported = json.loads((ROOT / "models/live.json").read_text())
 
-    assert live_model() == ROOT / "models" / told["live"]
-    assert told["live"] in releases()
-    assert load_model(live_model()).version == told["live"].split("/")[1]
+    assert live_model() == ROOT / "models" / reported["live"]
+    assert reported["live"] in releases()
+    assert load_model(live_model()).version == reported["live"].split("/")[1]
 
 
 def test_training_beside_the_live_model_changes_nothing_until_somebody_names_it(models):
@@ -75,7 +75,7 @@ def test_training_beside_the_live_model_changes_nothing_until_somebody_names_it(
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("reported", "says"),
     [
         (None, "live.json is missing"),
         ("", "cannot be read as JSON"),
@@ -89,10 +89,10 @@ def test_training_beside_the_live_model_changes_nothing_until_somebody_names_it(
         ('{"live": "fraud/v9"}', "fraud/v9 is live, and there is no folder"),
     ],
 )
-def test_what_is_not_named_well_is_one_clear_line_and_no_guess(models, told, says):
+def test_what_is_not_named_well_is_one_clear_line_and_no_guess(models, reported, says):
     (models / "live.json").unlink()
-    if told is not None:
-        (models / "live.json").write_text(told)
+    if reported is not None:
+        (models / "live.json").write_text(reported)
 
     with pytest.raises(ModelError, match=says) as caught:
         live_model()

@@ -11,19 +11,26 @@ import pytest
 
 from services.core.columns import Text
 from services.core.policy import Action, Thresholds
-from services.datasets.mapping import DatasetError, Mapping, load_mapping, mapping_names, namespaced_uuid, read_dataset
-from services.datasets.parquet import write_parquet
 from services.inference.artifact import load_model
-from services.measure.parity import bits_differ, same_second_twins
 from services.observer.tally import distinct_actions, precision_recall
-from services.replay.producer import Pace
-from services.simulator.generate import PRESETS, simulate
-from services.simulator.traffic import SCENARIOS, draw_labels
-from services.trainer.costs import CostTable, choose_thresholds
-from services.trainer.evaluation import card_precision_at
-from services.trainer.history import simulated_history
-from services.trainer.release import release
-from services.trainer.training import Split, evaluate, split_for, train
+from services.offline.datasets.mapping import (
+    DatasetError,
+    Mapping,
+    load_mapping,
+    mapping_names,
+    namespaced_uuid,
+    read_dataset,
+)
+from services.offline.datasets.parquet import write_parquet
+from services.offline.replay.producer import Pace
+from services.offline.simulator.generate import PRESETS, simulate
+from services.offline.simulator.traffic import SCENARIOS, draw_labels
+from services.offline.trainer.costs import CostTable, choose_thresholds
+from services.offline.trainer.evaluation import card_precision_at
+from services.offline.trainer.history import simulated_history
+from services.offline.trainer.release import release
+from services.offline.trainer.training import Split, evaluate, split_for, train
+from tests.benchmarks.parity import bits_differ, same_second_twins
 
 START_MS = 1_767_225_600_000
 DAY_MS = 86_400_000
@@ -118,7 +125,7 @@ def test_a_csv_is_read_through_a_mapping_of_ones_own(tmp_path: Path):
     (tmp_path / "bank.csv").write_text(
         "id,card,when,eur\n7,a1,2026-01-05 10:00:00,12.34\n8,a2,2026-01-05 10:00:01,0.00\n"
     )
-    mapping = (Path(__file__).parents[2] / "services/datasets/mappings/handbook.yaml").read_text()
+    mapping = (Path(__file__).parents[2] / "services/offline/datasets/mappings/handbook.yaml").read_text()
     for theirs, ours in (
         ("TRANSACTION_ID", "id"),
         ("CUSTOMER_ID", "card"),

@@ -13,16 +13,16 @@ from services.core.columns import TransactionColumns, type_f64
 from services.core.features import FEATURE_NAMES
 from services.core.kernels import partitions_of
 from services.core.profiles import DAY_MS
-from services.core.terminal_features import TERMINAL_COLUMNS
-from services.core.terminals import REACH_MS
+from services.core.terminal.features import TERMINAL_COLUMNS
+from services.core.terminal.windows import REACH_MS
 from services.core.vacuous import VacuousError
-from services.datasets.published import PUBLISHED
 from services.grid import GridUnavailableError
-from services.measure.collecting import UNMARKED, Collected, VectorCollector, ids_of
-from services.measure.parity import Parity, Published, Recorded, compare
-from services.measure.replaying import opening_transactions
-from services.simulator.handbook import simulate_handbook
+from services.offline.datasets.published import PUBLISHED
+from services.offline.simulator.handbook import simulate_handbook
 from services.streams import Records
+from tests.benchmarks.collecting import UNMARKED, Collected, VectorCollector, ids_of
+from tests.benchmarks.parity import Parity, Published, Recorded, compare
+from tests.benchmarks.replaying import opening_transactions
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, MemorySystem
 
@@ -257,7 +257,7 @@ def test_what_is_collected_of_decisions_is_their_vectors_and_their_marks():
     assert (collector.count, collector.undecodable) == (len(said), 1) == (EVENTS, 1)
     np.testing.assert_array_equal(found.vectors, [one["features"] for one in said])
     assert found.ids.tobytes() == b"".join(one["transaction_id"] for one in said)
-    lower = [(one["rung"],) * (one["rung"] != "CHAMPION") for one in said]
+    lower = [(one["fallback_tier"],) * (one["fallback_tier"] != "CHAMPION") for one in said]
     assert [found.kinds[at] for at in found.marks] == [
         (*a, *one["degraded"]) for a, one in zip(lower, said, strict=True)
     ]

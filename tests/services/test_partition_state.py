@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from services.grid import Claim
-from services.runtime.halting import Cause, Halt
-from services.runtime.partition_state import Partitions, PartitionState
+from services.worker.halting import Cause, Halt
+from services.worker.partition_state import Partitions, PartitionState
 
 HALT = Halt(Cause.MARKED, "somebody looks at it")
 

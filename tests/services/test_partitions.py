@@ -18,15 +18,15 @@ from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text
 from services.core.kernels import misplaced, partitions_of
-from services.core.reference import Account, Customer
-from services.core.terminals import terminal_events
+from services.core.reference.layout import Account, Customer
+from services.core.terminal.windows import terminal_events
 from services.profiler.processor import ProfilerProcessor
 from services.reference.processor import ReferenceProcessor
 from services.runtime import catalogue as m
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
+from services.worker.processor import LookedUp
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, nothing_known, released_model
 
@@ -60,8 +60,8 @@ def test_what_is_misplaced_is_what_lies_elsewhere(rows: list[tuple[bytes, int]],
     assert found.tolist() == [partitions > 0 and home_of(key, partitions) != p for key, p in rows]
 
 
-def refusals(processor, records: Records) -> tuple[dict[bytes, str], dict[bytes, bytes], list[dict]]:
-    """Return what is refused and why, what is written, both by key, and what the log is told."""
+def declines(processor, records: Records) -> tuple[dict[bytes, str], dict[bytes, bytes], list[dict]]:
+    """Return what is refused and why, what is written, both by key, and what the log is reported."""
     n = len(records)
     prepared = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, np.ones(n, bool), KAFKA_TIMESTAMP_MS)
@@ -89,7 +89,7 @@ def test_reference_data_in_a_wrong_partition_are_refused_tombstones_too(topic, e
     astray = {key for key, p in zip(keys, home(keys), strict=True) if crc32_partition(key) != p}
     assert 30 < len(astray) < 60
 
-    refused, written, notices = refusals(
+    refused, written, notices = declines(
         ReferenceProcessor(topic), records_of(topic, keys, [None if deleted else encode(key) for key in keys])
     )
 
@@ -104,7 +104,7 @@ def test_terminal_events_in_a_wrong_partition_are_refused():
     astray = {key for key, p in zip(keys, home(keys), strict=True) if crc32_partition(key) != p}
     assert 0 < len(astray) < len(set(keys))
 
-    refused, written, _ = refusals(ProfilerProcessor(), records_of(TERMINALS, keys, list(values)))
+    refused, written, _ = declines(ProfilerProcessor(), records_of(TERMINALS, keys, list(values)))
 
     assert refused == dict.fromkeys(astray, "WRONG_PARTITION")
     assert written.keys() == set(keys) - astray
@@ -114,8 +114,8 @@ def test_a_worse_fault_is_named_first_and_where_nobody_knows_how_many_partitions
     keys = [b"key-%d" % i for i in range(20)]
     records = records_of(ACCOUNTS, keys, [b"rubbish"] * 20)
 
-    assert set(refusals(ReferenceProcessor(ACCOUNTS), records)[0].values()) == {"BAD_FRAMING"}
-    assert not refusals(ReferenceProcessor(ACCOUNTS), records_of(ACCOUNTS, keys, list(map(account, keys)), 0))[0]
+    assert set(declines(ReferenceProcessor(ACCOUNTS), records)[0].values()) == {"BAD_FRAMING"}
+    assert not declines(ReferenceProcessor(ACCOUNTS), records_of(ACCOUNTS, keys, list(map(account, keys)), 0))[0]
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def misplaced_system() -> tuple[MemorySystem, set[bytes]]:
     return system, {card for card in cards if crc32_partition(card, 2) != home_of(card, 2)}
 
 
-@pytest.mark.parametrize("without_profiles", ["wait", "ladder"])
+@pytest.mark.parametrize("without_profiles", ["wait", "fallback"])
 def test_a_transaction_in_a_wrong_partition_is_decided_and_says_so(without_profiles):
     system, astray = misplaced_system()
     assert astray

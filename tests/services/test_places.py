@@ -19,17 +19,17 @@ from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.places import PLACE_WAIT_MS
-from services.runtime.ports import Ports, WorkerLimits
-from services.runtime.unsaved import EVERY_BATCH
-from services.runtime.waiting import WAITS_LONG_S
-from services.runtime.worker import Worker
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import PromptBackground
 from services.streams.memory import MemorySource
 from services.streams.memory_commits import partition_of
 from services.streams.memory_places import MemoryPlaces
 from services.streams.memory_publishers import MemoryAtomicProducer
+from services.worker.loop import Worker
+from services.worker.places import PLACE_WAIT_MS
+from services.worker.ports import Ports, WorkerLimits
+from services.worker.waiting import WAITS_LONG_S
+from services.worker.write_behind import EVERY_BATCH
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, NoSandbox, released_model
 
@@ -55,7 +55,7 @@ class Asked:
         transaction = decode_record(stored.value or b"")[1]
         request = {
             "transaction_id": transaction["transaction_id"], "card_id": transaction["card_id"], "decided_at_ms": KAFKA_TIMESTAMP_MS,
-            "action": "APPROVE", "score": 0.1, "rung": "SMALL_MODEL", "source_partition": partition, "source_offset": offset,
+            "action": "APPROVE", "score": 0.1, "fallback_tier": "SMALL_MODEL", "source_partition": partition, "source_offset": offset,
             "source_timestamp_ms": KAFKA_TIMESTAMP_MS, "transaction": stored.value,
         }  # fmt: skip
         return encode_record(topics()[REQUESTS].latest, request | changes)

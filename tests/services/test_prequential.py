@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from services.core.features import FEATURE_NAMES
-from services.measure.quality import FOLDS, measure_quality
-from services.measure.replaying import read_recorded
-from services.trainer.prequential import PRODUCTION, Examples, Fold, Recipe, known_before, rows_of_test
+from services.offline.trainer.prequential import PRODUCTION, Examples, Fold, Recipe, known_before, rows_of_test
+from tests.benchmarks.quality import FOLDS, measure_quality
+from tests.benchmarks.replaying import read_recorded
 
 FOLD = Fold(train_until=100)
 

@@ -1,4 +1,4 @@
-"""What Prometheus is asked, how its answers are told, and what is said when it does not answer."""
+"""What Prometheus is asked, how its answers are reported, and what is said when it does not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from click.testing import CliRunner
 
-from services.cli import proact
+from services.cli.main import proact
 from services.observer.questions import QUESTIONS, Answer, NoPrometheusError, ask, describe, number
 from services.runtime.logs import transaction_token
 from services.stack.processes import free_port
@@ -63,9 +63,9 @@ def test_a_prometheus_that_cannot_be_asked_is_an_error_in_words(prometheus, url,
 
 
 def test_answers_are_told_in_few_digits_and_without_what_is_not():
-    told = describe([Answer({"a": "X", "b": "y"}, 1204.4), Answer({"a": "Z"}, 0), Answer({"a": "N"}, float("nan"))])
+    reported = describe([Answer({"a": "X", "b": "y"}, 1204.4), Answer({"a": "Z"}, 0), Answer({"a": "N"}, float("nan"))])
 
-    assert told == "X y 1,204"
+    assert reported == "X y 1,204"
     assert describe([Answer({}, 0.0)]) == "0"
     assert describe([]) == "nothing"
     assert [number(v) for v in (0.012345, 99.5, 1e6, 3.0)] == ["0.0123", "99.5", "1,000,000", "3"]

@@ -1,4 +1,4 @@
-"""The reference service without any store: three forms of a change, refusals, and the newest record of a key."""
+"""The reference service without any store: three forms of a change, declines, and the newest record of a key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from services.codec.records import decode_record, encode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, DELETED, decode_change, encode_account, encode_customer
 from services.codec.schemas import topics
-from services.core.reference import Account, Customer, TravelNotice, open_accounts, open_customers
+from services.core.reference.layout import Account, Customer, TravelNotice, open_accounts, open_customers
 from services.core.validation import Reject
 from services.paths import data_folder
 from services.reference.processor import ReferenceProcessor
@@ -33,11 +33,11 @@ def change(topic: str, op: str = "u", **more: Any) -> dict[str, Any]:
 
 def forms(topic: str, op: str = "u", **more: Any) -> list[bytes]:
     """Return the forms in which a change may come."""
-    told = change(topic, op, **more)
+    reported = change(topic, op, **more)
     envelope = topics()[topic].envelope
     assert envelope is not None
-    plain = json.dumps(told).encode(), json.dumps({"schema": {"type": "struct"}, "payload": told}).encode()
-    return [encode_record(envelope, told), *plain]
+    plain = json.dumps(reported).encode(), json.dumps({"schema": {"type": "struct"}, "payload": reported}).encode()
+    return [encode_record(envelope, reported), *plain]
 
 
 @pytest.mark.parametrize("topic", [ACCOUNTS, CUSTOMERS])

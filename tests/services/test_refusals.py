@@ -15,14 +15,14 @@ from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns, pack_code
 from services.core.policy import Action
 from services.core.profiles import DAY_MS
-from services.core.reference import Account, Customer
+from services.core.reference.layout import Account, Customer
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.runtime import catalogue as m
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
+from services.worker.processor import LookedUp
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, released_model
 
@@ -86,7 +86,7 @@ def decide(
 
 
 def codes(decision: dict[str, Any]) -> list[str]:
-    return [one["code"] for one in decision["refusals"]]
+    return [one["code"] for one in decision["declines"]]
 
 
 def test_nothing_is_refused_where_nothing_forbids_it():
@@ -99,7 +99,7 @@ def test_nothing_is_refused_where_nothing_forbids_it():
 
 @pytest.mark.parametrize("rules", [None, ALLOW_ALL])
 @pytest.mark.parametrize(
-    ("account", "customer", "code", "voice", "limit", "text"),
+    ("account", "customer", "code", "source", "limit", "text"),
     [
         (replace(ACCOUNT, available_balance_minor=1_500, credit_limit_minor=400), CUSTOMER, "INSUFFICIENT_FUNDS", "ACCOUNT", 1_900,
          "20.00 EUR is more than the 19.00 EUR that the account can spend"),
@@ -113,13 +113,13 @@ def test_nothing_is_refused_where_nothing_forbids_it():
          "20.00 EUR is more than the 19.99 EUR of the customer's own limit per transaction"),
     ],
 )  # fmt: skip
-def test_what_is_forbidden_is_blocked_with_its_own_reason(account, customer, code, voice, limit, text, rules):
+def test_what_is_forbidden_is_blocked_with_its_own_reason(account, customer, code, source, limit, text, rules):
     decisions, alerts = decide(some(), account, customer, rules)
 
     assert {d["action"] for d in decisions} == {"BLOCK"}
-    assert {d["decided_by"] for d in decisions} == {voice}
-    assert all(d["refusals"] == [{"code": code, "limit_minor": limit, "text": text}] for d in decisions)
-    assert [a["refusals"] for a in alerts] == [d["refusals"] for d in decisions]
+    assert {d["decided_by"] for d in decisions} == {source}
+    assert all(d["declines"] == [{"code": code, "limit_minor": limit, "text": text}] for d in decisions)
+    assert [a["declines"] for a in alerts] == [d["declines"] for d in decisions]
     said = {(a["kind"], a["severity"]) for a in alerts}
     assert ("DECLINE", "LOW") in said
     assert said == {("DECLINE", "LOW")} or rules is None
@@ -157,7 +157,7 @@ def test_the_limit_per_day_counts_all_attempts():
     decisions, _ = decide(some(), customer=replace(CUSTOMER, limit_per_day_minor=7_000))
 
     assert [codes(d) for d in decisions] == [[]] * 3 + [["OVER_DAY_LIMIT"]] * 9
-    assert [d["refusals"][0]["limit_minor"] for d in decisions[3:6]] == [1_000, 0, 0]
+    assert [d["declines"][0]["limit_minor"] for d in decisions[3:6]] == [1_000, 0, 0]
 
 
 def test_a_limit_in_another_currency_says_nothing():

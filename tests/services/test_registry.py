@@ -9,15 +9,15 @@ from pathlib import Path
 import click
 import pytest
 
-from services.cli import proact
+from services.cli.main import proact
 from services.codec.schemas import topics
 from services.monitor import __main__ as monitor
 from services.registry import BY_NAME, BY_TOPIC, LOGS, METRICS_PORT, SERVICES, TOPIC_OF, load, readers_of, sandbox_of
-from services.runtime.assembling import build_service, sandbox_processor
 from services.runtime.clock import SystemClock
-from services.runtime.config import SETTINGS, resolve_settings
 from services.runtime.health import CONDITIONS, Health
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.settings import SETTINGS, resolve_settings
+from services.worker.assembling import build_service, sandbox_processor
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"numba", "numpy", "xgboost", "confluent_kafka", "redis", "fastavro"}

@@ -10,10 +10,10 @@ import pytest
 from services.codec.schemas import topics
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns
-from services.runtime.folding import fold_log
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.streams.memory_commits import partition_of
+from services.worker.folding import fold_log
 from tests.codec.growing import encoded_as_first, encoded_as_newest, grown_folder, reading
 from tests.generators import random_events, to_columns
 from tests.services.system import (

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from services.codec.rule_sets import NO_RULES, VERSIONS_MAX, live_record, saved_record
 from services.core.policy import Action
 from services.core.rules.rule_set import Rule, RuleSet
+from services.decision.rule_sets import RuleSetLog
 from services.rulebook import book
 from services.rulebook.book import Rulebook
 from services.runtime.clock import ManualClock
-from services.runtime.rule_sets import RuleSetLog
 from services.streams import StreamsError
 
 

@@ -18,11 +18,11 @@ from services.core.masking import mask_text
 from services.core.policy import Action
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock, SystemClock
-from services.runtime.config import SETTINGS, ConfigError, resolve_settings
 from services.runtime.health import CONDITIONS, LIVE_WITHIN_S, Health, serve_health
 from services.runtime.logs import _Formatter, fields, set_up_logging, transaction_token
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.notices import LINES_MAX, Notices
+from services.runtime.rate_limited_log import LINES_MAX, RateLimitedLog
+from services.runtime.settings import SETTINGS, ConfigError, resolve_settings
 from services.stack.processes import free_port
 
 
@@ -194,7 +194,7 @@ def test_a_transactions_token_is_short_does_not_tell_the_id_and_is_never_taken_f
 
 def test_a_flood_of_refused_records_is_a_few_lines_and_a_count(caplog):
     clock = ManualClock()
-    notices = Notices(clock)
+    notices = RateLimitedLog(clock)
     flood = [{"reason": "EMPTY", "offset": i} for i in range(1_000)]
     with caplog.at_level(logging.WARNING, "proact.records"):
         notices.tell(flood)
@@ -246,11 +246,11 @@ ANYTHING = st.recursive(
 
 @given(st.dictionaries(st.text(), ANYTHING, max_size=4), st.text(), st.booleans())
 @example({"offset": 4111111111111111}, "", False)
-def test_every_log_line_is_json_or_text_without_a_card_number(told, message, fails):
+def test_every_log_line_is_json_or_text_without_a_card_number(reported, message, fails):
     record = logging.LogRecord("proact", logging.INFO, "", 1, "%s", (message,), None)
     if fails:
         record.exc_info = (ValueError, ValueError("pan4111.1111.1111.1111"), None)
-    record.__dict__ |= {"fields": told}
+    record.__dict__ |= {"fields": reported}
 
     as_json, as_text = (_Formatter(as_json=either).format(record) for either in (True, False))
 

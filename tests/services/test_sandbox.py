@@ -6,16 +6,16 @@ import sys
 
 import numpy as np
 
-from services.chaos.victim import KILLER, SANDBOX
 from services.registry import sandbox_of
-from services.runtime.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
 from services.streams import Records
+from services.worker.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
+from tests.chaos.victim import POISON, SANDBOX
 from tests.services.test_ladder import requests_of_the_small_booster
 from tests.services.test_scorer import good, records_of
 
 CHILD = """
 import os, sys
-from services.runtime.sandbox import load_records
+from services.worker.sandbox import load_records
 for line in sys.stdin.buffer:
     values = load_records(line).values
     if b"abort" in values: os.abort()
@@ -71,8 +71,8 @@ def test_what_waits_for_others_in_a_reassessors_sandbox_does_not_count_as_dead()
 
 
 def test_the_deadly_record_of_chaos_kills_in_the_victims_sandbox_alone():
-    deadly = records_of([b"card-1"], [KILLER])
-    for arguments, survives in ((sandbox_of("scorer"), True), (("services.chaos.victim", SANDBOX), False)):
+    deadly = records_of([b"card-1"], [POISON])
+    for arguments, survives in ((sandbox_of("scorer"), True), (("tests.chaos.victim", SANDBOX), False)):
         sandbox = ProcessSandbox(sandbox_command(arguments), lambda _: None)
         assert sandbox.survives(records_of([b"card-1"], [b"bad"]))
         assert sandbox.survives(deadly) == survives

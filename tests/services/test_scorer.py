@@ -23,9 +23,9 @@ from services.inference.released import live_model
 from services.runtime import catalogue as m
 from services.runtime.logs import transaction_token
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.processor import LateOutputs
 from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
+from services.worker.processor import LateOutputs
 from tests.generators import random_events, to_columns
 from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
@@ -96,13 +96,16 @@ def test_what_is_logged_of_a_refused_record_names_its_transaction_by_a_token_alo
     keys, values = good(3)
     _, outcome, _ = decide([keys[0], b"another card", b"x"], [*values[:2], b"4111111111111111"])
 
-    told = outcome.notices
-    assert [(n["reason"], n["partition"], n["offset"]) for n in told] == [("KEY_MISMATCH", 0, 1), ("BAD_FRAMING", 0, 2)]
+    reported = outcome.notices
+    assert [(n["reason"], n["partition"], n["offset"]) for n in reported] == [
+        ("KEY_MISMATCH", 0, 1),
+        ("BAD_FRAMING", 0, 2),
+    ]
     refused_id = decode_record(values[1])[1]["transaction_id"]
-    assert told[0]["transaction"] == transaction_token(
+    assert reported[0]["transaction"] == transaction_token(
         refused_id if isinstance(refused_id, bytes) else refused_id.bytes
     )
-    assert "transaction" not in told[1]
+    assert "transaction" not in reported[1]
 
 
 def test_a_dead_letter_keeps_its_bytes_with_card_numbers_masked():
@@ -131,10 +134,10 @@ def test_a_decision_says_on_what_grounds_it_was_made():
         assert model.anomaly.score(vector)[0] == decision["anomaly_score"]
         by_model = Action(model.champion.actions(classify(vector), np.array([decision["score"]]))[0])
         assert decision["transaction_class"] == TransactionClass(classify(vector)[0]).name
-        assert (decision["rung"], decision["scored_by"]) == ("CHAMPION", "champion")
-        strange = by_model == Action.APPROVE and decision["anomaly_score"] >= model.anomaly.review
+        assert (decision["fallback_tier"], decision["scored_by"]) == ("CHAMPION", "champion")
+        anomalous = by_model == Action.APPROVE and decision["anomaly_score"] >= model.anomaly.review
         assert (decision["action"], decision["decided_by"]) == (
-            ("REVIEW", "ANOMALY") if strange else (by_model.name, "MODEL")
+            ("REVIEW", "ANOMALY") if anomalous else (by_model.name, "MODEL")
         )
         assert bool(decision["reasons"]) <= (decision["action"] != "APPROVE")
 

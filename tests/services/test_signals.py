@@ -93,9 +93,9 @@ def test_a_child_and_its_child_end_with_a_parent_that_is_killed_and_not_with_the
 
 
 def test_a_child_whose_parent_has_gone_before_it_could_ask_does_not_begin():
-    told = start_tied.__globals__["_TIE"]
+    reported = start_tied.__globals__["_TIE"]
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", told, str(os.getpid() + 1), "9", sys.executable, "-c", "print('begun')"],
+        [sys.executable, "-I", "-S", "-c", reported, str(os.getpid() + 1), "9", sys.executable, "-c", "print('begun')"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (127, "")

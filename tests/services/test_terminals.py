@@ -16,12 +16,12 @@ from services.codec.transactions import encode_transactions
 from services.core.features import FEATURE_NAMES
 from services.core.packing import NEVER_MS
 from services.core.profiles import DAY_MS, CorruptProfileError
-from services.core.terminal_layout import TERMINAL
+from services.core.terminal.layout import TERMINAL
 from services.profiler.processor import ProfilerProcessor
 from services.router.processor import RouterProcessor
-from services.runtime.processor import LookedUp
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
+from services.worker.processor import LookedUp
 from tests.core.test_terminals import BEGIN_MS, Happening, to_columns
 from tests.generators import random_events
 from tests.generators import to_columns as transactions_of

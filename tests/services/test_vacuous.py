@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.chaos.run import Report
-from services.chaos.watchers import _Watcher
 from services.core.features import FEATURE_NAMES
 from services.core.vacuous import (
     VacuousError,
@@ -20,17 +18,19 @@ from services.core.vacuous import (
     require_positive,
     require_varied,
 )
-from services.measure.bench import worst_degraded
-from services.measure.compare import CompareError, ratios_of
-from services.measure.costs import _median_us
-from services.measure.gate import judge
-from services.measure.latency import PERCENTILES, median_of, percentiles_ms
-from services.measure.quality import Quality
-from services.measure.throughput import Progress, rate_between
 from services.observer.tally import precision_recall
-from services.trainer.costs import CostTable, choose_thresholds
-from services.trainer.evaluation import action_metrics, ranking_metrics
-from services.trainer.prequential import Examples, Fold, Recipe, mean_of_folds, measure_fold
+from services.offline.trainer.costs import CostTable, choose_thresholds
+from services.offline.trainer.evaluation import action_metrics, ranking_metrics
+from services.offline.trainer.prequential import Examples, Fold, Recipe, mean_of_folds, measure_fold
+from tests.benchmarks.bench import worst_degraded
+from tests.benchmarks.compare import CompareError, ratios_of
+from tests.benchmarks.costs import _median_us
+from tests.benchmarks.gate import judge
+from tests.benchmarks.latency import PERCENTILES, median_of, percentiles_ms
+from tests.benchmarks.quality import Quality
+from tests.benchmarks.throughput import Progress, rate_between
+from tests.chaos.run import Report
+from tests.chaos.watchers import _Watcher
 
 NAN = math.nan
 

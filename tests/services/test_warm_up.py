@@ -10,12 +10,12 @@ import gc
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from services.codec.transactions import TOPIC, encode_transactions
-from services.core.ladder import SafeDefault
+from services.core.fallback import SafeDefault
 from services.inference.artifact import load_model
 from services.inference.released import live_model
 from services.scorer.processor import ScorerProcessor
 from services.scorer.warm_up import nothing_known, warm_up
-from services.simulator.generate import simulate
+from services.offline.simulator.generate import simulate
 from services.streams import Records
 
 AT_MS = 1_767_225_600_000

@@ -12,8 +12,8 @@ from services.codec.transactions import TOPIC
 from services.grid import GridUnavailableError
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
-from services.runtime.notices import REPEAT_S
-from services.runtime.outages import PROBE_EVERY_S, STOP_WITHIN_S
+from services.runtime.rate_limited_log import REPEAT_S
+from services.worker.outages import PROBE_EVERY_S, STOP_WITHIN_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
     EVENTS,

@@ -8,11 +8,11 @@ import pytest
 
 from services.codec.transactions import TOPIC
 from services.runtime import catalogue as m
-from services.runtime.attendance import TRY_AFTER_S_MAX
-from services.runtime.damages import TRIES_MAX
-from services.runtime.outages import PROBE_EVERY_S, REFUSED_MAX_S
-from services.runtime.worker import Worker
 from services.streams.events import ErrorEvent
+from services.worker.damaged_records import TRIES_MAX
+from services.worker.loop import Worker
+from services.worker.membership import TRY_AFTER_S_MAX
+from services.worker.outages import PROBE_EVERY_S, REFUSED_MAX_S
 from tests.generators import random_events, to_columns
 from tests.services.system import EVENTS, MemorySystem, assert_same_end, reference
 
@@ -232,7 +232,7 @@ def test_a_redis_that_is_away_is_waited_for_within_the_group():
 
 
 def test_a_worker_that_decides_without_profiles_stays_when_it_is_refused():
-    system, workers, members = two_workers(without_profiles="ladder")
+    system, workers, members = two_workers(without_profiles="fallback")
     system.grid.refused |= set(members)
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
     before = system.log.generation

@@ -12,9 +12,9 @@ from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
 from services.registry import TOPIC_OF
 from services.runtime import catalogue as m
-from services.runtime.breaker import REFUSED_MIN
-from services.runtime.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt, damaged
-from services.runtime.outages import PROBE_EVERY_S
+from services.worker.breaker import REFUSED_MIN
+from services.worker.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt, damaged
+from services.worker.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
 from tests.services.system import (
     EVENTS,

@@ -1,4 +1,4 @@
-"""Workers that are broken on purpose by the thousand have nothing to tell; how many schedules they ran is told at the end."""
+"""Workers that are broken on purpose by the thousand have nothing to tell; how many schedules they ran is reported at the end."""
 
 from __future__ import annotations
 

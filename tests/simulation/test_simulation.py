@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits
 from services.streams.background import LateBackground, PromptBackground
-from tests.simulation.witness import BAD, KILLER, RAISES
+from services.worker.write_behind import EVERY_BATCH, WriteBehindLimits
+from tests.simulation.witness import BAD, POISON, RAISES
 from tests.simulation.world import (
     AWAY,
     CRASH_AFTER,
@@ -36,7 +36,7 @@ FIRST = int(os.environ.get("PROACT_SIMULATION_FIRST", "0"))
 SEEDS = int(os.environ.get("PROACT_SIMULATION_SEEDS", "2000"))
 CHUNKS = min(20, SEEDS)
 PROMPT: dict[str, Any] = {}
-LATE_AND_SELDOM: dict[str, Any] = {"background_type": LateBackground, "saving": SavingLimits(0.2, 6)}
+LATE_AND_SELDOM: dict[str, Any] = {"background_type": LateBackground, "saving": WriteBehindLimits(0.2, 6)}
 """A batch is published when the next one is decided already, and what it folded is saved when several have come."""
 RECORDS = [(b"card-%d" % (i % 3), BAD if i == 5 else b"%d" % i) for i in range(10)]
 
@@ -115,7 +115,9 @@ def random_ways(rng: np.random.Generator) -> dict[str, Any]:
     """How a worker finishes its batches: at once or beside the next one, saving each or seldom, with room for what it saved or without."""
     return {
         "background_type": LateBackground if rng.random() < 0.7 else PromptBackground,
-        "saving": EVERY_BATCH if rng.random() < 0.3 else SavingLimits(rng.uniform(0, 0.5), int(rng.integers(1, 40))),
+        "saving": EVERY_BATCH
+        if rng.random() < 0.3
+        else WriteBehindLimits(rng.uniform(0, 0.5), int(rng.integers(1, 40))),
         "near_cache_bytes": int(rng.choice([0, 600, 10_000])),
     }
 
@@ -135,7 +137,7 @@ def run_seed(seed: int, **types) -> World:
         value = BAD if rng.random() < 0.05 else b"%d" % i
         records.append((b"card-%d" % rng.integers(0, 6), value))
     if rng.random() < 0.2:
-        records[int(rng.integers(0, len(records)))] = (b"card-1", KILLER)
+        records[int(rng.integers(0, len(records)))] = (b"card-1", POISON)
     if seed % 2:
         for at in rng.integers(0, len(records), int(rng.integers(1, 4))):
             records[int(at)] = (b"card-%d" % rng.integers(0, 6), RAISES[int(rng.integers(0, 3))])

@@ -11,11 +11,11 @@ import numpy as np
 
 from services.core.immutable import immutable
 from services.core.profiles import DAY_MS, KEEP_MS
-from services.runtime.processor import LateOutputs, Outcome, Prepared
 from services.streams import Output, Records
+from services.worker.processor import LateOutputs, Outcome, Prepared
 
 TOPIC, ANSWERS, REFUSED = "inputs", "answers", "refused"
-BAD, KILLER = b"bad", b"killer"
+BAD, POISON = b"bad", b"poison"
 RAISES = (b"raises in prepare", b"raises in decide", b"raises in encode")
 """Records that a processor's three parts raise an exception on."""
 
@@ -37,7 +37,7 @@ def offsets_of(profile: bytes | None) -> list[int]:
 
 
 class WitnessProcessor:
-    """See :class:`services.runtime.processor.Processor`. An answer names its record and what was folded before it."""
+    """See :class:`services.worker.processor.Processor`. An answer names its record and what was folded before it."""
 
     topic, layout, history_ms = TOPIC, 1, KEEP_MS + DAY_MS
     looks_up: Sequence[str] = ()
@@ -49,7 +49,7 @@ class WitnessProcessor:
         for i, (partition, key, value) in enumerate(
             zip(records.partition.tolist(), records.keys, records.values, strict=True)
         ):
-            if value == KILLER and not excluded[i]:
+            if value == POISON and not excluded[i]:
                 raise CrashError
             if value == RAISES[0] and not excluded[i]:
                 raise ValueError(value)

@@ -16,14 +16,8 @@ from services.core.validation import Reject
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime.clock import ManualClock
-from services.runtime.fencings import DoubleError
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.outages import PROBE_EVERY_S, REFUSED_MAX_S
-from services.runtime.ports import Ports, WorkerLimits
-from services.runtime.recalling import LeftOut, Letter
-from services.runtime.unsaved import EVERY_BATCH, SavingLimits
-from services.runtime.worker import Worker
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
@@ -31,7 +25,13 @@ from services.streams.events import ErrorEvent, Meaning, meaning_of
 from services.streams.memory import MemoryLog, MemorySource
 from services.streams.memory_commits import OPEN, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
-from tests.simulation.witness import ANSWERS, KILLER, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
+from services.worker.excluded import Excluded, Letter
+from services.worker.fencing import DuplicateWorkerError
+from services.worker.loop import Worker
+from services.worker.outages import PROBE_EVERY_S, REFUSED_MAX_S
+from services.worker.ports import Ports, WorkerLimits
+from services.worker.write_behind import EVERY_BATCH, WriteBehindLimits
+from tests.simulation.witness import ANSWERS, POISON, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
 
 CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
 LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", "twice"
@@ -65,7 +65,7 @@ REFUSED_FOR_S = 20.0
 
 class _Sandbox:
     def survives(self, records: Records) -> bool:
-        return KILLER not in records.values
+        return POISON not in records.values
 
 
 class _Letters:
@@ -76,8 +76,8 @@ class _Letters:
 
     def _all(self) -> list[Letter]:
         log, partitions = self._world.log, range(self._world.partitions)
-        told = [ast.literal_eval((r.value or b"").decode()) for p in partitions for r in log.visible(REFUSED, p)]
-        return [Letter(TOPIC, p, o, LeftOut(Reject.INTERNAL_ERROR)) for p, o in sorted(told)]
+        reported = [ast.literal_eval((r.value or b"").decode()) for p in partitions for r in log.visible(REFUSED, p)]
+        return [Letter(TOPIC, p, o, Excluded(Reject.INTERNAL_ERROR)) for p, o in sorted(reported)]
 
     def extent(self, since_ms: int) -> tuple[int, int]:  # noqa: ARG002 - it knows no times
         return 0, len(self._all())
@@ -112,7 +112,7 @@ class World:
     processor: Callable[[], Any] = WitnessProcessor
     topic: str = TOPIC
     near_cache_bytes: int = 10_000
-    saving: SavingLimits = EVERY_BATCH
+    saving: WriteBehindLimits = EVERY_BATCH
     background_type: type[LateBackground] = PromptBackground
     everybody_owns_all: bool = False
     """As with partitions that are assigned by hand: nobody is fenced by the group."""
@@ -183,7 +183,7 @@ class World:
             return
         try:
             worker.turn()
-        except (CrashError, DoubleError):
+        except (CrashError, DuplicateWorkerError):
             if self.workers.get(name) is worker:
                 del self.workers[name]
                 self.rebalance()
@@ -392,7 +392,7 @@ class World:
             folds: dict[bytes, list[int]] = {}
             for offset, record in enumerate(self.log.partition_log(TOPIC, partition)):
                 key = record.key or b""
-                if record.value in (b"bad", KILLER, *RAISES):
+                if record.value in (b"bad", POISON, *RAISES):
                     wanted[partition, offset] = None
                     continue
                 wanted[partition, offset] = tuple(folds.setdefault(key, []))

@@ -43,7 +43,7 @@ class Facts:
     scores: type_f64
     """(n,) the model's; NaN where none spoke."""
     anomaly_scores: type_f64
-    """(n,) how strange each is; NaN where nobody said."""
+    """(n,) how anomalous each is; NaN where nobody said."""
 
     def __len__(self) -> int:
         return len(self.columns)

@@ -1,6 +1,0 @@
-"""All faults, by their number: importing the rooms that they are in enters them into the plan."""
-
-from services.chaos import input_faults, kafka_faults, partition_faults, redis_faults, worker_faults
-from services.chaos.plan import FAULTS
-
-__all__ = ["FAULTS", "input_faults", "kafka_faults", "partition_faults", "redis_faults", "worker_faults"]

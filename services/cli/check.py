@@ -1,0 +1,99 @@
+"""``proact check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from services.cli.grid_stores import CONNECTION, halt_seen, open_stores
+from services.cli.options import UserError, example, progress, with_settings
+from services.registry import BY_TOPIC, LOGS, log_name
+from services.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from services.checker.evidence import Evidence
+    from services.checker.rest import Rest
+
+EXIT_CODES: Final = {"ok": 0, "broken": 1, "not_at_rest": 3}
+"""2 is a mistake in the command line."""
+
+
+@click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
+@with_settings(*CONNECTION, "guarantee", "model_path", "safe_challenge_from", "safe_review_from")
+@click.option(
+    "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
+)
+def check(settings: Settings, canaries: tuple[str, ...]) -> int:
+    """Prove, record by record, what the services did: run it when they are at rest.
+
+    Reads all topics and the whole grid, decides every transaction again in plain Python that shares no code with the scorers,
+    and prints one JSON object. "verdict" is
+
+    \b
+      ok           nothing is wrong                                            exit code 0
+      broken       something is, at rest or not: "anomalies" has it by name    exit code 1
+      not_at_rest  records come, or wait for a service that is not running:    exit code 3
+                   "not_at_rest" says of which topic, how many, who is missing;
+                   "anomalies" has what may come of that alone: look again at rest
+
+    It waits up to ten seconds for what is running to come to rest. A partition that its service has halted is broken, with its reason and
+    remedy. A service that never ran on this Kafka and Redis is reported in "never_ran", and nothing of it is checked.
+    """  # noqa: D301 - the mark is click's: it keeps the lines as they are
+    from services.checker.evidence import EvidenceError
+    from services.checker.scoring import Scoring, released_folders
+    from services.checker.verdict import Checker
+
+    try:
+        evidence, rest = _gather(settings)
+    except EvidenceError as error:
+        raise UserError(
+            f"{error} (Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url})"
+        ) from None
+    repeats = settings.guarantee == "at_least_once"
+    marks = [canary.encode() for canary in canaries]
+    folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
+    safe = settings.safe_challenge_from, settings.safe_review_from
+    verdict = Checker(evidence, Scoring(folders, safe), repeats=repeats, canaries=marks).judge(progress)
+    verdict.take(rest)
+    for one in rest.unrest:
+        progress(f"not at rest: {one}")
+    click.echo(json.dumps(verdict.as_json()))
+    return EXIT_CODES[verdict.word]
+
+
+def _gather(settings: Settings) -> tuple[Evidence, Rest]:
+    """Read everything, and look before and after whether it is at rest. Raises EvidenceError, UserError."""
+    import time
+
+    from services.checker.evidence import Where, gather
+    from services.checker.rest import Group, Looker, find_rest
+
+    with open_stores(settings, "scorer") as stores:
+        # Asked by clients that say why they are not let in.
+        stores.admin.partitions()
+        stores.grid.status(stores.topic, [0])
+    groups = {
+        topic: Group(spec.name, spec.group_id(settings, topic), spec.keeps_profiles) for topic, spec in BY_TOPIC.items()
+    }
+    where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
+    looker = Looker(where, groups)
+    before = looker.settle(time.sleep)
+    pair = (settings.group_id, settings.router_group_id)
+    evidence = gather(where, pair, progress)
+    after = looker.look()
+    return evidence, find_rest(before, after, evidence, groups, _halts(settings))
+
+
+def _halts(settings: Settings) -> dict[tuple[str, int], str]:
+    """Return why services leave partitions alone, as far as it can be seen from outside, with what helps. Raises UserError."""
+    found = {}
+    for topic in LOGS:
+        with open_stores(settings, log_name(topic)) as stores:
+            for p, (state, held) in stores.look(None).items():
+                halt = halt_seen(state, held)
+                if halt is not None:
+                    found[topic, p] = f"{halt}; {halt.remedy(topic, p)}"
+    return found

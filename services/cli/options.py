@@ -1,0 +1,76 @@
+"""What the commands share: settings as flags, and errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from services.runtime.settings import SETTINGS, ConfigError, Settings, resolve_settings
+from services.signals import end_in_order
+
+
+class UserError(click.ClickException):
+    """A user's mistake or an outage, said in one line; exit code 1."""
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the line."""
+        click.echo(f"proact: {self.message}", err=True)
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command flags for these settings, and the resolved :class:`Settings` as its first argument."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> Any:
+            flags = {name: arguments.pop(name) for name in names}
+            try:
+                settings: Settings = resolve_settings(flags)
+            except ConfigError as error:
+                raise UserError(str(error)) from None
+            return command(settings, **arguments)
+
+        for name in reversed(names):
+            setting = SETTINGS[name]
+            shown = f"{setting.meaning}  [{setting.variable}; default {setting.default!r}]"
+            run = click.option(setting.flag, name, default=None, metavar=setting.metavar, help=shown)(run)
+        return run
+
+    return decorate
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal end what is inside, with its cleaning up; a second signal ends the process at once.
+
+    What it started ends with it in either case (:mod:`services.subprocesses`).
+    """
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+
+    def interrupt() -> None:
+        for fd in terminals:
+            if not os.isatty(fd):  # it is gone, and whoever wrote to it would fail in the middle of the cleaning up
+                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        raise KeyboardInterrupt
+
+    end_in_order(interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("proact: interrupted; everything that was started is stopped", err=True)
+        raise SystemExit(130) from None
+
+
+def example(text: str) -> str:
+    """Return the epilog of a command: its example, kept on lines of its own."""
+    return f"\b\nExample:\n  {text}"
+
+
+def progress(message: str) -> None:
+    """Tell what is being done; standard error, so that standard output stays for results."""
+    click.echo(f"· {message}", err=True)

@@ -1,0 +1,144 @@
+"""``proact train`` and ``proact evaluate``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from services.cli.options import UserError, example, progress
+from services.offline.simulator.generate import CARDS_MAX
+
+if TYPE_CHECKING:
+    from services.offline.trainer.training import History
+
+_START_MS = 1_750_032_000_000  # 2025-06-16: a fixed day, so that the same seed trains the same model
+LABEL_DELAY_DAYS = 14
+
+
+def history_of(data: Path | None, mapping: str, cards: int, days: int, seed: int) -> History:
+    """Return a file's transactions with their truth, or simulated ones. Raises UserError."""
+    from services.offline.datasets.mapping import DatasetError
+    from services.offline.trainer.history import file_history, simulated_history
+
+    if data is None:
+        progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
+        return simulated_history(cards, days, seed, _START_MS)
+    progress(f"reading {data} through mapping {mapping}")
+    try:
+        return file_history(data, mapping)
+    except DatasetError as error:
+        raise UserError(str(error)) from None
+
+
+_DATA = click.option(
+    "--data", default=None, type=click.Path(path_type=Path), help="A Parquet or CSV file; without it, simulated data."
+)
+_MAPPING = click.option(
+    "--mapping",
+    default="proact",
+    show_default=True,
+    help="The file's mapping: proact, handbook, or a YAML file's path.",
+)
+_CARDS = click.option(
+    "--cards", default=6_000, show_default=True, type=click.IntRange(100, CARDS_MAX), help="Simulated cards."
+)
+_DAYS = click.option("--days", default=130, show_default=True, type=click.IntRange(30, 1_000), help="Simulated days.")
+_SEED = click.option("--seed", default=11, show_default=True, type=click.IntRange(0), help="The simulation's seed.")
+
+
+@click.command(
+    epilog=example("proact train --data transactions.parquet --mapping handbook --output /tmp/models/handbook/v1")
+)
+@_DATA
+@_MAPPING
+@_CARDS
+@_DAYS
+@_SEED
+@click.option(
+    "--label-delay-days",
+    default=LABEL_DELAY_DAYS,
+    show_default=True,
+    type=click.IntRange(0, 180),
+    help="How long labels take.",
+)
+@click.option(
+    "--output",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="NAME/vN: the release's folder; by default models/fraud/vN with a number that no model has.",
+)
+@click.option("--overwrite", is_flag=True, help="Write over a model that is there; never over the live one.")
+def train(
+    data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int,
+    output: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Train on history, choose thresholds from the cost table, test on the last days, and write the release.
+
+    What is live stays live: the last line but one says how to change that.
+    """
+    from services.inference.released import DEFAULT_NAME, next_release
+    from services.offline.trainer.costs import CostTable
+    from services.offline.trainer.release import check_free, release
+    from services.offline.trainer.training import train as run
+
+    begin_s, live = time.monotonic(), _live_or_none()
+    output = next_release(Path("models"), DEFAULT_NAME) if output is None else output
+    try:
+        check_free(output, live, overwrite=overwrite)
+        history, costs = history_of(data, mapping, cards, days, seed), CostTable()
+        manifest = release(output, run(history, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+    progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s; {_how_to_use(output, live)}")
+    click.echo(
+        json.dumps(
+            {"model": manifest.name, "version": manifest.version, "classes": manifest.classes, **manifest.metrics}
+        )
+    )
+
+
+def _live_or_none() -> Path | None:
+    from services.inference import ModelError
+    from services.inference.released import live_model
+
+    try:
+        return live_model()
+    except ModelError:  # whoever trains may have none yet
+        return None
+
+
+def _how_to_use(output: Path, live: Path | None) -> str:
+    """Return what is live, and how what was trained is used."""
+    from services.inference.released import release_of
+
+    stays = "no model is live" if live is None else f"{live.parent.name}/{live.name} is live as before"
+    named = release_of(output)
+    command = f"proact scorer --model-path {output}" if named is None else f"proact models live {named}"
+    return f"{stays}; to score with this one: {command}"
+
+
+@click.command(epilog=example("proact evaluate models/fraud/v4 --seed 99"))
+@click.argument("model", type=click.Path(path_type=Path))
+@_DATA
+@_MAPPING
+@_CARDS
+@_DAYS
+@click.option(
+    "--seed", default=99, show_default=True, type=click.IntRange(0), help="Another seed than in training: other people."
+)
+def evaluate(model: Path, data: Path | None, mapping: str, cards: int, days: int, seed: int) -> None:
+    """Test a released model on transactions that it was not trained on; the first 30 days only fill the windows."""
+    from services.inference import ModelError
+    from services.inference.artifact import load_model
+    from services.offline.trainer.training import evaluate as run
+
+    try:
+        loaded = load_model(model)
+        metrics = run(loaded, history_of(data, mapping, cards, days, seed))
+    except (ModelError, ValueError) as error:
+        raise UserError(str(error)) from None
+    click.echo(json.dumps(metrics))

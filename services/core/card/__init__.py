@@ -1,0 +1,1 @@
+"""Cards: what is remembered of one, its windows and its features."""

@@ -1,0 +1,1 @@
+"""What people read of a decision: reasons, what would have passed, declines."""

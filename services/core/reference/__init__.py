@@ -1,0 +1,1 @@
+"""Reference data: accounts and customers, what they allow, and the features that come of them."""

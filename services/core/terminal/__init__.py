@@ -1,0 +1,1 @@
+"""Terminals: what is remembered of one, its windows and its features."""

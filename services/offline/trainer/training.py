@@ -1,0 +1,302 @@
+"""From transactions with their truth to a booster and its test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import xgboost
+
+from services.core.classes import TransactionClass, classify
+from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.features import FEATURE_NAMES
+from services.core.kernels import group_text
+from services.core.offline import compute_offline
+from services.core.policy import Action
+from services.core.profiles import DAY_MS
+from services.core.reference.features import REFERENCE_COLUMNS, ReferenceRows
+from services.core.terminal.features import TERMINAL_COLUMNS
+from services.inference.artifact import CHAMPION, SMALL, ReleasedModel
+from services.inference.base import Predictor
+from services.inference.isolation import IsolationForest
+from services.inference.trees import Booster, ClassTable, Route
+from services.offline.trainer.anomaly import fit_isolation_forest
+from services.offline.trainer.classes import OWN_FRAUDS_MIN, Judged, Table, booster_name, choose_table
+from services.offline.trainer.costs import CostTable, choose_thresholds
+from services.offline.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
+
+PARAMETERS: Final[dict[str, Any]] = {
+    "objective": "binary:logistic",
+    "eta": 0.1,
+    "max_depth": 6,
+    "min_child_weight": 2,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "tree_method": "hist",
+    "max_bin": 1024,  # with 256 the tail of amounts, where fraud is, falls into too few bins
+    "base_score": 0.5,  # the estimated one makes hessians tiny where positives are rare
+    "seed": 7,
+    "nthread": 2,
+}
+ROUNDS: Final = 100
+SMALL_ROUNDS: Final = 50
+SMALL_DEPTH: Final = 4
+"""Of the small booster: it sees the card's own past alone, and more trees, or deeper ones, make it little better."""
+OF_OTHERS: Final = np.concatenate([TERMINAL_COLUMNS, REFERENCE_COLUMNS])
+"""What a vector holds of others than the card."""
+GAP_SHARE: Final = 0.1
+"""Of the training's rows: those without what is known of the terminal, and those without account and customer."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Transactions in log order with their truth: what there is to learn from."""
+
+    columns: TransactionColumns
+    fraud: type_bool
+    scenario: np.ndarray
+    amount_eur: type_f64
+    labels: TerminalEventColumns
+    """What became known of them while they happened, and when: what the terminals' features see."""
+    source: str
+    """What the data are, for the manifest."""
+    reference: ReferenceRows | None = None
+    """What was known of accounts and customers."""
+    labelled: type_bool | None = None
+    """Which of them have a label; None where all have. The others fill the windows, and are neither learnt from nor tested on."""
+
+    @property
+    def has_label(self) -> type_bool:
+        """Which of the transactions have a label."""
+        return np.ones(len(self.columns), bool) if self.labelled is None else self.labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split by time: warm-up for the windows, training, a gap as long as labels take, validation and test.
+
+    Days are whole days since the first. Nothing that a label of the training range could say is known later than the
+    gap: at the first day of validation every label of the training range has arrived.
+    """
+
+    train_from: int
+    train_until: int
+    label_delay: int
+    validate_days: int
+    test_until: int
+
+    @property
+    def validate_from(self) -> int:
+        """The first day of validation."""
+        return self.train_until + self.label_delay
+
+    @property
+    def test_from(self) -> int:
+        """The first day of the test."""
+        return self.validate_from + self.validate_days
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.train_from < self.train_until <= self.validate_from < self.test_from < self.test_until:
+            raise ValueError(f"the history is too short to split by time: {self}")
+
+
+def split_for(days: int, label_delay: int) -> Split:
+    """Return a split of a history of ``days``: up to 30 days of warm-up, then about 3/5, 1/5 and 1/5 of the rest."""
+    warm_up = min(30, days // 4)
+    rest = days - warm_up - label_delay
+    fifth = max(1, rest // 5)
+    return Split(warm_up, warm_up + rest - 2 * fifth, label_delay, fifth, days)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained model with what is to be said about it."""
+
+    boosters: dict[str, xgboost.Booster]
+    anomaly: IsolationForest
+    table: Table
+    small_route: Route
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    golden_vectors: type_f64
+    test_scores: type_f64
+    test_fraud: type_bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """A history with its vectors, and which rows are for what."""
+
+    history: History
+    vectors: type_f64
+    day: type_i64
+    train: type_bool
+    validate: type_bool
+    test: type_bool
+
+    @property
+    def ranges(self) -> dict[str, type_bool]:
+        return {"train": self.train, "validate": self.validate, "test": self.test}
+
+    def measure(self, predictor: Predictor, rows: type_bool, costs: CostTable) -> dict[str, Any]:
+        """Return the metrics of a predictor on some rows."""
+        vectors = self.vectors[rows]
+        scores = predictor.predict(vectors)
+        fraud, amount_eur = self.history.fraud[rows], self.history.amount_eur[rows]
+        actions = predictor.actions(classify(vectors), scores)
+        card, _ = group_text(self.history.columns.card_id, np.zeros(len(self.day), np.int64))
+        return {
+            "test": ranking_metrics(scores, fraud, card[rows], self.day[rows])
+            | action_metrics(actions, fraud, amount_eur, costs),
+            "by_scenario": scenario_metrics(actions, self.history.scenario[rows]),
+        }
+
+
+def _days(history: History) -> type_i64:
+    """Return the day of each transaction, counted from the midnight before the first."""
+    time_ms = history.columns.event_time_ms
+    return time_ms // DAY_MS - time_ms.min() // DAY_MS
+
+
+def _fit(vectors: type_f64, fraud: type_bool, **others: Any) -> xgboost.Booster:
+    # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
+    rounds = others.pop("rounds", ROUNDS)
+    return xgboost.train(PARAMETERS | others, xgboost.DMatrix(vectors, label=fraud), num_boost_round=rounds)
+
+
+def _with_gaps(vectors: type_f64) -> type_f64:
+    """Return vectors in some of which what others know is missing, so that the model learns what to make of that."""
+    rng, gappy = np.random.default_rng(int(PARAMETERS["seed"])), vectors.copy()
+    for columns in (TERMINAL_COLUMNS, REFERENCE_COLUMNS):
+        gappy[np.ix_(rng.random(len(vectors)) < GAP_SHARE, columns)] = np.nan
+    return gappy
+
+
+def without_others(vectors: type_f64) -> type_f64:
+    """Return vectors as they are when what others know does not come in time."""
+    alone = vectors.copy()
+    alone[:, OF_OTHERS] = np.nan
+    return alone
+
+
+def _scores(booster: xgboost.Booster, vectors: type_f64) -> type_f64:
+    return np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
+
+
+def train(history: History, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
+    """Train, choose the table of classes and its thresholds on the validation days, test on the last days.
+
+    Raises:
+        ValueError: the history is too short, or a range holds no fraud.
+    """
+    progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
+    split = split_for(int(_days(history).max()) + 1, label_delay)
+    examples = _examples(history, split)
+    train_rows, test_rows, vectors = examples.train, examples.test, examples.vectors
+    progress(f"training on {int(train_rows.sum()):,} transactions, {int(history.fraud[train_rows].sum()):,} frauds")
+    champion = _fit(_with_gaps(vectors[train_rows]), history.fraud[train_rows])
+    boosters, table = _table(examples, champion, costs, progress)
+    boosters[SMALL], small_route = _small(examples, costs)
+    anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
+    progress(f"testing on {int(test_rows.sum()):,} transactions")
+    read = {name: Booster(bytes(booster.save_raw("json"))) for name, booster in boosters.items()}
+    predictor = ClassTable(table.routes, read)
+    metrics = examples.measure(predictor, test_rows, costs)
+    scores = predictor.predict(vectors[test_rows])
+    approved = predictor.actions(classify(vectors[test_rows]), scores) == Action.APPROVE
+    anomalous = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
+    metrics["anomaly"] = {"reviewed": int(anomalous.sum()), "frauds": int(history.fraud[test_rows][anomalous].sum())}
+    metrics["by_class"] = table.reported
+    small = ClassTable(dict.fromkeys(TransactionClass, small_route), read)
+    metrics["small"] = replace(examples, vectors=without_others(vectors)).measure(small, test_rows, costs)["test"]
+    return Trained(
+        boosters, anomaly, table, small_route, _describe(examples, split), metrics, _golden(vectors[test_rows], scores),
+        scores, history.fraud[test_rows],
+    )  # fmt: skip
+
+
+def _examples(history: History, split: Split) -> _Examples:
+    """Compute the vectors, and split by time. Raises ValueError."""
+    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
+    known = history.has_label
+    examples = _Examples(
+        history, vectors, day,
+        train=known & (day >= split.train_from) & (day < split.train_until),
+        validate=known & (day >= split.validate_from) & (day < split.test_from),
+        test=known & (day >= split.test_from),
+    )  # fmt: skip
+    for name, chosen in examples.ranges.items():
+        if not history.fraud[chosen].any():
+            raise ValueError(f"the {name} days hold no fraud: give more cards or days")
+    return examples
+
+
+def _table(
+    examples: _Examples, champion: xgboost.Booster, costs: CostTable, progress: Callable[[str], None]
+) -> tuple[dict[str, xgboost.Booster], Table]:
+    """Choose the table of classes; return it with the boosters that it names."""
+    history, v = examples.history, examples.validate
+    classes, tried = classify(examples.vectors), {CHAMPION: champion}
+
+    def own(one: TransactionClass) -> type_f64 | None:
+        rows = examples.train & (classes == one)
+        if history.fraud[rows].sum() < OWN_FRAUDS_MIN:
+            return None
+        progress(f"trying a booster of its own for {one.name}")
+        tried[booster_name(one)] = _fit(_with_gaps(examples.vectors[rows]), history.fraud[rows])
+        return _scores(tried[booster_name(one)], examples.vectors[v & (classes == one)])
+
+    judged = Judged(history.fraud[v], history.amount_eur[v], classes[v])
+    table = choose_table(_scores(champion, examples.vectors[v]), own, judged, costs)
+    named = {route.booster for route in table.routes.values()}
+    return {name: booster for name, booster in tried.items() if name in named}, table
+
+
+def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
+    """Train what decides when others are not heard in time: on the card's own past alone."""
+    history, rows, v = examples.history, examples.train, examples.validate
+    booster = _fit(
+        without_others(examples.vectors[rows]), history.fraud[rows], max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS
+    )
+    scores = _scores(booster, without_others(examples.vectors[v]))
+    return booster, Route(SMALL, choose_thresholds(scores, history.fraud[v], history.amount_eur[v], costs))
+
+
+def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> dict[str, Any]:
+    """Return the metrics of a released model on other transactions, after the days that fill the windows.
+
+    Raises:
+        ValueError: there are no frauds after the warm-up.
+    """
+    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
+    rows = history.has_label & (day >= warm_up_days)
+    if not history.fraud[rows].any():
+        raise ValueError("there is no fraud after the first 30 days: give more cards or days")
+    return _Examples(history, vectors, day, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
+
+
+def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
+    """Return vectors spread over the whole range of scores."""
+    order = np.argsort(scores, kind="stable")
+    return vectors[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64)]]
+
+
+def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
+    history = examples.history
+    return {
+        "source": history.source,
+        "transactions": len(history.columns),
+        "without_label": int(np.count_nonzero(~history.has_label)),
+        "days": int(examples.day.max()) + 1,
+        "label_delay_days": split.label_delay,
+        "ranges_in_days": {
+            "train": [split.train_from, split.train_until],
+            "validate": [split.validate_from, split.test_from],
+            "test": [split.test_from, split.test_until],
+        },
+        "rows": {name: int(chosen.sum()) for name, chosen in examples.ranges.items()},
+        "frauds": {name: int(history.fraud[chosen].sum()) for name, chosen in examples.ranges.items()},
+        "parameters": PARAMETERS | {"rounds": ROUNDS},
+    }

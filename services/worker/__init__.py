@@ -1,0 +1,1 @@
+"""The worker: the loop, and the steps of a batch."""
