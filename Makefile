@@ -70,10 +70,10 @@ simulation: setup ## Break models of Kafka and Redis in every way; SEED=n replay
 	$(if $(SEED),PROACT_SIMULATION_FIRST=$(SEED) PROACT_SIMULATION_SEEDS=1) $(BIN)/python -m pytest tests/simulation $(if $(SEED),-k random) $(ARGS)
 
 chaos: setup ## Break a real Kafka, a real Redis and three scorers under load, and check: some minutes; ARGS="--seed 7"
-	@$(BIN)/proact chaos $(ARGS)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 chaos-full: setup ## The same with every fault: half an hour
-	@$(BIN)/proact chaos --full $(ARGS)
+	@$(BIN)/python -m tests.chaos --full $(ARGS)
 
 lint: setup ## Check style and layout
 	$(BIN)/ruff check .
@@ -90,22 +90,22 @@ train: setup ## Train a model from simulated data, beside the live one, which st
 	$(BIN)/proact train $(ARGS)
 
 bench: setup ## Measure throughput, latency, recovery and memory beside a plain worker, some 20 minutes; the last line is JSON
-	@$(BIN)/proact bench --partitions 12 $(ARGS)
+	@$(BIN)/python -m tests.benchmarks bench --partitions 12 $(ARGS)
 
 bench-compare: setup ## Measure revision BASE and the working tree in turn: make bench-compare BASE=HEAD~1 ARGS="--records 300000 --seconds 5 --runs 1"
-	@$(BIN)/proact bench-compare $(or $(BASE),HEAD) -- $(ARGS)
+	@$(BIN)/python -m tests.benchmarks bench-compare $(or $(BASE),HEAD) -- $(ARGS)
 
 bench-gate: setup ## Check that deciding is as many times as quick as the plain way as it was: half a minute
-	@$(BIN)/proact bench-gate
+	@$(BIN)/python -m tests.benchmarks bench-gate
 
 costs: setup ## Measure what each part of a decision costs, in microseconds
-	@$(BIN)/proact costs $(ARGS)
+	@$(BIN)/python -m tests.benchmarks costs $(ARGS)
 
 parity: setup ## Compare features with the Fraud Detection Handbook's, on all of its transactions
-	$(BIN)/proact parity $(HANDBOOK) $(ARGS)
+	$(BIN)/python -m tests.benchmarks parity $(HANDBOOK) $(ARGS)
 
 benchmark-quality: setup ## Train and test on the handbook's transactions by its protocol; the last line is JSON
-	@$(BIN)/proact benchmark-quality $(HANDBOOK) $(ARGS)
+	@$(BIN)/python -m tests.benchmarks benchmark-quality $(HANDBOOK) $(ARGS)
 
 docs-tables: setup ## Write the generated tables of docs/ anew
 	$(BIN)/python -m services.cli.docs_tables .

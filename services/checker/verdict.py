@@ -107,7 +107,14 @@ class Checker:
             verdict.blame("zombie-apply", where)
         for where in evidence.hanging:
             verdict.blame("hung-txn", where)
-        verdict.counts = {
+        verdict.counts = self._counts(decided, decisions, len(again), labels)
+        return verdict
+
+    def _counts(
+        self, decided: Sequence[Any], decisions: Sequence[dict[str, Any]], again: int, labels: int
+    ) -> dict[str, int]:
+        evidence = self._evidence
+        return {
             "transactions": len(evidence.inputs),
             "decided": len(decided),
             "repeats": sum(one["repeat"] for one in decisions),
@@ -115,7 +122,7 @@ class Checker:
             "alerts": len(evidence.outputs[ALERTS]),
             "profiles": sum(map(len, evidence.profiles.values())),
             "below_champion": len(evidence.outputs[REQUESTS]),
-            "reassessed": len(again),
+            "reassessed": again,
             "terminal_events": len(evidence.outputs[TERMINAL_EVENTS]),
             "labels_routed": labels,
             "terminals": sum(map(len, evidence.terminal_profiles.values())),
@@ -123,7 +130,6 @@ class Checker:
             "samples": len(evidence.samples),
             "seen_live": sum(map(len, evidence.live.values())),
         }
-        return verdict
 
     def _answers(self) -> dict[tuple[int, int], list[_Answer]]:
         answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
@@ -293,9 +299,9 @@ def _own(decision: dict[str, Any]) -> list[str]:
 
 def _event(transaction: dict[str, Any]) -> Event:
     """Return what a transaction puts on its terminal's log."""
-    answered = ("transaction_id", "terminal_id", "event_time_ms", "amount_minor")
+    names = ("transaction_id", "terminal_id", "event_time_ms", "amount_minor")
     return event_of(
-        {name: transaction[name] for name in answered} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
+        {name: transaction[name] for name in names} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
     )
 
 

@@ -16,12 +16,12 @@ from services.runtime.settings import TOPIC_SCALES, Settings
 
 if TYPE_CHECKING:
     from services.cli.live import LiveView
+    from services.cli.session import Session
     from services.offline.replay.labels import LabelFeed
     from services.offline.replay.producer import TransactionProducer
     from services.offline.simulator.reference import SimulatedReference
     from services.offline.simulator.traffic import Traffic
     from services.streams.sink import KafkaSink
-    from tests.benchmarks.session import Session
 
 CARDS, DAYS = 5_000, 30
 DAMAGED = 25
@@ -58,11 +58,11 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
 
     The last line is one JSON object. It uses ports of its own and a folder below the data folder, nothing else.
     """
+    from services.cli.session import running_session
     from services.observer.view import alert_line
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
-    from tests.benchmarks.session import running_session
 
     month, live = _traffic(seed, int(rate * seconds))
     people = _people(month.joined(live), seed)

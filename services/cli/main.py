@@ -28,7 +28,6 @@ _COMMANDS: Final = {
     "dead-letters": ("services.cli.dead_letters", "dead_letters"),
     "rules": ("services.cli.rules", "rules"),
     "check": ("services.cli.check", "check"),
-    "chaos": ("services.cli.chaos", "chaos"),
     "watch": ("services.cli.watch", "watch"),
     "tail": ("services.cli.watch", "tail"),
     "report": ("services.cli.report", "report"),
@@ -37,12 +36,6 @@ _COMMANDS: Final = {
     "evaluate": ("services.cli.train", "evaluate"),
     "models": ("services.cli.models", "models"),
     "demo": ("services.cli.demo", "demo"),
-    "bench": ("services.cli.measure", "bench"),
-    "bench-compare": ("services.cli.measure", "bench_compare"),
-    "bench-gate": ("services.cli.measure", "bench_gate"),
-    "costs": ("services.cli.measure", "costs"),
-    "parity": ("services.cli.measure", "parity"),
-    "benchmark-quality": ("services.cli.measure", "benchmark_quality"),
     "settings": ("services.cli.settings", "settings"),
 }
 """Each command's module and name; the module is imported when the command is asked for. Those of the services are in one table."""
@@ -58,7 +51,6 @@ _SUMMARIES: Final = {
     "dead-letters": "Send refused records again.",
     "rules": "Check rules, try them on history, put them live, take them back.",
     "check": "Prove, record by record, that nothing is lost and nothing twice.",
-    "chaos": "Break everything under load, and check.",
     "watch": "Look at decisions and alerts as they happen.",
     "tail": "Print the records of an output topic.",
     "report": "Ask Prometheus what happens.",
@@ -67,12 +59,6 @@ _SUMMARIES: Final = {
     "evaluate": "Test a released model on other transactions.",
     "models": "Show which models there are, and name the live one.",
     "demo": "Show everything at once, and stop it again.",
-    "bench": "Measure throughput and latency.",
-    "bench-compare": "Measure another revision and this one in turn.",
-    "bench-gate": "Check that nothing became slower.",
-    "costs": "Measure what each part of a decision costs.",
-    "parity": "Compare online features with offline and published ones.",
-    "benchmark-quality": "Compare models with the handbook's published results.",
     "settings": "Show every setting and its value here.",
 }
 
@@ -103,17 +89,17 @@ def proact() -> None:
     """
 
 
-def main() -> int:
-    """Run the command line; a user's mistake is one line, not click's page of usage."""
+def run_command(command: click.Command, name: str) -> int:
+    """Run a command line of this name; a user's mistake is one line, not click's page of usage."""
     try:
-        result = proact.main(prog_name="proact", standalone_mode=False)
+        result = command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "proact"
+        where = error.ctx.command_path if error.ctx else name
         message = " ".join(error.format_message().split())
-        click.echo(f"proact: {message} (`{where} --help` tells more)", err=True)
+        click.echo(f"proact: {message} (`{where} --help` says more)", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -131,6 +117,11 @@ def main() -> int:
         click.echo("proact: aborted", err=True)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def main() -> int:
+    """Run ``proact``."""
+    return run_command(proact, "proact")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``proact bench``: everything that is measured of speed, in one run, so that all of it can be set against the same yardstick."""
+"""``bench``: everything that is measured of speed, in one run, so that all of it can be set against the same yardstick."""
 
 from __future__ import annotations
 

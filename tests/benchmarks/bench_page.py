@@ -1,4 +1,4 @@
-"""What ``proact bench`` found, as a page with plots: one file of HTML with its figures in it as SVG."""
+"""What ``bench`` found, as a page with plots: one file of HTML with its figures in it as SVG."""
 
 from __future__ import annotations
 

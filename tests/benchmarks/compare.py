@@ -31,7 +31,7 @@ def run_compare(
 
     Args:
         base: a revision that git knows.
-        options: handed to ``proact bench``.
+        options: handed to ``bench``.
         rounds: how often each is measured.
         progress: reported what goes on.
 
@@ -110,15 +110,18 @@ def _checked_out(root: Path, revision: str) -> Iterator[Path]:
 
 def _bench(folder: Path, options: Sequence[str]) -> Any:
     # What is imported is what lies in the folder that it is started in; the libraries are the same for both.
-    command = [sys.executable, "-m", "services.cli.main", "bench", *options]
+    module = (
+        "tests.benchmarks" if (folder / "tests/benchmarks/__main__.py").exists() else "services.cli"
+    )  # as it was before
+    command = [sys.executable, "-m", module, "bench", *options]
     # Another revision may not tie what it starts to itself, so it is asked to end, not killed.
     done = run_tied(command, last=signal.SIGTERM, cwd=folder, stderr=None, text=True)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise CompareError(
-            f"`proact bench {' '.join(options)}` failed with {done.returncode} in {folder.name}: can it do that there?"
+            f"`bench {' '.join(options)}` failed with {done.returncode} in {folder.name}: can it do that there?"
         )
     try:
         return json.loads(lines[-1])
     except ValueError:
-        raise CompareError(f"the last line of `proact bench` in {folder.name} is no JSON") from None
+        raise CompareError(f"the last line of `bench` in {folder.name} is no JSON") from None

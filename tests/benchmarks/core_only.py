@@ -17,7 +17,7 @@ from services.core.fallback import FallbackTier
 from services.core.immutable import immutable
 from services.core.rules.engine import RuleEngine
 from services.decision.batches import DEGRADED_BITS, REPEATED, Batch
-from services.decision.engine import DecisionEngine, judge
+from services.decision.engine import DecisionEngine, decide_actions
 from services.decision.outputs import Decided
 from services.inference import Anomaly
 from services.scorer.processor import ScorerProcessor
@@ -58,17 +58,17 @@ class CoreProcessor(ScorerProcessor):
     def decide_batch(self, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:  # noqa: ARG002 - nothing was looked up
         """See :class:`services.scorer.processor.ScorerProcessor`."""
         n, flags = len(batch.rows), batch.folded.flags
-        judges = CoreJudges(self.judges.model, None, self.judges.safe)
-        if judges.model is None or judges.model.champion is None:
+        engine = CoreJudges(self.engine.model, None, self.engine.safe)
+        if engine.model is None or engine.model.champion is None:
             flags |= MODEL_MISSED
         if not batch.profiles_seen:
             flags |= PROFILE_MISSED
-        tier = judges.tier(profiles=batch.profiles_seen, others=True)
+        tier = engine.tier(profiles=batch.profiles_seen, others=True)
         return CoreDecided(
             columns=batch.columns,
             rows=batch.rows,
             vectors=batch.folded.vectors,
-            verdict=judge(judges, tier, batch.columns, batch.folded.vectors, None),
+            decisions=decide_actions(engine, tier, batch.columns, batch.folded.vectors, None),
             explain=tuple,
             degraded=DEGRADED_BITS[flags],
             behind_ms=Nullable(np.zeros(n, np.int64), np.zeros(n, bool)),

@@ -15,7 +15,7 @@ from services.worker.service import serve
 from tests.benchmarks.core_only import CoreProcessor
 
 
-def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
     """See :attr:`services.registry.ServiceSpec.build`."""
     return parts_with(CoreProcessor(None, safe_default_of(settings)), settings, metrics, health)
 

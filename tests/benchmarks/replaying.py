@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from services.cli.session import Session, running_session
 from services.codec.terminal_events import TOPIC as TERMINALS
 from services.core.columns import Text, TransactionColumns, type_i64
 from services.core.kernels import partitions_of
@@ -26,7 +27,6 @@ from services.streams.reader import KafkaReader
 from services.streams.sink import KafkaSink
 from tests.benchmarks.collecting import Collected, VectorCollector
 from tests.benchmarks.parity import Parity, Published, Recorded, compare
-from tests.benchmarks.session import Session, running_session
 
 QUIET_S_MAX: Final = 60.0
 """Without any progress for so long, something is wrong."""

@@ -144,7 +144,7 @@ def _hurt_producers(points: Points) -> Callable[..., KafkaAtomicProducer]:
     return make_hurt
 
 
-def build_killable(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+def build_killable(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
     """Build the parts of a scorer that dies of certain records."""
     return scorer_parts.parts_with(
         VictimProcessor(None, scorer_parts.safe_default_of(settings)), settings, metrics, health

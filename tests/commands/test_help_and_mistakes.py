@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from services.cli.main import _COMMANDS
-from tests.commands.running import run
+from tests.commands.running import TOOLS, run
 
 COMMANDS = [
-    *([name] for name in _COMMANDS),
+    *([name] for name in (*_COMMANDS, *TOOLS)),
     ["stack", "up"],
     ["stack", "status"],
     ["stack", "down"],

@@ -19,6 +19,8 @@ from services.grid.redis import described
 from services.registry import BY_NAME, process_of
 from services.runtime.settings import ConfigError, resolve_settings
 from services.secrets import SecretUrl
+from tests.benchmarks.__main__ import benchmarks
+from tests.chaos.__main__ import chaos
 from tests.commands.running import run
 
 CANARY = "c4n4ry"
@@ -67,7 +69,9 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
             yield (*path, name), command
 
 
-COMMANDS = {" ".join(path): command for path, command in leaves(command_line)}
+COMMANDS = {" ".join(path): command for group in (command_line, benchmarks) for path, command in leaves(group)} | {
+    "chaos": chaos
+}
 
 
 def assert_silent(*said: str) -> None:
@@ -79,7 +83,7 @@ def assert_silent(*said: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_neither_help_nor_a_mistake_shows_a_secret(name):
     for arguments in (["--help"], ["--no-such-option"]):
-        done = CliRunner(env=AWAY).invoke(command_line, [*name.split(), *arguments])
+        done = CliRunner(env=AWAY).invoke(COMMANDS[name], arguments)
         assert_silent(done.output)
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from services.registry import BY_NAME, process_of
 from services.stack.processes import free_port, port_taken
-from tests.commands.running import run
+from tests.commands.running import line_of, run
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -36,7 +36,7 @@ SESSION = (*SERVERS, *(" ".join(process_of(name)) for name in BY_NAME))
 COMMANDS = {
     "demo": (["demo"], SESSION),
     "bench": (["bench", "--records", "50000", "--cards", "1000", "--runs", "1"], SERVERS),
-    "bench-compare": (["bench-compare", "HEAD", "--", "--records", "50000", "--cards", "1000"], ("services.cli.main bench", *SERVERS)),
+    "bench-compare": (["bench-compare", "HEAD", "--", "--records", "50000", "--cards", "1000"], ("tests.benchmarks bench", *SERVERS)),
     "chaos": (["chaos", "--fault", "F-13"], (*SERVERS, "tests.chaos.proxy", "tests.chaos.victim")),
     "parity": (["parity", "{handbook}"], FIRST_SERVICE),
     "benchmark-quality": (["benchmark-quality", "{handbook}"], FIRST_SERVICE),
@@ -184,7 +184,7 @@ def test_whatever_ends_a_command_what_it_started_ends_with_it(proact, tmp_path, 
         "PROACT_REDIS_URL": "redis://127.0.0.1:1/0",
         "TMPDIR": str(tmp_path),
     }
-    command = [*proact, *(one.replace("{handbook}", str(handbook)) for one in arguments)]
+    command = line_of(proact, *(one.replace("{handbook}", str(handbook)) for one in arguments))
     terminal = Terminal(tmp_path / "output.log") if number == CLOSED else None
     with started(command, wanted, tmp_path / "output.log", environment, terminal) as (process, children, ports):
         if terminal is None:

@@ -24,6 +24,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.rate_limited_log import LINES_MAX, RateLimitedLog
 from services.runtime.settings import SETTINGS, ConfigError, resolve_settings
 from services.stack.processes import free_port
+from services.worker.halting import Cause
 
 
 @pytest.fixture(autouse=True)
@@ -275,3 +276,7 @@ def test_a_free_port_is_given_to_one_only():
     ports = [free_port() for _ in range(400)]
 
     assert len(set(ports)) == len(ports)
+
+
+def test_the_metrics_name_every_cause_of_a_halt():
+    assert m.HALT_CAUSE.values == tuple(cause.name for cause in Cause)

@@ -1,17 +1,26 @@
-"""``proact bench`` and its companions, ``proact costs``, ``proact parity`` and ``proact benchmark-quality``."""
+"""``python -m tests.benchmarks``: how quick, how true and how good, measured; `make help` lists the targets that run it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+from services.cli.main import run_command
 from services.cli.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.settings import TOPIC_SCALES, Settings
 
+NAME = "python -m tests.benchmarks"
 
-@click.command(epilog=example("proact bench --records 300000 --seconds 5 --runs 1"))
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=example(f"{NAME} bench-gate"))
+def benchmarks() -> None:
+    """Measure Proact. It takes a checkout: nothing of this is in the package."""
+
+
+@benchmarks.command(epilog=example(f"{NAME} bench --records 300000 --seconds 5 --runs 1"))
 @with_settings("data_folder", *TOPIC_SCALES)
 @click.option(
     "--records", default=1_000_000, show_default=True, type=click.IntRange(50_000), help="Transactions of the backlog."
@@ -38,14 +47,11 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
 
     Writes a page with plots to the data folder; the last line is JSON.
     """
-    try:
-        from tests.benchmarks.bench import Plan, run_bench
-        from tests.benchmarks.bench_page import bench_page
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: run this in a checkout, after `make setup`") from None
     from services.runtime.children import ChildError
     from services.stack.processes import StackError
     from services.streams import StreamsError
+    from tests.benchmarks.bench import Plan, run_bench
+    from tests.benchmarks.bench_page import bench_page
 
     folder = Path(settings.data_folder) / "bench"
     try:
@@ -59,8 +65,8 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
     click.echo(json.dumps(result))
 
 
-@click.command(
-    "bench-compare", epilog=example("proact bench-compare HEAD~1 --rounds 2 -- --records 300000 --seconds 5 --runs 1")
+@benchmarks.command(
+    "bench-compare", epilog=example(f"{NAME} bench-compare HEAD~1 --rounds 2 -- --records 300000 --seconds 5 --runs 1")
 )
 @click.argument("base")
 @click.argument("options", nargs=-1)
@@ -72,7 +78,7 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
     help="Measurements of each; medians are reported.",
 )
 def bench_compare(base: str, options: tuple[str, ...], rounds: int) -> None:
-    """Measure revision BASE and the working tree in turn, and print the ratios; OPTIONS behind -- go to `proact bench`. The last line is JSON."""
+    """Measure revision BASE and the working tree in turn, and print the ratios; OPTIONS behind -- go to `bench`. The last line is JSON."""
     from tests.benchmarks.compare import CompareError, run_compare
 
     try:
@@ -86,14 +92,11 @@ def bench_compare(base: str, options: tuple[str, ...], rounds: int) -> None:
     click.echo(json.dumps(found))
 
 
-@click.command("bench-gate", epilog=example("proact bench-gate"))
+@benchmarks.command("bench-gate", epilog=example(f"{NAME} bench-gate"))
 def bench_gate() -> None:
     """Check that deciding is as many times as quick as the plain worker's way as it was: ratios of pairs, half a minute. The last line is JSON."""
     from tests.benchmarks.gate import asked_ratios, judge, measure_ratios
-    from tests.benchmarks.yardstick import PLAIN_WORKER
 
-    if not PLAIN_WORKER.is_file():
-        raise UserError("the yardstick comes with the sources, in tests/benchmarks: run this in a checkout")
     found, asked = measure_ratios(), asked_ratios()
     for name, ratio in found.items():
         least = f"{asked[name]:.2f} are asked" if name in asked else "nothing is asked"
@@ -104,7 +107,7 @@ def bench_gate() -> None:
         raise UserError("something became slower: " + "; ".join(slower))
 
 
-@click.command(epilog=example("proact costs --repeats 30"))
+@benchmarks.command(epilog=example(f"{NAME} costs --repeats 30"))
 @with_settings("model_path")
 @click.option(
     "--repeats", default=30, show_default=True, type=click.IntRange(3), help="Measurements; medians are reported."
@@ -131,7 +134,7 @@ def costs(settings: Settings, repeats: int) -> None:
     click.echo(json.dumps(found))
 
 
-@click.command(epilog=example("proact parity ../shared/data/handbook --from 2018-06-15 --until 2018-08-05"))
+@benchmarks.command(epilog=example(f"{NAME} parity ../shared/data/handbook --from 2018-06-15 --until 2018-08-05"))
 @with_settings("data_folder", *TOPIC_SCALES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--from", "begin", default=None, metavar="DAY", help="Only from this day on, such as 2018-06-15.")
@@ -165,7 +168,7 @@ def parity(settings: Settings, folder: Path, begin: str | None, end: str | None)
         raise SystemExit(1)
 
 
-@click.command("benchmark-quality", epilog=example("proact benchmark-quality ../shared/data/handbook --offline"))
+@benchmarks.command("benchmark-quality", epilog=example(f"{NAME} benchmark-quality ../shared/data/handbook --offline"))
 @with_settings("data_folder", *TOPIC_SCALES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--offline", is_flag=True, help="Compute the same features without running services: a minute.")
@@ -192,3 +195,7 @@ def benchmark_quality(settings: Settings, folder: Path, offline: bool) -> None:
     click.echo(json.dumps(found.as_json()))
     if found.leaks:
         raise UserError(f"too good to be true, something leaks: {', '.join(found.leaks)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(benchmarks, NAME))

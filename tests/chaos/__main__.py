@@ -1,17 +1,21 @@
-"""``proact chaos``."""
+"""``python -m tests.chaos``: `make chaos` and `make chaos-full` run it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+from services.cli.main import run_command
 from services.cli.options import UserError, example, interruptible, progress, with_settings
 from services.runtime.settings import TOPIC_SCALES, Settings
 
+NAME = "python -m tests.chaos"
 
-@click.command(epilog=example("proact chaos --seed 7\n  proact chaos --fault F-04 --fault F-13\n  proact chaos --full"))
+
+@click.command(epilog=example(f"{NAME} --seed 7\n  {NAME} --fault F-04 --fault F-13\n  {NAME} --full"))
 @with_settings("data_folder", *TOPIC_SCALES, "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
@@ -40,7 +44,7 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
         return 0
     unknown = set(faults) - set(ALL)
     if unknown:
-        raise UserError(f"there is no fault {min(unknown)}: proact chaos --list")
+        raise UserError(f"there is no fault {min(unknown)}: {NAME} --list")
     try:
         with interruptible():
             chosen = faults or (ALL if full else QUICK)
@@ -50,3 +54,7 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
         raise UserError(str(error)) from None
     click.echo(json.dumps(report))
     return int(report["verdict"] != "ok")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(chaos, NAME))
