@@ -145,7 +145,7 @@ def test_an_edit_of_a_file_with_kernels_changes_the_key(path: Path, package: Pat
 
 def test_a_file_that_comes_or_takes_another_name_changes_the_key_and_one_without_kernels_does_not(package: Path):
     before = _kernel_cache.sources_hash()
-    (package / "commands" / "new.py").write_text("X = 1\n")
+    (package / "cli" / "new.py").write_text("X = 1\n")
     assert _kernel_cache.sources_hash() == before
 
     (package / "core" / "rules" / "new.py").write_text("X = 1\n")

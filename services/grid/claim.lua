@@ -1,8 +1,8 @@
 -- Become the only writer of a partition.
 -- KEYS: meta, profiles, changes. ARGV: owner, process, topic_id, partitions, layout, '1' to claim even what is halted.
--- Returns {'CLAIMED', epoch, applied or '', process before or '', attempt or '', poison records or '', accepted or '0', errors or '', begins_ms or ''}, {'HALTED', reason}, or {'REFUSED', topic_id, partitions, layout} with what is there.
+-- Returns {'CLAIMED', epoch, applied or '', process before or '', attempt or '', poison or '', accepted or '0', errors or '', begins_ms or ''}, {'HALTED', reason}, or {'REFUSED', topic_id, partitions, layout} with what is there.
 local there = redis.call('HMGET', KEYS[1], 'topic_id', 'partitions', 'layout', 'applied', 'profiles', 'process',
-  'attempt', 'poison records', 'halted', 'accepted', 'errors', 'begins_ms')
+  'attempt', 'poison', 'halted', 'accepted', 'errors', 'begins_ms')
 if there[9] and ARGV[6] ~= '1' then return {'HALTED', there[9]} end
 if (there[1] and there[1] ~= ARGV[3]) or (there[2] and there[2] ~= ARGV[4]) then
   return {'REFUSED', there[1] or '', there[2] or '0', there[3] or '0'}

@@ -18,12 +18,12 @@ from services.inference.released import live_model
 from services.runtime.settings import Settings
 from services.scorer.processor import ScorerProcessor
 from services.stack.kafka import Compiling
+from tests.benchmarks.aot_cache import broker_aot_cache
 from tests.benchmarks.bench_system import CORE, FULL, TOPIC, Subject, bench_system, traffic_of
 from tests.benchmarks.core_only import CoreProcessor
 from tests.benchmarks.floors import measure_floors
 from tests.benchmarks.in_process import measure_in_fresh_process, measure_loop
 from tests.benchmarks.latency import WARM_UP_S, median_of, open_loop
-from tests.benchmarks.learned import broker_aot_cache
 from tests.benchmarks.memory import measure_memory
 from tests.benchmarks.recovery import measure_recovery
 from tests.benchmarks.stalls import StageCounts

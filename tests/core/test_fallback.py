@@ -43,7 +43,7 @@ def test_every_transaction_is_of_the_class_that_its_definition_says():
 
 
 @pytest.mark.parametrize(
-    ("champion", "small", "profiles", "others", "fallback_tier"),
+    ("champion", "small", "profiles", "others", "tier"),
     [
         (True, True, True, True, FallbackTier.CHAMPION),
         (True, True, True, False, FallbackTier.SMALL_MODEL),

@@ -17,6 +17,7 @@ from services.inference import ModelError
 from services.inference.artifact import load_model
 from services.inference.released import live_model, next_release, put_live, release_of, releases
 from services.runtime.settings import resolve_settings
+from tests.benchmarks.__main__ import benchmarks
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,8 +98,8 @@ def test_what_is_not_named_well_is_one_clear_line_and_no_guess(models, reported,
     with pytest.raises(ModelError, match=says) as caught:
         live_model()
     assert "\n" not in str(caught.value)
-    for command in (["scorer"], ["reassessor"], ["costs"], ["models", "list"]):
-        done = call(*command)
+    said_by = [call(*command) for command in (["scorer"], ["reassessor"], ["models", "list"])]
+    for done in (*said_by, CliRunner().invoke(benchmarks, ["costs"])):
         assert done.exit_code == 1
         assert says in done.stderr
     assert usable_model(resolve_settings({})) is None

@@ -60,7 +60,7 @@ def test_every_group_setting_is_a_services():
 
 
 def test_every_folder_with_a_processor_is_a_services_and_has_no_start_of_its_own():
-    folders = {path.parent for path in ROOT.glob("services/*/processor.py")} - {ROOT / "services/runtime"}
+    folders = {path.parent for path in ROOT.glob("services/*/processor.py")} - {ROOT / "services/worker"}
 
     assert {folder.name for folder in folders} == BY_NAME.keys()
     for folder in folders:
