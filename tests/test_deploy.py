@@ -119,7 +119,7 @@ def test_what_several_services_measure_is_asked_of_one_of_them(where):
 
 
 @pytest.mark.parametrize("where", [where for where, query in people_ask().items() if "increase(" in query])
-def test_what_is_counted_is_told_in_whole_numbers(where):
+def test_what_is_counted_is_reported_in_whole_numbers(where):
     assert people_ask()[where].startswith("round(") or where == "business: Score distribution A"  # a colour, no number
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -315,3 +317,50 @@ def test_no_file_is_large_but_a_released_model():
     ).stdout.splitlines()
     large = [f for f in listed if (ROOT / f).is_file() and (ROOT / f).stat().st_size > 1_000_000]
     assert [f for f in large if not f.startswith("models/")] == []
+
+
+BANNED = re.compile(
+    r"\b(shores?|landed|landing|voices?|rungs?|ladders?|strange(ness)?|told|mouth|hasty|outsiders?|killers?|suspects?|refusals?|fencings|judges|"
+    r"upkeeps?|flights?)\b",
+    re.IGNORECASE,
+)
+"""What things were called before they had the field's words; "in flight" is one of those."""
+PAGES = [
+    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "glossary.md"),
+    *(ROOT / name for name in ("README.md", "Makefile", "docker-compose.yml")),
+    *sorted(ROOT.glob("schemas/*/topic.yaml")),
+    *(
+        path
+        for path in sorted((ROOT / "deploy").rglob("*"))
+        if path.suffix in {".yml", ".yaml", ".py", ".json", ".env"}
+    ),
+]
+
+
+def words_that_are_banned(text: str) -> list[str]:
+    plain = re.sub(r"max\.in\.flight|in[\s_-]flight", "", text, flags=re.IGNORECASE)
+    return [found[0] for found in BANNED.finditer(plain.replace("_", " "))]
+
+
+def test_things_are_called_by_the_fields_words():
+    said = {
+        str(path.relative_to(ROOT)): words_that_are_banned(path.read_text())
+        for path in [*ALL, *PAGES]
+        if path != Path(__file__)
+    }
+
+    assert len(said) > 300
+    assert {path: words for path, words in said.items() if words} == {}
+    assert words_that_are_banned("in flight; a Voice on a_rung_b of the ladder") == ["Voice", "rung", "ladder"]
+
+
+def test_no_two_classes_have_one_name():
+    names = Counter(
+        node.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+
+    assert len(names) > 250
+    assert {name: count for name, count in names.items() if count > 1} == {}

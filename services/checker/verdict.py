@@ -57,7 +57,7 @@ class _Answer:
 
 
 class Checker:
-    """Judges one run."""
+    """Checks one run."""
 
     def __init__(
         self,

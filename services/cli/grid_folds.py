@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from services.grid import PartitionStatus
     from services.streams import LogState, Records
     from services.worker.excluded import Excluded
-    from services.worker.folding import Folded
+    from services.worker.folding import FoldedLog
     from services.worker.halting import Halt
 
 
@@ -27,7 +27,7 @@ def _fold(
     extent: tuple[tuple[int, int], int | None],
     excluded: Mapping[int, Excluded],
     write: Callable[[int, dict[bytes, bytes]], None],
-) -> Folded:
+) -> FoldedLog:
     """Fold a partition's log, without what must not be decoded, telling progress. Raises UserError.
 
     The extent is where it begins and ends, and before what time nothing is known.

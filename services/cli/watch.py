@@ -161,7 +161,7 @@ def _line(topic: str, record: dict[str, Any]) -> str:
         at = f"{record['source_topic']}[{record['source_partition']}]@{record['source_offset']}"
         return f"{record['reason']:<20} {at} {record['value_bytes']} bytes"
     if topic == "card-reassessments":
-        was = f"{record['decided_action']:<9} on {record['decided_rung']:<12}"
+        was = f"{record['decided_action']:<9} on {record['decided_fallback_tier']:<12}"
         said = f"{was} would be {record['action']:<9} {record['card_id']}"
         return f"{time_text(record['event_time_ms'])} {record['transaction_id']} {said}"
     marks = " repeat" * record["repeat"] + "".join(f" {what}" for what in record["degraded"])

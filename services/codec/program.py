@@ -25,7 +25,7 @@ in a union, -1 where there is none. ITEM_FIRST, ITEM_STOP: the rows that describ
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class AvroProgram:
     """The operations of a schema: the first ``len(names)`` rows are its fields, items of arrays follow."""
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ def _scalar_row(avro_type: Any, known: dict[str, Any]) -> list[int]:
     return [_SCALARS[kind], 0, null_branch, 0, 0]
 
 
-def compile_program(definition: dict[str, Any]) -> Program:
+def compile_program(definition: dict[str, Any]) -> AvroProgram:
     """Compile a record schema.
 
     Raises:
@@ -87,4 +87,4 @@ def compile_program(definition: dict[str, Any]) -> Program:
     for at, item_rows in items:
         rows[at][ITEM_FIRST], rows[at][ITEM_STOP] = len(rows), len(rows) + len(item_rows)
         rows.extend(item_rows)
-    return Program(tuple(f["name"] for f in definition["fields"]), np.array(rows, np.int64))
+    return AvroProgram(tuple(f["name"] for f in definition["fields"]), np.array(rows, np.int64))

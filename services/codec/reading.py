@@ -28,13 +28,13 @@ from services.codec.program import (
     NULL_BRANCH,
     OPERATION,
     STRING,
-    Program,
+    AvroProgram,
     compile_program,
 )
 from services.codec.resolution import Cells
 from services.codec.schemas import Schema, Topic
 from services.codec.utf8 import valid_utf8
-from services.codec.versions import UNFRAMED, Batch, OtherVersions, Raw, why_unframed
+from services.codec.versions import UNFRAMED, OtherVersions, Raw, VersionedBatch, why_unframed
 from services.core.card_number_kernels import rows_with_card_numbers
 from services.core.columns import Text, type_bool, type_f64, type_i64, type_u8
 from services.core.immutable import immutable
@@ -227,7 +227,7 @@ def gather(buffer: type_u8, start: type_i64, size: int) -> type_u8:
 class Decoded:
     """The columns of a batch, by field name: a row for each of its m good records."""
 
-    program: Program
+    program: AvroProgram
     buffer: type_u8
     status: type_i64
     """(n,) the Reject of every record."""
@@ -314,7 +314,7 @@ class ColumnarReader:
         cells, status, good = _decode(raw, self._header, self.program)
         if good == n:
             return Decoded(self.program, buffer, status, np.arange(n), *cells)
-        batch = Batch(present, raw, cells, status)
+        batch = VersionedBatch(present, raw, cells, status)
         self._others.read(batch)
         for i in np.flatnonzero(status == UNFRAMED).tolist():  # exceptional
             status[i] = why_unframed(present[i])
@@ -324,7 +324,7 @@ class ColumnarReader:
         return Decoded(self.program, batch.raw[0], status, rows, *cells)
 
 
-def _decode(raw: Raw, header: type_u8, program: Program) -> tuple[Cells, type_i64, int]:
+def _decode(raw: Raw, header: type_u8, program: AvroProgram) -> tuple[Cells, type_i64, int]:
     """Decode the records of one version; return its cells, the Reject of every record or UNFRAMED, and how many are good."""
     (buffer, length, record_bytes_max), fields = raw, len(program.names)
     n = len(length)

@@ -16,7 +16,7 @@ import fastavro
 import numpy as np
 from numba import njit
 
-from services.codec.program import DOUBLE, OPERATION, Program, compile_program
+from services.codec.program import DOUBLE, OPERATION, AvroProgram, compile_program
 from services.codec.schemas import HEADER_BYTES, Schema
 from services.codec.utf8 import valid_utf8
 from services.core.columns import type_bool, type_f64, type_i64, type_u8
@@ -53,7 +53,7 @@ class Fill:
 class ByColumn:
     """How records of a version become columns of the reading schema, all of them at once."""
 
-    program: Program
+    program: AvroProgram
     """How they are decoded."""
     moves: type_i64
     """(moves, 5)"""
@@ -113,7 +113,7 @@ class ByRecord:
 
     def __init__(self, writer: Schema, reader: Schema) -> None:
         self._writer, self._reader = writer, reader
-        self.program: Program | None
+        self.program: AvroProgram | None
         """How they are decoded first, for the verdict on each; None where the columnar codec does not know a type."""
         try:
             self.program = compile_program(writer.definition)
@@ -250,7 +250,7 @@ def _require_same_name(said: Mapping[str, Any], read: Mapping[str, Any]) -> None
         raise NotColumnarError
 
 
-def _fill(program: Program, target: int, field: Mapping[str, Any]) -> Fill:
+def _fill(program: AvroProgram, target: int, field: Mapping[str, Any]) -> Fill:
     """Return what a field is in records that do not have it. Raises NotColumnarError where nothing says so, or it is not written here."""
     if "default" not in field:
         raise NotColumnarError

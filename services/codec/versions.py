@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from services.codec.program import ARRAY, BYTES, DOUBLES, FIXED, OPERATION, STRING, Program, compile_program
+from services.codec.program import ARRAY, BYTES, DOUBLES, FIXED, OPERATION, STRING, AvroProgram, compile_program
 from services.codec.resolution import ByColumn, ByRecord, Cells, Resolution, resolution_of
 from services.codec.schemas import HEADER_BYTES, MAGIC, Schema, schemas_by_header
 from services.core.columns import type_i64, type_u8
@@ -23,12 +23,12 @@ _ANY_SIZE: Final = 2**62
 
 Raw = tuple[type_u8, type_i64, int]
 """Records as they came: one behind the other in a buffer, which may go on behind the last; the length of each; and the most that one may have."""
-Decode = Callable[[Raw, type_u8, Program], tuple[Cells, type_i64, int]]
+Decode = Callable[[Raw, type_u8, AvroProgram], tuple[Cells, type_i64, int]]
 """Decodes what one version wrote, reported its header and its program: cells, the status of every record, and how many are good."""
 
 
 @dataclass(slots=True)
-class Batch:
+class VersionedBatch:
     """A batch while it is read."""
 
     values: Sequence[bytes]
@@ -53,20 +53,20 @@ class OtherVersions:
         self._resolutions = [(one, resolution_of(one, reader)) for one in newest_first if one.header != reader.header]
         self._program = compile_program(reader.definition)
         # What is compiled is compiled before the first record comes.
-        nothing = Batch(
+        nothing = VersionedBatch(
             (), (np.empty(0, np.uint8), np.empty(0, np.int64), 0), _no_cells(self._program), np.empty(0, np.int64)
         )
         for version, how in self._resolutions:
             self._read_version(nothing, version, how)
 
-    def read(self, batch: Batch) -> None:
+    def read(self, batch: VersionedBatch) -> None:
         """Read the records that are UNFRAMED so far, one pass for each version; those of none stay UNFRAMED."""
         for version, how in self._resolutions:
             if not np.count_nonzero(batch.status == UNFRAMED):
                 return
             self._read_version(batch, version, how)
 
-    def _read_version(self, batch: Batch, version: Schema, how: Resolution) -> None:
+    def _read_version(self, batch: VersionedBatch, version: Schema, how: Resolution) -> None:
         if isinstance(how, ByColumn):
             source, rows = self._decode_version(batch, version, how.program)
             batch.append(how.appended)
@@ -78,13 +78,13 @@ class OtherVersions:
             framed = np.array([value.startswith(version.header) for value in batch.values], np.bool_)
             self._convert(how, batch, np.flatnonzero(framed & (batch.status == UNFRAMED)))
 
-    def _decode_version(self, batch: Batch, version: Schema, program: Program) -> tuple[Cells, type_i64]:
+    def _decode_version(self, batch: VersionedBatch, version: Schema, program: AvroProgram) -> tuple[Cells, type_i64]:
         """Return the cells of what a version wrote, and which records are good; the others of its records have their status then."""
         cells, status, _ = self._decode(batch.raw, np.frombuffer(version.header, np.uint8), program)
         np.copyto(batch.status, status, where=batch.status == UNFRAMED)
         return cells, np.flatnonzero(status == Reject.NONE)
 
-    def _convert(self, how: ByRecord, batch: Batch, rows: type_i64) -> None:
+    def _convert(self, how: ByRecord, batch: VersionedBatch, rows: type_i64) -> None:
         """Read rows one by one: each is made a record of the reading schema, and decoded as one."""
         converted = [how.convert(batch.values[i]) for i in rows.tolist()]
         batch.status[rows] = Reject.WRONG_SCHEMA
@@ -102,7 +102,7 @@ class OtherVersions:
             into[:, rows] = column
 
 
-def _no_cells(program: Program) -> Cells:
+def _no_cells(program: AvroProgram) -> Cells:
     """Return the cells of no record."""
     shape = len(program.names), 0
     return np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape)

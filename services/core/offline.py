@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from services.core.card.features import Folded, fold
+from services.core.card.features import FoldedCards, fold
 from services.core.card.layout import CARD
 from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
 from services.core.kernels import group_text
@@ -21,7 +21,7 @@ from services.core.terminal.windows import entries_of, fold_row, terminal_events
 
 def compute_offline(
     columns: TransactionColumns, labels: TerminalEventColumns | None = None, reference: ReferenceRows | None = None
-) -> Folded:
+) -> FoldedCards:
     """Compute the vectors of a whole history, in log order, from empty profiles.
 
     Bit-equal to what the workers compute from the same log, as long as the terminals' log is folded in time: then a label
@@ -42,7 +42,7 @@ def compute_offline(
     return folded
 
 
-def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, folded: Folded) -> None:
+def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, folded: FoldedCards) -> None:
     n = len(columns)
     events = np.concatenate([entries_of(terminal_events(columns)), entries_of(labels)])
     # A label is folded before the first transaction of the log that is not before it.

@@ -1,4 +1,4 @@
-"""What no conclusion follows from: figures that are none, not numbers, or all alike. Whoever compares or judges asks for better first.
+"""What no conclusion follows from: figures that are none, not numbers, or all alike. Whoever compares or concludes asks for better first.
 
 A comparison with NaN is False, an ``all`` of nothing is True, and constant columns are equal to constant columns: each of them reads as
 success. So input is refused here, before it is compared.

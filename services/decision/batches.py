@@ -11,7 +11,7 @@ import numpy as np
 
 from services.codec.reference import ACCOUNTS, CUSTOMERS
 from services.codec.terminal_events import TOPIC as TERMINALS
-from services.core.card.features import Folded
+from services.core.card.features import FoldedCards
 from services.core.card.windows import DEGRADATIONS, MODEL_MISSED, PROFILE_MISSED, REFERENCE_MISSED, REPEAT
 from services.core.columns import Text, TransactionColumns, type_bool, type_i64
 from services.core.features import CARD_COLUMNS
@@ -47,29 +47,29 @@ class Wanted:
 
 
 @immutable
-class Batch:
+class TransactionBatch:
     """Transactions to decide on, and what was seen of their cards."""
 
     columns: TransactionColumns
     rows: type_i64
     """(n,) the record that each came from."""
-    folded: Folded
+    folded: FoldedCards
     slots: Mapping[str, type_i64]
     profiles_seen: bool
     """Whether the cards' own profiles were read."""
 
-    def take(self, rows: type_bool) -> Batch:
+    def take(self, rows: type_bool) -> TransactionBatch:
         """Return some of them; their vectors and flags are copies."""
         return replace(
             self,
             columns=self.columns.take(rows),
             rows=self.rows[rows],
-            folded=Folded(self.folded.vectors[rows], self.folded.flags[rows]),
+            folded=FoldedCards(self.folded.vectors[rows], self.folded.flags[rows]),
             slots={topic: slots[rows] for topic, slots in self.slots.items()},
         )
 
 
-def decide(engine: DecisionEngine, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:
+def decide(engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:
     """Decide on a batch; its vectors and flags are changed in place.
 
     Args:

@@ -46,7 +46,7 @@ class Explainer:
     """Explains what those who have a say on one fallback tier, and what is known of accounts and customers, decide."""
 
     def __init__(self, engine: DecisionEngine, tier: FallbackTier, eligibility: Eligibility | None) -> None:
-        self._judges, self._eligibility = engine, eligibility
+        self._engine, self._eligibility = engine, eligibility
         self._predictor, self._anomaly = engine.predictor(tier), engine.anomaly(tier)
 
     def explain(
@@ -72,15 +72,15 @@ class Explainer:
             currency = unpack_code(int(columns.billing_currency[row]))
             reasons = heaviest_reasons(share, vectors[row], format_amount(amount, currency))
             found = [] if one is None else [_reported(one, currency)]
-            reported.append(Explanation(reasons, self._refusals(columns, row, int(declines[row])), found))
+            reported.append(Explanation(reasons, self._declines(columns, row, int(declines[row])), found))
         return reported
 
-    def _refusals(self, columns: TransactionColumns, row: int, mask: int) -> Sequence[ExplainedDecline]:
+    def _declines(self, columns: TransactionColumns, row: int, mask: int) -> Sequence[ExplainedDecline]:
         return [] if self._eligibility is None else describe_declines(mask, row, self._eligibility, columns)
 
     def _passes(self, columns: TransactionColumns, rows: type_i64) -> Passes:
         """Return what says whether transactions would be approved with other vectors and amounts, by all who have a say."""
-        rules = self._judges.rules
+        rules = self._engine.rules
 
         def passes(vectors: type_f64, amounts_minor: type_i64, tried: type_i64) -> type_bool:
             currency = columns.billing_currency[rows[tried]]
@@ -102,13 +102,13 @@ class Explainer:
         """Return scores, anomaly scores, and what they, or the safe default where there are none, would approve."""
         silent = np.full(len(vectors), np.nan)
         if self._predictor is None:
-            return silent, silent, self._judges.safe.actions(amounts_minor, currency) == Action.APPROVE
+            return silent, silent, self._engine.safe.actions(amounts_minor, currency) == Action.APPROVE
         scores = self._predictor.predict(vectors)
         approved = scores < self._predictor.challenged_from(classify(vectors))
         if self._anomaly is None:
             return scores, silent, approved
         # How anomalous it is matters where the score would let it pass, or where a rule asks.
-        rules, anomaly_scores = self._judges.rules, silent
+        rules, anomaly_scores = self._engine.rules, silent
         asked = np.flatnonzero(approved) if rules is None or not rules.asks("anomaly_score") else slice(None)
         anomaly_scores[asked] = self._anomaly.score(vectors[asked])
         return scores, anomaly_scores, approved & (anomaly_scores < self._anomaly.review)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from services.codec.reference import ACCOUNTS, CUSTOMERS
-from services.core.card.features import Folded
+from services.core.card.features import FoldedCards
 from services.core.card.windows import REFERENCE_UNKNOWN
 from services.core.columns import Text, TransactionColumns, type_i64
 from services.core.kernels import group_text
@@ -24,7 +24,7 @@ def group_keys(keys: Text) -> tuple[Text, type_i64]:
 
 
 def see_eligibility(
-    columns: TransactionColumns, slots: Mapping[str, type_i64], found: Mapping[str, LookedUp], folded: Folded
+    columns: TransactionColumns, slots: Mapping[str, type_i64], found: Mapping[str, LookedUp], folded: FoldedCards
 ) -> Eligibility | None:
     """Fill the accounts' and customers' columns of the vectors, and return what they forbid; None where that did not come in time.
 

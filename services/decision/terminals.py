@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from services.codec.writing import Nullable
-from services.core.card.features import Folded
+from services.core.card.features import FoldedCards
 from services.core.card.windows import TERMINAL_SUMMED, TERMINAL_UNKNOWN
 from services.core.columns import TransactionColumns, type_bool, type_i64
 from services.core.money import scales_of
@@ -17,7 +17,7 @@ from services.core.terminal.windows import REACH_MS
 from services.worker.processor import LookedUp
 
 
-def see_terminals(columns: TransactionColumns, slot: type_i64, found: LookedUp | None, folded: Folded) -> Nullable:
+def see_terminals(columns: TransactionColumns, slot: type_i64, found: LookedUp | None, folded: FoldedCards) -> Nullable:
     """Fill the terminals' columns of the vectors, and mark what could not be seen.
 
     Args:

@@ -88,7 +88,7 @@ REFUSED: Final[Mapping[str, str]] = {
 """Options that the guarantees rest on, with the reason or with the setting to use."""
 
 
-def refusal(name: str) -> str | None:
+def why_refused(name: str) -> str | None:
     """Return why an option of the client cannot be set; None where it may be."""
     if name in OPTIONS:
         return None
@@ -131,7 +131,7 @@ class GridConnection:
         asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         found = {}
         for name, text in (asked | dict(self.options)).items():
-            why = refusal(name)
+            why = why_refused(name)
             if why is not None:
                 raise ValueError(why)
             if name.startswith("ssl_") and parts.scheme != "rediss":

@@ -13,7 +13,7 @@ import numpy as np
 from services.codec.reassessments import REQUESTS, Requests, decode_requests
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import decode_transactions
-from services.core.card.features import Folded, fold
+from services.core.card.features import FoldedCards, fold
 from services.core.card.layout import CARD
 from services.core.card.windows import REPEAT, WRONG_PARTITION
 from services.core.columns import TransactionColumns, type_bool, type_i64
@@ -23,7 +23,7 @@ from services.core.layouts import REASSESSMENT_LAYOUT
 from services.core.policy import Action
 from services.core.profiles import CorruptProfileError, open_profiles
 from services.core.validation import Reject, equal_text, validate
-from services.decision.batches import OTHERS, Batch, Wanted, decide
+from services.decision.batches import OTHERS, TransactionBatch, Wanted, decide
 from services.decision.releases import FollowsReleases
 from services.runtime import catalogue as m
 from services.runtime.metrics import MetricsRegistry
@@ -131,7 +131,7 @@ class ReassessorProcessor(FollowsReleases):
             slots = {topic: slots[emitted] for topic, slots in prepared.slots.items()}
             folded = self._seen(columns, requests, slots[TRANSACTIONS], found)
             decided = decide(
-                self.engine, Batch(columns, prepared.rows[emitted], folded, slots, profiles_seen=True), found
+                self.engine, TransactionBatch(columns, prepared.rows[emitted], folded, slots, profiles_seen=True), found
             )
             outputs, now = [self._encoder.encode_reassessments(requests, decided, now_ms)], decided.decisions.actions
         refused = refuse(prepared.records, status, emit, now_ms, refused_ids)
@@ -164,7 +164,7 @@ class ReassessorProcessor(FollowsReleases):
 
     def _seen(
         self, columns: TransactionColumns, requests: Requests, slot: type_i64, found: Mapping[str, LookedUp]
-    ) -> Folded:
+    ) -> FoldedCards:
         """Return what is seen of the cards. Raises NotYetError."""
         if self.engine.model is None or self.engine.model.champion is None:
             raise NotYetError("the released model cannot be used")
@@ -182,7 +182,7 @@ class ReassessorProcessor(FollowsReleases):
         # That the profile holds it says nothing: whether its sender repeated it is in the decision.
         flags = folded.flags & ~REPEAT
         flags[misplaced(columns.card_id, requests.source_partition, cards.partitions)] |= WRONG_PARTITION
-        return Folded(folded.vectors, flags)
+        return FoldedCards(folded.vectors, flags)
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
         """See :class:`services.worker.processor.Processor`."""

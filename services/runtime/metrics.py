@@ -19,7 +19,7 @@ from services.runtime.catalogue import COUNTER, GAUGE, HISTOGRAM, SCORER_METRICS
 
 
 @dataclass(slots=True)
-class Tally:
+class MetricTally:
     """What was counted, by metric and label values."""
 
     values: dict[Metric, dict[tuple[str, ...], float]]
@@ -30,7 +30,7 @@ class Tally:
     """Of histograms."""
 
     @classmethod
-    def of(cls, metrics: Sequence[Metric]) -> Tally:
+    def of(cls, metrics: Sequence[Metric]) -> MetricTally:
         """Return one in which every series that is known beforehand stands at 0."""
         return cls(
             {m: dict.fromkeys(m.series if m.kind == COUNTER else [], 0.0) for m in metrics if m.kind != HISTOGRAM},
@@ -48,7 +48,7 @@ class MetricsRegistry:
 
     def __init__(self, metrics: Sequence[Metric] = SCORER_METRICS) -> None:
         self._metrics = tuple(metrics)
-        self.tally = Tally.of(self._metrics)
+        self.tally = MetricTally.of(self._metrics)
         self._tallies = [self.tally]
 
     def part(self) -> MetricsRegistry:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from services.codec.transactions import TOPIC, decode_transactions
-from services.core.card.features import Folded, fold
+from services.core.card.features import FoldedCards, fold
 from services.core.card.layout import CARD
 from services.core.card.windows import WRONG_PARTITION
 from services.core.columns import TransactionColumns, type_bool, type_i64, unpack_code
@@ -18,7 +18,7 @@ from services.core.kernels import group_text, misplaced
 from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
-from services.decision.batches import OTHERS, Batch, Wanted, decide
+from services.decision.batches import OTHERS, TransactionBatch, Wanted, decide
 from services.decision.engine import DecisionBatch
 from services.decision.outputs import Decided
 from services.decision.releases import FollowsReleases
@@ -105,11 +105,11 @@ class ScorerProcessor(FollowsReleases):
     ) -> ScoredOutcome:
         """See :class:`services.worker.processor.Processor`."""
         folded, sealed = self.fold_cards(prepared, profiles, emit)
-        batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
+        batch = TransactionBatch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
         wanted = batch if np.count_nonzero(emit) == len(emit) else batch.take(emit[prepared.rows])
         return self._outcome(prepared, self.decide_batch(wanted, found), sealed, emit, now_ms)
 
-    def decide_batch(self, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:
+    def decide_batch(self, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:
         """Return what is decided on transactions, from what was found of others; a step of :meth:`decide`."""
         return decide(self.engine, batch, found)
 
@@ -125,7 +125,7 @@ class ScorerProcessor(FollowsReleases):
         """
         emit, nothing = np.ones(len(prepared.records), bool), [None] * len(prepared.cards)
         folded, _ = self.fold_cards(prepared, nothing, emit)
-        batch = Batch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=False)
+        batch = TransactionBatch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=False)
         return self._outcome(prepared, self.decide_batch(batch, found), nothing, emit, now_ms)
 
     def _outcome(
@@ -153,7 +153,7 @@ class ScorerProcessor(FollowsReleases):
 
     def fold_cards(
         self, prepared: PreparedTransactions, profiles: Sequence[bytes | None], emit: type_bool
-    ) -> tuple[Folded, list[bytes | None]]:
+    ) -> tuple[FoldedCards, list[bytes | None]]:
         """Return what the cards' own profiles give a batch, and those profiles anew; a step of :meth:`decide`."""
         opened = open_profiles(profiles, CARD, prepared.slot)
         before = opened.last_offset.copy()

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
 )
 
 from services.streams.base import StreamsError
-from services.streams.clients import COMMON, GROUPLESS, Refusals
+from services.streams.clients import COMMON, GROUPLESS, ConnectionErrors
 from services.streams.connection import KafkaConnection
 
 REQUEST_TIMEOUT_S = 10.0
@@ -67,10 +67,10 @@ class KafkaAdmin:
     """The few administrative calls that Proact makes."""
 
     def __init__(self, connection: KafkaConnection) -> None:
-        self._connection, self._refusals = connection, Refusals()
+        self._connection, self._errors = connection, ConnectionErrors()
         self._askers: dict[tuple[str, str], Consumer] = {}
         self._admin = AdminClient(
-            connection.admin({"log_level": 0, "socket.timeout.ms": 3_000}) | {"error_cb": self._refusals}
+            connection.admin({"log_level": 0, "socket.timeout.ms": 3_000}) | {"error_cb": self._errors}
         )
 
     def partitions(self, timeout_s: float = 5.0) -> dict[str, int]:
@@ -87,7 +87,7 @@ class KafkaAdmin:
         try:
             yield
         except KafkaException as error:
-            why = f"{error.args[0].str()}{self._refusals.reported(error, self._admin, self._connection)}"
+            why = f"{error.args[0].str()}{self._errors.reported(error, self._admin, self._connection)}"
             raise StreamsError(f"Kafka at {self._connection} does not answer: {why}") from None
 
     def answers(self, timeout_s: float = 2.0) -> bool:

@@ -104,7 +104,7 @@ def describe(error: KafkaException | KafkaError) -> str:
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
 
 
-class Refusals:
+class ConnectionErrors:
     """A client's ``error_cb``: keeps why brokers do not let it in, which no call's own error says."""
 
     def __init__(self, *, logs: bool = False) -> None:

@@ -88,7 +88,7 @@ PRODUCER_ONLY: Final = frozenset({
 """Properties that librdkafka warns of in a consumer."""
 
 
-def refusal(name: str) -> str | None:
+def why_refused(name: str) -> str | None:
     """Return why a property of the client cannot be set; None where it may be, if there is one of this name."""
     if name.startswith("test.mock."):
         return _FORGED
@@ -109,7 +109,7 @@ class KafkaConnection:
     def __post_init__(self) -> None:
         """Raises ValueError for a property that cannot be set."""
         for name in self.properties:
-            why = refusal(name)
+            why = why_refused(name)
             if why is not None:
                 raise ValueError(f"{name} cannot be set: {why}")
 

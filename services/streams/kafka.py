@@ -17,7 +17,7 @@ from services.streams.clients import (
     CONSUMER,
     PROBE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
-    Refusals,
+    ConnectionErrors,
     count_partitions,
     describe,
     to_records,
@@ -67,7 +67,7 @@ class KafkaSource:
         # A rebalance is noticed by a heartbeat, and everybody waits for the last one to notice.
         heartbeat_ms = min(HEARTBEAT_MS, session_timeout_ms // 3)
         settings |= {"session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": heartbeat_ms}
-        self._settings = connection.consumer(settings) | {"error_cb": Refusals(logs=True)}
+        self._settings = connection.consumer(settings) | {"error_cb": ConnectionErrors(logs=True)}
         self._membership: bytes | None = None
         self._moment = threading.Event()  # never set: waiting for it is a pause
         self._assignment = Assignment(0, (), member=False)

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, GROUPLESS, REQUEST_TIMEOUT_S, Refusals, describe, to_records
+from services.streams.clients import COMMON, GROUPLESS, REQUEST_TIMEOUT_S, ConnectionErrors, describe, to_records
 from services.streams.connection import KafkaConnection
 
 _READER: Final = {
@@ -43,8 +43,8 @@ class KafkaReader:
             StreamsError: Kafka does not answer, or has no such topic.
         """
         # A broker answers as soon as there is a byte; how often an idle one is asked is what the wait says.
-        own, refusals = {"fetch.wait.max.ms": fetch_wait_ms}, Refusals()
-        self._consumer = Consumer(connection.consumer(COMMON | GROUPLESS | _READER | own) | {"error_cb": refusals})
+        own, errors = {"fetch.wait.max.ms": fetch_wait_ms}, ConnectionErrors()
+        self._consumer = Consumer(connection.consumer(COMMON | GROUPLESS | _READER | own) | {"error_cb": errors})
         self._topics = tuple(topics)
         try:
             partitions = [tp for topic in topics for tp in self._partitions(topic)]
@@ -57,7 +57,7 @@ class KafkaReader:
                 self._begin_at(partitions, highs, since_ms)
         except KafkaException as error:
             raise StreamsError(
-                f"Kafka at {connection}: {describe(error)}{refusals.reported(error, self._consumer, connection)}"
+                f"Kafka at {connection}: {describe(error)}{errors.reported(error, self._consumer, connection)}"
             ) from None
         self._consumer.assign(partitions)
         self._left = {

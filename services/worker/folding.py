@@ -26,7 +26,7 @@ Write = Callable[[int, dict[bytes, bytes]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FoldedLog:
     """What a partition's log comes to."""
 
     profiles: dict[bytes, bytes]
@@ -43,7 +43,7 @@ def fold_log(
     excluded: Mapping[int, Excluded],
     write: Write,
     begins_ms: int | None = None,
-) -> Folded:
+) -> FoldedLog:
     """Fold batches of one partition, in order, from nothing, as a worker does.
 
     Args:
@@ -69,7 +69,7 @@ def fold_log(
         changed = {c: p for c, p in zip(prepared.cards, outcome.profiles, strict=True) if p is not None}
         profiles |= changed
         write(int(records.offset[-1]) + 1, changed)
-    return Folded(profiles, frozenset(poison), frozenset(errors))
+    return FoldedLog(profiles, frozenset(poison), frozenset(errors))
 
 
 def _fold_batch(

@@ -37,8 +37,8 @@ class NoFollower:
 class Followers:
     """Several, one after the other."""
 
-    def __init__(self, *upkeeps: Follower) -> None:
-        self._followers = upkeeps
+    def __init__(self, *followers: Follower) -> None:
+        self._followers = followers
 
     def begin(self) -> None:
         """See :class:`Follower`."""

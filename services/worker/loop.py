@@ -54,7 +54,7 @@ from services.worker.ports import Ports, WorkerLimits
 from services.worker.processor import P, ProcessingError, Processor, R, guarded
 from services.worker.publishing import Batch, PublishPipeline
 from services.worker.reading import Reading
-from services.worker.reporting import Report, detail_of
+from services.worker.reporting import StatusReport, detail_of
 from services.worker.stages import Stages
 from services.worker.turns import run_in_turn
 from services.worker.waiting import Waiting
@@ -91,7 +91,7 @@ class Worker(Generic[P, R]):
         self._foreign = ForeignProfiles(processor.looks_up, ports.grid, ForeignCache(limits.foreign_cache_bytes))
         places = PlaceReading(ports.places, self._outages, ports.clock)
         self._reading = Reading(self._own, grid, writer, self._foreign, places)
-        self._report = Report(ports.source, self._partitions, self._reading, ports.clock, metrics)
+        self._report = StatusReport(ports.source, self._partitions, self._reading, ports.clock, metrics)
         waiting = Waiting(health, ports.clock, self._keep_up)
         self._deciding = Deciding(processor, self._reading, self._partitions, waiting, self._stages)
         pipeline = PublishPipeline(ports.publisher, publishing, self._partitions, self._stages, self._count_published)

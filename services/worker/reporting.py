@@ -25,7 +25,7 @@ def detail_of(partitions: Partitions, topic: str, *, there: bool) -> dict[str, A
 
 
 @dataclass(slots=True)
-class Report:
+class StatusReport:
     """Shows the state of one worker, on its thread."""
 
     source: Source

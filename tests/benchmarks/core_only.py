@@ -16,7 +16,7 @@ from services.core.columns import type_bool, type_i64
 from services.core.fallback import FallbackTier
 from services.core.immutable import immutable
 from services.core.rules.engine import RuleEngine
-from services.decision.batches import DEGRADED_BITS, REPEATED, Batch
+from services.decision.batches import DEGRADED_BITS, REPEATED, TransactionBatch
 from services.decision.engine import DecisionEngine, decide_actions
 from services.decision.outputs import Decided
 from services.inference import Anomaly
@@ -55,7 +55,7 @@ class CoreProcessor(ScorerProcessor):
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """See :class:`services.decision.releases.FollowsReleases`: there are none."""
 
-    def decide_batch(self, batch: Batch, found: Mapping[str, LookedUp]) -> Decided:  # noqa: ARG002 - nothing was looked up
+    def decide_batch(self, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:  # noqa: ARG002 - nothing was looked up
         """See :class:`services.scorer.processor.ScorerProcessor`."""
         n, flags = len(batch.rows), batch.folded.flags
         engine = CoreJudges(self.engine.model, None, self.engine.safe)

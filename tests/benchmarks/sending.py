@@ -140,8 +140,8 @@ class _Batches:
             await self._send_batch(batch, partition)
 
     async def _send_batch(self, batch: Any, partition: int) -> None:
-        landing = await self._producer.send_batch(batch, self._topic, partition=partition)
-        landing.add_done_callback(self._on_published)
+        sent = await self._producer.send_batch(batch, self._topic, partition=partition)
+        sent.add_done_callback(self._on_published)
 
-    def _on_published(self, landing: asyncio.Future[Any]) -> None:
-        self.failure = self.failure or landing.exception()
+    def _on_published(self, sent: asyncio.Future[Any]) -> None:
+        self.failure = self.failure or sent.exception()

@@ -23,7 +23,7 @@ EARLY, LATE = 0.1, 0.9
 
 
 @dataclass(slots=True)
-class Progress:
+class BacklogProgress:
     """How much a service had worked off when."""
 
     at_s: list[float] = field(default_factory=list)
@@ -81,9 +81,9 @@ def measure_throughput(subject: Subject, folder: Path, traffic: Traffic, warm_up
     }
 
 
-def _watch_until_drained(system: BenchSystem, beside: dict[str, ServiceChild]) -> Progress | None:
+def _watch_until_drained(system: BenchSystem, beside: dict[str, ServiceChild]) -> BacklogProgress | None:
     """Wait until the backlog is decided on and, where a profiler runs, folded; return the progress of the latter."""
-    settings, progress = system.settings, Progress()
+    settings, progress = system.settings, BacklogProgress()
     if not beside:
         system.wait_drained(TOPIC, settings.group_id)
         return None

@@ -24,7 +24,7 @@ CHUNK: Final = 65_536
 
 
 @dataclass(slots=True)
-class Rule:
+class ProxyRule:
     """What happens to the next ``count`` requests of these API keys."""
 
     what: str
@@ -42,7 +42,7 @@ class Link:
     upstream: int
     kafka: bool
     mode: str = OPEN
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[ProxyRule] = field(default_factory=list)
     held: list[bytes] = field(default_factory=list)
     drop_replies: int = 0
     """How many answers of a store without frames are swallowed; its connection ends with each."""
@@ -50,7 +50,7 @@ class Link:
     connections: set[socket.socket] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def match(self, key: int) -> Rule | None:
+    def match(self, key: int) -> ProxyRule | None:
         """Return the rule for a request, and count it."""
         with self.lock:
             for rule in self.rules:
@@ -190,7 +190,7 @@ class Proxy:
 
     def rule(self, name: str, what: str, keys: list[int], count: int, delay_s: float = 0.0) -> None:
         """Add a rule."""
-        self._links[name].rules.append(Rule(what, tuple(keys), count, delay_s))
+        self._links[name].rules.append(ProxyRule(what, tuple(keys), count, delay_s))
 
     def mode(self, name: str, mode: str) -> None:
         """Set a link's mode."""

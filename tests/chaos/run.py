@@ -46,7 +46,7 @@ ALL: Final = tuple(sorted([*FAULTS, *(fault.name for fault in HALTING)]))
 
 
 @dataclass(slots=True)
-class Report:
+class ChaosReport:
     """What came of an attack."""
 
     seed: int
@@ -129,14 +129,14 @@ class Attack:
     progress: Callable[[str], None]
     seed: int
     rng: np.random.Generator = field(init=False)
-    report: Report = field(init=False)
+    report: ChaosReport = field(init=False)
     capacity_per_s: float = 0.0
     """What the services keep up with; 0: it is measured on the first system."""
 
     def __post_init__(self) -> None:
-        self.rng, self.report = np.random.default_rng(self.seed), Report(self.seed)
+        self.rng, self.report = np.random.default_rng(self.seed), ChaosReport(self.seed)
 
-    def run(self, names: Sequence[str]) -> Report:
+    def run(self, names: Sequence[str]) -> ChaosReport:
         """Make these faults. Raises StackError, StreamsError when there is nothing to attack."""
         self.report.asked = tuple(names)
         for number, names_of_round in enumerate(rounds_of(names, self.rng)):
@@ -183,7 +183,7 @@ class Attack:
             _judge(system, self.report, self.progress, rate)
 
 
-def _make(system: ChaosSystem, name: str, report: Report, progress: Callable[[str], None]) -> None:
+def _make(system: ChaosSystem, name: str, report: ChaosReport, progress: Callable[[str], None]) -> None:
     begin_s = time.monotonic()
     try:
         measured = FAULTS[name].make(system)
@@ -197,7 +197,7 @@ def _make(system: ChaosSystem, name: str, report: Report, progress: Callable[[st
     progress(f"  {name} {FAULTS[name].title}: {report.faults[name]}")
 
 
-def _judge(system: ChaosSystem, report: Report, progress: Callable[[str], None], rate: float) -> None:
+def _judge(system: ChaosSystem, report: ChaosReport, progress: Callable[[str], None], rate: float) -> None:
     time.sleep(1)
     system.live.stop()
     system.sampler.stop()

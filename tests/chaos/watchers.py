@@ -37,7 +37,7 @@ class _Watcher(ABC):
         while not self._stopped.is_set():
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - whatever it is: who judges must know that nobody looked
+            except Exception as error:  # noqa: BLE001 - whatever it is: who concludes must know that nobody looked
                 self.failure = error
                 return
 

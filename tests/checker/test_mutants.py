@@ -445,7 +445,7 @@ def test_every_mutant_is_caught(name: str):
     assert caught(make, tried) is not None
 
 
-def test_decisions_on_a_lower_rung_are_right_if_they_say_so():
+def test_decisions_on_a_lower_tier_are_right_if_they_say_so():
     assert caught(lambda s: scorer_world(s, processor=processor_of(NobodyAnswers)), schedules()) is None
 
 

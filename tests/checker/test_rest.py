@@ -124,7 +124,7 @@ def test_a_halted_partition_is_broken_and_named_whether_somebody_is_there_or_not
 
 
 @pytest.mark.parametrize("change", [{"end": 999}, {"committed": 1}, {"applied": 1}], ids=["came", "decided", "saved"])
-def test_what_moves_while_it_is_read_is_told_and_not_blamed(change: dict[str, int]):
+def test_what_moves_while_it_is_read_is_reported_and_not_blamed(change: dict[str, int]):
     evidence = decided()
     evidence.outputs[DECISIONS] = evidence.outputs[DECISIONS][:-3]  # read before the last ones came
     evidence.outputs[TERMINAL_EVENTS] = evidence.outputs[TERMINAL_EVENTS][:-1]

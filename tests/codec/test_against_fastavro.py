@@ -185,7 +185,7 @@ def test_each_kind_of_bad_bytes_has_its_reason(value, reason):
     assert rows.tolist() == [0, 2]
 
 
-def test_trailing_bytes_and_invalid_utf8_are_told_apart():
+def test_trailing_bytes_and_invalid_utf8_are_reported_apart():
     value = encode_transactions(to_columns(random_events(4, 1)))[0]
     broken = value.replace(b"card-", b"\xff\xfe\xfd\xfc-")
 

@@ -11,7 +11,7 @@ from services.grid.redis import RedisGrid
 from tests.contracts.stores import CARDS, PROFILES, Store, claim_of
 
 
-def test_whoever_keeps_a_copy_is_told_what_changed(grid: Grid, store: Store, topic: str):
+def test_whoever_keeps_a_copy_is_reported_what_changed(grid: Grid, store: Store, topic: str):
     claim = claim_of(grid, topic)
     grid.apply(topic, [GridWrite(claim, None, 7, CARDS, PROFILES, announced=True)])
     reader = store.connect()

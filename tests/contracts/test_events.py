@@ -96,7 +96,7 @@ def test_a_notice_is_dropped_and_no_record_with_it(log: Log, name: str):
 @pytest.mark.parametrize(
     "name", ["_AUTO_OFFSET_RESET", "UNKNOWN_TOPIC_OR_PART", "TOPIC_AUTHORIZATION_FAILED", "_BAD_MSG"]
 )
-def test_after_a_gap_a_refusal_or_damage_reading_begins_again_where_it_is_told_to(log: Log, name: str):
+def test_after_a_gap_a_decline_or_damage_reading_begins_again_where_it_is_reported_to(log: Log, name: str):
     start_at_zero(log)
     send(log, 10)
     log.deliver(name)

@@ -367,7 +367,7 @@ def test_a_lookup_that_is_not_answered_in_time_says_so(own_stack, topic: str):
     assert grid.look_up([Lookup(topic, 0, CARDS)])[0].profiles == [None, None]
 
 
-def test_whom_the_grid_does_not_serve_is_told_so_and_others_are_served(store: Store, topic: str):
+def test_whom_the_grid_does_not_serve_is_reported_so_and_others_are_served(store: Store, topic: str):
     served, refused = store.connect(), store.connect_refused()
     claim = claim_of(served, topic)
     calls: list[Callable[[], object]] = [

@@ -102,7 +102,7 @@ def test_a_member_for_whom_no_partition_is_left_knows_that_it_is_one(stack):
         member.close()
 
 
-def test_a_topics_extents_and_a_groups_lag_are_told_by_partition(stack):
+def test_a_topics_extents_and_a_groups_lag_are_reported_by_partition(stack):
     admin, topic = KafkaAdmin(stack.kafka_connection), f"topic-{uuid.uuid4().hex[:8]}"
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])
     source, sink = KafkaSource(stack.kafka_connection, f"group-{topic}", topic), KafkaSink(stack.kafka_connection)
@@ -229,7 +229,7 @@ def test_the_number_of_partitions_of_a_topic_is_never_changed(stack):
     assert admin.partitions()[topic] == 2
 
 
-def test_a_topic_that_is_not_told_of_yet_is_neither_an_error_nor_created_twice(stack, monkeypatch):
+def test_a_topic_that_is_not_reported_of_yet_is_neither_an_error_nor_created_twice(stack, monkeypatch):
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     admin = KafkaAdmin(stack.kafka_connection)
     admin.apply([TopicPlan(topic, 2, 1, 131_072)])

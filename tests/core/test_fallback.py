@@ -53,7 +53,7 @@ def test_every_transaction_is_of_the_class_that_its_definition_says():
         (True, True, False, False, FallbackTier.RULES),
     ],
 )
-def test_the_highest_rung_is_the_one_whose_needs_are_met(champion, small, profiles, others, tier):
+def test_the_highest_tier_is_the_one_whose_needs_are_met(champion, small, profiles, others, tier):
     assert best_tier(champion=champion, small=small, profiles=profiles, others=others) == tier
 
 

@@ -21,7 +21,7 @@ from services.core.rules.syntax import (
     Operation,
     RuleError,
     String,
-    Truth,
+    TruthValue,
     parse,
 )
 from services.core.rules.vocabulary import VARIABLES, Facts, Kind
@@ -44,7 +44,7 @@ def value_of(name: str, facts: Facts, row: int):
 
 def naive(node, facts: Facts, row: int):
     """Return a number, a truth, a text, or None for what is not known."""
-    if isinstance(node, Number | String | Truth):
+    if isinstance(node, Number | String | TruthValue):
         return node.value
     if isinstance(node, Name):
         return value_of(node.value, facts, row)

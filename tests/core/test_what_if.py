@@ -58,7 +58,7 @@ def counterfactual(vector, amount_minor, scale, passes) -> Counterfactual | None
     return counterfactuals(vector[None], amounts, scales, lambda tried, amount, _: passes(tried, amount))[0]
 
 
-def test_several_are_told_what_each_is_told_by_itself():
+def test_several_are_reported_what_each_is_reported_by_itself():
     rng = np.random.default_rng(4)
     amounts = np.array([0, 1, 7, 41_200, 99_999, 150_000, 1_234])
     limits = rng.uniform(0.0, 1_000.0, len(amounts))
@@ -102,7 +102,7 @@ def reported(amount_minor: int, passes) -> tuple[int, bool] | None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_told_of_lower_amounts_is_what_the_slow_twin_says(seed):
+def test_what_is_reported_of_lower_amounts_is_what_the_slow_twin_says(seed):
     rng = np.random.default_rng(seed)
     amounts = rng.integers(1, 10 ** rng.integers(1, 9, 200))
     vectors = np.stack([a_vector(int(amount)) for amount in amounts])
@@ -142,7 +142,7 @@ def test_amounts_that_are_tried_have_two_digits_fall_and_are_lower(amount_minor)
     assert len(tried) == 12 or amount_minor < 100
 
 
-def test_the_highest_amount_that_passes_is_told_and_it_does_pass():
+def test_the_highest_amount_that_passes_is_reported_and_it_does_pass():
     found = counterfactual(a_vector(41_200), 41_200, 100.0, lambda tried, _: tried[:, AMOUNT] <= 187.0)
 
     assert found is not None
@@ -183,7 +183,7 @@ def test_something_else_is_changed_where_no_amount_passes(column, changed):
 
 
 @pytest.mark.parametrize("amount_minor", [0, 1, 41_200])
-def test_nothing_is_told_where_nothing_passes(amount_minor):
+def test_nothing_is_reported_where_nothing_passes(amount_minor):
     assert (
         counterfactual(a_vector(amount_minor), amount_minor, 100.0, lambda tried, _: np.zeros(len(tried), bool)) is None
     )

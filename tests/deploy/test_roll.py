@@ -104,7 +104,7 @@ def test_when_no_container_is_created_all_that_was_removed_is_there_again(world,
     assert world.running == [(name, "old") for name in sorted(ORDER)]
 
 
-def test_it_is_told_when_none_of_the_image_before_is_created_either(world):
+def test_it_is_reported_when_none_of_the_image_before_is_created_either(world):
     world.change(refused=[["router", "new"], ["router", "old"]])
 
     done = world.roll()
@@ -136,7 +136,7 @@ def test_what_does_not_run_is_not_started(world):
 @pytest.mark.parametrize(
     ("arguments", "says"), [(["back"], "no image before this one"), (["sideways"], "say deploy/roll")]
 )
-def test_a_mistake_is_told(world, arguments, says):
+def test_a_mistake_is_reported(world, arguments, says):
     done = world.roll(*arguments)
 
     assert done.returncode == 1
@@ -144,7 +144,7 @@ def test_a_mistake_is_told(world, arguments, says):
     assert world.running == [(name, "old") for name in sorted(ORDER)]
 
 
-def test_nothing_that_runs_is_told(world):
+def test_nothing_that_runs_is_reported(world):
     world.change(containers={})
 
     assert "nothing of ours runs" in world.roll().stderr

@@ -45,7 +45,7 @@ def test_a_missing_value_is_taken_for_a_typical_one():
     assert forest.typical[1] == np.median(rows_of(1, 5_000)[:, 1])
 
 
-def test_what_is_far_away_is_strange_and_few_are_reviewed():
+def test_what_is_far_away_is_anomalous_and_few_are_reviewed():
     forest = fitted()
 
     assert forest.score(np.full((1, FEATURES), 1e6))[0] > forest.review

@@ -40,7 +40,7 @@ def test_the_stack_comes_up_once_stays_up_and_goes_down(proact, tmp_path):
     assert not any(psutil.pid_exists(part["pid"]) for part in after.values())
 
 
-def test_a_taken_port_is_told_with_the_way_out(proact, tmp_path):
+def test_a_taken_port_is_reported_with_the_way_out(proact, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -41,7 +41,7 @@ def at_rest(stack) -> None:
     wait_drained(stack, group="proact-reassessor", topic=REQUESTS)
 
 
-def test_without_redis_decisions_go_on_by_the_ladder_and_are_assessed_again_when_it_is_back(
+def test_without_redis_decisions_go_on_by_the_fallback_and_are_assessed_again_when_it_is_back(
     own_stack, tmp_path, proact
 ):
     stack, traffic = own_stack(PARTITIONS), traffic_of(6_000, seed=4)

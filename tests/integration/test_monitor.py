@@ -54,7 +54,7 @@ def test_the_monitor_runs_ready_and_stops_by_itself(stack, tmp_path, monkeypatch
     assert probe("/readyz") == 1
 
 
-def test_the_monitor_stops_at_once_when_it_is_told_before_it_looks(stack):
+def test_the_monitor_stops_at_once_when_it_is_reported_before_it_looks(stack):
     stop = threading.Event()
     stop.set()
 

@@ -130,7 +130,7 @@ def test_a_worker_that_starts_late_runs_what_is_live_and_says_goodbye(own_stack,
     assert json.loads(rules(stack, "status", "--json").stdout)["workers"] == []
 
 
-def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_told(own_stack, tmp_path, rules):
+def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_reported(own_stack, tmp_path, rules):
     stack = own_stack()
     file = tmp_path / "rules.yaml"
     file.write_text(RULES % "nobody")

@@ -21,7 +21,7 @@ from tests.benchmarks.in_process import measure_loop
 from tests.benchmarks.latency import PERCENTILES, OpenLoop, median_of, percentiles_ms
 from tests.benchmarks.sending import Schedule, linger_ms
 from tests.benchmarks.stalls import StageCounts
-from tests.benchmarks.throughput import Progress, degraded_in
+from tests.benchmarks.throughput import BacklogProgress, degraded_in
 
 LATENCY = {"p50": 1.5, "p90": 2.0, "p99": 9.0, "p999": 20.0, "p9999": 31.0, "max": 40.0, "rate_per_s": 1_000}
 WHOLE = {
@@ -60,7 +60,7 @@ def test_a_decision_that_comes_twice_in_the_place_of_another_one_is_no_result():
         open_loop.latencies_us(0, 1_000.0, 0, np.full(4, 10**9), ids.tobytes())
 
 
-def test_what_decisions_could_not_see_is_told_of_a_throughput():
+def test_what_decisions_could_not_see_is_reported_of_a_throughput():
     metrics = MetricsRegistry()
     metrics.add(m.DEGRADED, 12_345, "TERMINAL_UNKNOWN")
     metrics.add(m.DEGRADED, 0, "LATE")
@@ -70,7 +70,7 @@ def test_what_decisions_could_not_see_is_told_of_a_throughput():
 
 
 def test_a_rate_is_that_between_the_tenth_and_the_ninetieth_percent_of_what_came_since_the_first_look():
-    progress = Progress()
+    progress = BacklogProgress()
     # 200 were done before; a slow begin, then 100 a second, then a slow end.
     for done, at_s in ((200, 1.0), (300, 9.0), (1_100, 17.0), (1_200, 99.0), (1_200, 100.0)):
         progress.take(done, at_s)
@@ -98,7 +98,7 @@ def test_a_schedule_gives_each_record_once_when_it_is_due_and_tells_how_late_it_
     assert schedule.late_ns == 58_000_000
 
 
-def test_of_several_runs_the_median_of_each_percentile_is_told_and_every_run_beside_it():
+def test_of_several_runs_the_median_of_each_percentile_is_reported_and_every_run_beside_it():
     def run(p50: float, p99: float, late_ms: float) -> dict[str, float]:
         return {
             **dict.fromkeys(PERCENTILES, 5.0),
@@ -159,7 +159,7 @@ def test_the_page_shows_every_figure_and_its_plots_are_whole():
         xml.dom.minidom.parseString(plot)  # noqa: S318 - it is our own
 
 
-def test_a_machine_is_told_by_the_time_of_the_same_loop_again_and_again():
+def test_a_machine_is_reported_by_the_time_of_the_same_loop_again_and_again():
     found = measure_loop(200)
 
     assert 0 < found["p50"] <= found["p99"] <= found["max"] + 1
@@ -178,6 +178,6 @@ def test_only_figures_are_compared():
     assert flat({"a": [1, 2], "b": {"c": 3}}) == {"b.c": 3.0}
 
 
-def test_a_revision_that_is_none_is_told():
+def test_a_revision_that_is_none_is_reported():
     with pytest.raises(CompareError, match="no revision 'nowhere'"):
         run_compare("nowhere", [], 1, lambda _: None)

@@ -161,7 +161,7 @@ def test_a_property_whose_own_name_ends_with_file_is_a_path():
     assert resolve_settings({}, settings.environment()) == settings
 
 
-def test_a_child_is_told_all_of_it_and_nothing_of_what_its_parent_left(tmp_path):
+def test_a_child_is_reported_all_of_it_and_nothing_of_what_its_parent_left(tmp_path):
     (tmp_path / "proact.toml").write_text('[kafka]\nclient.rack = "a"\n[redis]\ndb = 3\n')
     (tmp_path / "password").write_text(CANARY)
     own = {"PROACT_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password"), "PROACT_REDIS_PASSWORD": CANARY}
@@ -219,7 +219,7 @@ def test_the_client_itself_says_which_properties_are_of_one_kind(names, make, ki
     assert not silent, f"no {kind} property: {silent}"
 
 
-def test_each_client_is_told_what_is_of_its_kind():
+def test_each_client_is_reported_what_is_of_its_kind():
     kafka = KafkaConnection("h:1", HiddenValues({"linger.ms": "3", "fetch.min.bytes": "2", "client.rack": "a"}))
 
     assert kafka.consumer({"a": 1}) == {"a": 1, "bootstrap.servers": "h:1", "fetch.min.bytes": "2", "client.rack": "a"}

@@ -152,7 +152,7 @@ def test_a_request_holds_the_decision_and_its_transaction_as_it_came():
 @pytest.mark.parametrize(
     ("model", "words"), [(small_alone, "by the small model"), (lambda: None, "by the amount alone")]
 )
-def test_people_read_of_a_lower_rung_in_an_alert(model, words):
+def test_people_read_of_a_lower_tier_in_an_alert(model, words):
     outputs, _, _ = decide(ScorerProcessor(model(), SAFE), found=False)
 
     assert outputs["card-alerts"]

@@ -252,7 +252,7 @@ def test_a_file_without_any_label_trains_nothing(tmp_path):
         file_history(tmp_path / "bank.parquet", a_mapping(tmp_path, {}))
 
 
-def test_a_scenario_that_the_mapping_does_not_name_is_told_with_its_row(tmp_path):
+def test_a_scenario_that_the_mapping_does_not_name_is_reported_with_its_row(tmp_path):
     table = a_table(pa.array([0, 1, 0])).append_column("TX_FRAUD", pa.array([0, 1, 0]))
     pyarrow.parquet.write_table(
         table.append_column("TX_FRAUD_SCENARIO", pa.array([0, 9, None])), tmp_path / "bank.parquet"

@@ -145,7 +145,7 @@ def test_a_csv_is_read_through_a_mapping_of_ones_own(tmp_path: Path):
     assert read.is_fraud is None
 
 
-def test_mistakes_with_files_and_mappings_are_told_in_one_line(tmp_path: Path):
+def test_mistakes_with_files_and_mappings_are_reported_in_one_line(tmp_path: Path):
     (tmp_path / "empty.csv").write_text("a,b\n1,2\n")
     (tmp_path / "not.parquet").write_text("hello")
     (tmp_path / "bad.yaml").write_text("fields: {card_id: {colum: x}}")

@@ -128,7 +128,7 @@ def last_published(run: Run) -> int:
     return int(np.flatnonzero(run.columns.event_time_ms - run.columns.event_time_ms.min() >= REACH_MS)[-1])
 
 
-def test_one_row_that_is_off_is_found_and_told():
+def test_one_row_that_is_off_is_found_and_reported():
     run = right()
     row = last_published(run)
     mean = FEATURE_NAMES.index("card_mean_with_current_7d")

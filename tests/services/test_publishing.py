@@ -88,13 +88,13 @@ def test_a_commit_that_fails_beside_the_next_batch_takes_that_batch_with_it():
 
 def test_who_waits_for_what_is_written_does_not_wait_for_the_batch_in_the_air():
     """A read that finds the grid moved waits for the worker's own write, which takes less than what Kafka is waited for."""
-    system, in_flight, landing = MemorySystem(background=ThreadBackground), threading.Event(), threading.Event()
+    system, in_flight, released = MemorySystem(background=ThreadBackground), threading.Event(), threading.Event()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
 
     def wire(request, call):
         if request == "end_commit":
             in_flight.set()
-            assert landing.wait(20)
+            assert released.wait(20)
         return call()
 
     worker, _ = system.worker(wire)
@@ -104,7 +104,7 @@ def test_who_waits_for_what_is_written_does_not_wait_for_the_batch_in_the_air():
 
     worker.completion.written()
     assert worker.completion.in_flight
-    landing.set()
+    released.set()
     worker.release()
     worker.close()
 

@@ -62,7 +62,7 @@ def test_a_prometheus_that_cannot_be_asked_is_an_error_in_words(prometheus, url,
         ask(url.replace("{free}", str(free_port())) if url else prometheus, query)
 
 
-def test_answers_are_told_in_few_digits_and_without_what_is_not():
+def test_answers_are_reported_in_few_digits_and_without_what_is_not():
     reported = describe([Answer({"a": "X", "b": "y"}, 1204.4), Answer({"a": "Z"}, 0), Answer({"a": "N"}, float("nan"))])
 
     assert reported == "X y 1,204"

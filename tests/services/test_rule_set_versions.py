@@ -61,7 +61,7 @@ def test_what_was_put_live_later_is_not_undone_by_a_record_that_was_waited_for()
     assert (log.live, log.refused) == (1, None)
 
 
-def test_very_many_that_are_not_taken_are_told_in_a_few_lines(caplog):
+def test_very_many_that_are_not_taken_are_reported_in_a_few_lines(caplog):
     log = RuleSetLog()
     log.add([saved(1), *(saved(1, f"transaction.amount > {i}") for i in range(500))])
 
@@ -90,7 +90,7 @@ class Topic:
         return [v for i, (k, v) in enumerate(self.values) if k not in [key for key, _ in self.values[i + 1 :]]]
 
 
-def test_of_two_who_save_at_once_the_first_has_the_version_and_the_other_is_told(monkeypatch):
+def test_of_two_who_save_at_once_the_first_has_the_version_and_the_other_is_reported(monkeypatch):
     topic = Topic()
     monkeypatch.setattr(book, "KafkaReader", topic)
     monkeypatch.setattr(book, "KafkaSink", topic)

@@ -28,8 +28,8 @@ from tests.benchmarks.costs import _median_us
 from tests.benchmarks.gate import judge
 from tests.benchmarks.latency import PERCENTILES, median_of, percentiles_ms
 from tests.benchmarks.quality import Quality
-from tests.benchmarks.throughput import Progress, rate_between
-from tests.chaos.run import Report
+from tests.benchmarks.throughput import BacklogProgress, rate_between
+from tests.chaos.run import ChaosReport
 from tests.chaos.watchers import _Watcher
 
 NAN = math.nan
@@ -86,9 +86,9 @@ def test_a_throughput_of_no_records_in_no_time_is_none(early_s, late_s, count):
 
 
 def test_progress_that_nobody_saw_or_that_stood_still_is_no_rate():
-    still = Progress([1.0, 2.0], [5.0, 5.0])
+    still = BacklogProgress([1.0, 2.0], [5.0, 5.0])
 
-    for progress in (Progress(), still):
+    for progress in (BacklogProgress(), still):
         with pytest.raises(VacuousError, match="worked off"):
             progress.rate(100)
 
@@ -103,7 +103,7 @@ def test_latencies_of_nothing_are_none():
             median_of(runs)
 
 
-def test_what_any_run_could_not_see_is_told_not_only_the_first():
+def test_what_any_run_could_not_see_is_reported_not_only_the_first():
     assert worst_degraded([{}, {"TERMINAL_UNKNOWN": 5, "LATE": 1}, {"TERMINAL_UNKNOWN": 7}]) == {
         "LATE": 1,
         "TERMINAL_UNKNOWN": 7,
@@ -126,7 +126,7 @@ def test_revisions_are_compared_in_figures_that_both_have_and_nothing_else_is_a_
             ratios_of(base, this)
 
 
-def test_a_part_that_nobody_did_costs_nothing_that_could_be_told():
+def test_a_part_that_nobody_did_costs_nothing_that_could_be_reported():
     for count, repeats in ((0, 3), (3, 0)):
         with pytest.raises(VacuousError):
             _median_us(lambda: None, count, repeats)
@@ -215,13 +215,15 @@ def test_precision_is_of_transactions_of_which_the_truth_is_known():
 # -- chaos -------------------------------------------------------------------------------------------------------------
 
 
-def report(**changes: Any) -> Report:
+def report(**changes: Any) -> ChaosReport:
     one = {"verdict": "ok", "anomalies": {}, "transactions": 9, "decided": 9, "samples": 9, "seen_live": 9}
-    whole = Report(1, ("F-02",), {"F-02": {"takeover_s": [3.0]}}, [], [one | {"capacity_per_s": 1, "load_per_s": 1}])
+    whole = ChaosReport(
+        1, ("F-02",), {"F-02": {"takeover_s": [3.0]}}, [], [one | {"capacity_per_s": 1, "load_per_s": 1}]
+    )
     return replace(whole, **changes)
 
 
-def of_round(**changes: Any) -> Report:
+def of_round(**changes: Any) -> ChaosReport:
     whole = report()
     return replace(whole, rounds=[whole.rounds[0] | changes])
 
@@ -237,13 +239,13 @@ def test_an_attack_that_came_to_pass_and_was_watched_is_ok():
 @pytest.mark.parametrize(
     "vacuous",
     [
-        Report(1), report(asked=()), report(asked=("F-02", "F-04")), report(faults={}), report(rounds=[]),
+        ChaosReport(1), report(asked=()), report(asked=("F-02", "F-04")), report(faults={}), report(rounds=[]),
         of_round(transactions=0), of_round(decided=0), of_round(samples=0), of_round(seen_live=0),
         of_round(verdict="NOT_AT_REST"), report(faults={"F-02": {"takeover_s": [1.0, NAN]}}),
         report(asked=("F-03",), faults={"F-03": ROLL}), report(failures=["the sampler looked no more"]),
     ],
 )  # fmt: skip
-def test_an_attack_without_faults_work_or_watchers_is_not(vacuous: Report):
+def test_an_attack_without_faults_work_or_watchers_is_not(vacuous: ChaosReport):
     assert vacuous.as_json()["verdict"] == "broken"
 
 

@@ -250,7 +250,7 @@ def test_a_worker_that_lost_its_partition_without_noticing_writes_nothing():
     assert_same_end(expected, system)
 
 
-def test_told_to_stop_the_worker_gives_an_unfinished_batch_up_in_time():
+def test_reported_to_stop_the_worker_gives_an_unfinished_batch_up_in_time():
     system = MemorySystem()
     system.produce(to_columns(random_events(1, EVENTS, cards=6)))
     worker, source = system.worker()

@@ -71,7 +71,7 @@ _DISTINCT_HORIZON_MS: Final = max(
 
 
 @immutable
-class Folded:
+class FoldedCards:
     """What folding a batch gives: the vectors, and what is to be said about them."""
 
     vectors: type_f64
@@ -210,7 +210,7 @@ def _entries_of(texts: Any, numbers: Any, degrees: Any) -> Any:
 
 def fold(
     columns: TransactionColumns, slot: type_i64, offset: type_i64, emit: type_bool, profiles: OpenProfiles
-) -> Folded:
+) -> FoldedCards:
     """Fold a batch of valid transactions into their cards' profiles, in order, and compute the vectors on the way.
 
     Each vector is computed against the profile as it is just before its own transaction is folded.
@@ -231,4 +231,4 @@ def fold(
     )  # fmt: skip
     degrees = columns.latitude, columns.longitude
     _fold_rows(texts, numbers, degrees, slot, offset, emit, profiles.all_arrays, vectors, flags)
-    return Folded(vectors, flags)
+    return FoldedCards(vectors, flags)

@@ -11,7 +11,7 @@ import numpy as np
 
 from services.core.columns import type_f64, type_i64
 from services.core.rules.machine import OPCODES
-from services.core.rules.syntax import Items, Name, Node, Number, Operation, RuleError, String, Truth
+from services.core.rules.syntax import Items, Name, Node, Number, Operation, RuleError, String, TruthValue
 from services.core.rules.vocabulary import CODES, VARIABLES, Kind, Variable
 
 INSTRUCTIONS_MAX: Final = 8_000
@@ -34,7 +34,7 @@ class TextTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class RuleProgram:
     """A rule set's program."""
 
     code: type_i64
@@ -65,9 +65,9 @@ class Compiler:
             raise RuleError(f"a condition is yes or no, this is {kind.value}", tree.at, "compare it, as in ... > 0")
         self._results.append(register)
 
-    def program(self) -> Program:
+    def program(self) -> RuleProgram:
         """Return the program of what was added."""
-        return Program(
+        return RuleProgram(
             np.array(self._code, np.int64).reshape(-1, 4), np.array(self._constants),
             tuple(VARIABLES[name] for name in self._inputs), tuple(self._tests), np.array(self._results, np.int64),
         )  # fmt: skip
@@ -96,7 +96,7 @@ class Compiler:
     def _compile(self, node: Node) -> tuple[Kind, int]:
         if isinstance(node, Number):
             return Kind.NUMBER, self._constant(node.value)
-        if isinstance(node, Truth):
+        if isinstance(node, TruthValue):
             return Kind.BOOLEAN, self._constant(float(node.value))
         if isinstance(node, Name):
             variable = _variable(node)

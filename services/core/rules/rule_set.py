@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from services.core.masking import text_holds_card_number
 from services.core.policy import Action
-from services.core.rules.program import Compiler, Program
+from services.core.rules.program import Compiler, RuleProgram
 from services.core.rules.syntax import RuleError, parse
 from services.core.rules.vocabulary import CODES, Kind
 
@@ -94,7 +94,7 @@ class RuleSet:
 
     rules: tuple[Rule, ...]
     lists: tuple[RuleList, ...] = ()
-    program: Program = field(init=False, repr=False, compare=False)
+    program: RuleProgram = field(init=False, repr=False, compare=False)
     """Of all conditions, in the order of the rules."""
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class RuleSet:
                 raise RuleError(f"there are two of {', '.join(twice)}")
         object.__setattr__(self, "program", self._compiled())
 
-    def _compiled(self) -> Program:
+    def _compiled(self) -> RuleProgram:
         """Return the program of all conditions. Raises RuleError, with the rule's id in the message."""
         compiler = Compiler({one.name: one.kind for one in self.lists})
         for rule in self.rules:

@@ -46,7 +46,7 @@ class String:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class TruthValue:
     """``true`` or ``false``."""
 
     value: bool
@@ -78,7 +78,7 @@ class Operation:
     at: int
 
 
-Node = Number | String | Truth | Name | Items | Operation
+Node = Number | String | TruthValue | Name | Items | Operation
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
@@ -235,7 +235,7 @@ class _Parser:
 
     def _named(self, token: _Token) -> Node:
         if token.text in ("true", "false"):
-            return Truth(token.text == "true", token.at)
+            return TruthValue(token.text == "true", token.at)
         parts = [token.text]
         while True:
             if self._is("("):

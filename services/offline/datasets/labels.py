@@ -33,7 +33,7 @@ class DatasetError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelWords:
     """The truth about n transactions."""
 
     fraud: type_bool
@@ -71,7 +71,7 @@ class LabelRule:
             )
         return cls(str(named["column"]), true, false, texts=True)
 
-    def read(self, column: Any, file: str, first_row: int, *, untyped: bool) -> Labels:
+    def read(self, column: Any, file: str, first_row: int, *, untyped: bool) -> LabelWords:
         """Return the labels of a column.
 
         Args:
@@ -92,8 +92,8 @@ class LabelRule:
         codes = codes[pc.fill_null(encoded.indices.cast(pa.int64()), len(values)).to_numpy(zero_copy_only=False)]
         if (codes == _WRONG).any():
             at = int(np.argmax(codes == _WRONG))
-            raise DatasetError(self._refusal(column[at].as_py(), file, first_row + at))
-        return Labels(codes == _YES, codes != _NONE)
+            raise DatasetError(self._why_refused(column[at].as_py(), file, first_row + at))
+        return LabelWords(codes == _YES, codes != _NONE)
 
     def _code(self, value: object, *, untyped: bool) -> int:
         words = [str(value)] if isinstance(value, str) and (self.texts or untyped) else []
@@ -108,7 +108,7 @@ class LabelRule:
                 return _NO
         return _WRONG
 
-    def _refusal(self, value: object, file: str, row: int) -> str:
+    def _why_refused(self, value: object, file: str, row: int) -> str:
         shown = mask_text(str(value))
         shown = shown if len(shown) <= _SHOWN_MAX else shown[:_SHOWN_MAX] + "..."
         allowed = f"{' or '.join(self.true)} for a fraud, {' or '.join(self.false)} for none, or nothing"
