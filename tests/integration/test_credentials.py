@@ -25,7 +25,9 @@ from services.registry import process_of, sandbox_of
 from services.runtime.children import ServiceChild
 from services.runtime.settings import resolve_settings
 from services.stack.embedded import EmbeddedStack
+from services.stack.kafka import EmbeddedKafka
 from services.stack.processes import free_port
+from services.stack.redis import EmbeddedRedis
 from services.streams import Records
 from services.worker.sandbox import ProcessSandbox, sandbox_command
 from tests.commands.running import run
@@ -84,7 +86,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     make_certificates(folder)
     (folder / "password").write_text(f"{CANARY}\n")
     doors = [free_port(), free_port()]
-    stack = EmbeddedStack(folder, free_port(), free_port(), [(door, door) for door in doors])
+    kafka = EmbeddedKafka(folder, free_port(), [(door, door) for door in doors])
+    stack = EmbeddedStack(kafka, EmbeddedRedis(folder, free_port()))
     try:
         stack.up(lambda _: None)
         admin = AdminClient({"bootstrap.servers": stack.kafka_address, "log_level": 0})
