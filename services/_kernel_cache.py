@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +38,47 @@ def sources_hash() -> str:
 def use_kernel_cache() -> None:
     """Point numba at a folder for these sources; ``NUMBA_CACHE_DIR`` is left alone where it is set.
 
-    Must run before numba is imported. Prefers the package's own folder, else the user's cache folder.
+    Must run before numba is imported. Prefers the package's own folder, else the user's cache folder, else one of the user's own among the
+    temporary files, with a warning: numba refuses to compile what it cannot keep. What this process starts finds the variable set.
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proact"
-    base = _PACKAGE / "__pycache__" if os.access(_PACKAGE, os.W_OK) else user_cache
-    os.environ["NUMBA_CACHE_DIR"] = str(base / f"kernels-{sources_hash()}")
+    name = f"kernels-{sources_hash()}"
+    for base in (_PACKAGE / "__pycache__", _user_cache()):
+        if base is not None and _can_be_written(base / name):
+            os.environ["NUMBA_CACHE_DIR"] = str(base / name)
+            return
+    folder = _temporary_folder()
+    os.environ["NUMBA_CACHE_DIR"] = str(folder / name)
+    sys.stderr.write(
+        f"proact: neither the package's folder nor the user's cache folder can be written: compiled kernels are kept in {folder} "
+        "(NUMBA_CACHE_DIR names another folder)\n"
+    )
+
+
+def _user_cache() -> Path | None:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proact"
+    except RuntimeError:  # a user without a home
+        return None
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether files can be put into a folder that may have to be made; only that tells, for a home may be on a read-only file system."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _temporary_folder() -> Path:
+    """Return a folder that nobody else can write to, the same each time where that is possible: what lies in it is run."""
+    shared = Path(tempfile.gettempdir()) / f"proact-{os.getuid()}"
+    with suppress(OSError):
+        shared.mkdir(mode=0o700, exist_ok=True)
+        found = shared.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            return shared
+    return Path(tempfile.mkdtemp(prefix="proact-"))

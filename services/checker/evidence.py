@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import confluent_kafka
 import redis
@@ -25,6 +25,21 @@ POLL_S: Final = 0.2
 
 class EvidenceError(Exception):
     """Kafka or Redis could not be asked; there is no verdict."""
+
+
+class AwayError(EvidenceError):
+    """Kafka or Redis does not answer."""
+
+    remedy: ClassVar[str] = "start them with `make up` or `proact stack up`"
+
+
+def redis_error(error: Exception) -> EvidenceError:
+    """Return what a client's error is to who waits for the verdict, without what it repeats of a user or a command."""
+    if not isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        return AwayError(f"Redis does not answer: {type(error).__name__}")
+    if "Authentication required" in str(error) or "client already authenticated" in str(error):
+        return EvidenceError("Redis wants a password: set PROACT_REDIS_PASSWORD")
+    return EvidenceError(f"Redis refuses the user or the password that it was given ({type(error).__name__})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +197,9 @@ def gather(where: Where, groups: tuple[str, str], progress: Callable[[str], None
         scorers, routers = (Log(where, group) for group in groups)
         return _gather(scorers, routers, Profiles(where), progress)
     except confluent_kafka.KafkaException as error:
-        raise EvidenceError(f"Kafka at {where.kafka['bootstrap.servers']}: {error.args[0].str()}") from error
+        raise AwayError(f"Kafka: {error.args[0].str()}") from error
     except (redis.exceptions.RedisError, OSError) as error:
-        raise EvidenceError(f"Redis does not answer: {error}") from error
+        raise redis_error(error) from None
 
 
 def _gather(log: Log, routers: Log, grid: Profiles, progress: Callable[[str], None]) -> Evidence:

@@ -13,13 +13,14 @@ from confluent_kafka.admin import AdminClient
 from services.checker.evidence import (
     INPUTS,
     LABELS,
+    AwayError,
     Evidence,
-    EvidenceError,
     Log,
     Profiles,
     Seen,
     Where,
     applied_of,
+    redis_error,
 )
 
 ASK_S: Final = 10.0
@@ -135,9 +136,9 @@ class Looker:
         try:
             return Look({topic: self._positions(topic) for topic in self.groups}, self._members())
         except confluent_kafka.KafkaException as error:
-            raise EvidenceError(f"Kafka: {error.args[0].str()}") from error
+            raise AwayError(f"Kafka: {error.args[0].str()}") from error
         except (redis.exceptions.RedisError, OSError) as error:
-            raise EvidenceError(f"Redis: {type(error).__name__}") from error
+            raise redis_error(error) from None
 
     def settle(self, sleep: Callable[[float], None]) -> Look:
         """Wait until nothing moves and nothing waits for who is there, but not for long; return the last look. Raises EvidenceError."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from services.cli.grid_stores import CONNECTION, halt_seen, open_stores
-from services.cli.options import UserError, example, progress, with_settings
+from services.cli.options import UserError, counted, example, progress, with_settings
 from services.registry import BY_TOPIC, LOGS, log_name
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 EXIT_CODES: Final = {"ok": 0, "broken": 1, "not_at_rest": 3}
 """2 is a mistake in the command line."""
+RECORDS_PER_S: Final = 1_600
+"""How many transactions a second the checker decides, roughly: in plain Python, one by one."""
 
 
 @click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
@@ -49,9 +52,8 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     try:
         evidence, rest = _gather(settings)
     except EvidenceError as error:
-        raise UserError(
-            f"{error} (Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url})"
-        ) from None
+        where = f"Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url}"
+        raise UserError(f"{reported(error)} ({where})") from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
@@ -64,11 +66,18 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     return EXIT_CODES[verdict.word]
 
 
+def estimate(transactions: int) -> str:
+    """Say roughly how long the check takes of so many transactions."""
+    took_s = transactions / RECORDS_PER_S
+    roughly = counted(round(took_s / 60), "minute") if took_s >= 90 else counted(max(1, round(took_s)), "second")
+    return f"some {counted(transactions, 'transaction')} to decide again: takes about {roughly}"
+
+
 def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     """Read everything, and look before and after whether it is at rest. Raises EvidenceError, UserError."""
     import time
 
-    from services.checker.evidence import Where, gather
+    from services.checker.evidence import INPUTS, Where, gather
     from services.checker.rest import Group, Looker, find_rest
 
     with open_stores(settings, "scorer") as stores:
@@ -81,6 +90,7 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
     where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
     looker = Looker(where, groups)
     before = looker.settle(time.sleep)
+    progress(estimate(sum(p.end - p.start for p in before.positions[INPUTS].values())))
     pair = (settings.group_id, settings.router_group_id)
     evidence = gather(where, pair, progress)
     after = looker.look()

@@ -9,6 +9,7 @@ import click
 
 from services.cli.options import UserError, example, progress, with_settings
 from services.core.validation import Reject
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 _REASONS = [reason.name for reason in Reject if reason is not Reject.NONE]
@@ -21,7 +22,13 @@ def dead_letters() -> None:
 
 @dead_letters.command(epilog=example("proact dead-letters redrive --reason UNKNOWN_CURRENCY"))
 @with_settings("kafka_bootstrap_servers")
-@click.option("--reason", "reasons", multiple=True, type=click.Choice(_REASONS), help="Only these; may be said again.")
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    type=click.Choice(_REASONS, case_sensitive=False),
+    help="Only these; may be said again.",
+)
 @click.option(
     "--group", default="proact-redrive", show_default=True, help="Who remembers which letters were looked at."
 )
@@ -52,7 +59,7 @@ def redrive(settings: Settings, reasons: tuple[str, ...], group: str, dry_run: b
             lambda so_far: progress(f"{so_far.sent.total():,} sent, {so_far.passed.total():,} passed over"), dry=dry_run
         )
     except StreamsError as error:
-        raise UserError(f"{error}; say it again, nothing is sent twice") from None
+        raise UserError(f"{reported(error)}; say it again, nothing is sent twice") from None
     finally:
         publisher.close()
         source.close()

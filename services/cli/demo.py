@@ -61,14 +61,17 @@ def demo(settings: Settings, seed: int, rate: float, seconds: int) -> None:
     from services.cli.session import running_session
     from services.observer.view import alert_line
     from services.runtime.children import ChildError
+    from services.stack.folders import claimed
     from services.stack.processes import StackError
     from services.streams import StreamsError
 
-    month, live = _traffic(seed, int(rate * seconds))
-    people = _people(month.joined(live), seed)
+    folder = Path(settings.data_folder) / "demo"
     try:
-        with interruptible(), running_session(settings, Path(settings.data_folder) / "demo", progress) as session:
-            result = _run(session, people, (month, live), rate, seed)
+        with claimed(folder, "a demo"):  # before it simulates for half a minute
+            month, live = _traffic(seed, int(rate * seconds))
+            people = _people(month.joined(live), seed)
+            with interruptible(), running_session(settings, folder, progress) as session:
+                result = _run(session, people, (month, live), rate, seed)
     except (StackError, StreamsError, ChildError) as error:
         raise UserError(str(error)) from None
     _summary(result)

@@ -9,7 +9,7 @@ import click
 
 from services.cli.grid_folds import rebuild, verify
 from services.cli.grid_stores import CONNECTION, PARTITION, SERVICE, Stores, halt_seen, open_stores
-from services.cli.options import example, with_settings
+from services.cli.options import counted, example, with_settings
 from services.runtime.settings import Settings
 from services.worker.halting import GAP_ACCEPTED
 
@@ -88,10 +88,14 @@ def status(settings: Settings, service: str, as_json: bool) -> int:
 def _who_works(stores: Stores, waiting: int, members: int) -> str:
     """Say whether somebody is there for what waits."""
     if members:
-        return f"{waiting:,} records wait for {members} running of group {stores.group_id}"
+        wait = f"{counted(waiting, 'record')} {'waits' if waiting == 1 else 'wait'}"
+        return f"{wait} for {members} running of group {stores.group_id}"
     if not waiting:
         return f"no record waits; nobody of group {stores.group_id} is running"
-    return f"{waiting:,} records wait, and nobody of group {stores.group_id} is running: start it with `proact {stores.command}`"
+    return (
+        f"{counted(waiting, 'record')} {'waits' if waiting == 1 else 'wait'}, and nobody of group {stores.group_id} is running: "
+        f"start it with `proact {stores.command}`"
+    )
 
 
 @grid.command(epilog=example("proact grid resume --partition 3"))

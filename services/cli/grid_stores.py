@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from services.cli.options import UserError
-from services.registry import BY_TOPIC, DEFAULT_LOG, LOGS, SERVICES, TOPIC_OF, group_of, load
+from services.registry import BY_NAME, BY_TOPIC, DEFAULT_LOG, LOGS, SERVICES, TOPIC_OF, group_of, load, log_name
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,11 +35,24 @@ COUNTED_MAX: Final = 1_000
 COMMIT_SEEN_S: Final = 0.1
 """By when the offsets of an atomic commit that has ended can be read, with a wide margin: some milliseconds are usual."""
 PARTITION = click.option("--partition", default=None, type=click.IntRange(0), help="One partition; all if left out.")
+
+
+class _Service(click.Choice[str]):
+    """A service whose partitions are meant; of one that works several topics off, one of them has to be named."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        spec = BY_NAME.get(str(value).lower())
+        if spec is not None and spec.name not in TOPIC_OF:
+            named = " or ".join(f"--service {log_name(log.topic)}" for log in spec.logs)
+            self.fail(f"the {spec.name} service keeps {len(spec.logs)} topics: say {named}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 SERVICE = click.option(
     "--service",
     default=DEFAULT_LOG,
     show_default=True,
-    type=click.Choice(tuple(TOPIC_OF)),
+    type=_Service(tuple(TOPIC_OF), case_sensitive=False),
     help=f"Whose partitions. They hold: {'; '.join(f'{spec.name}: {spec.holds}' for spec in SERVICES)}.",
 )
 
@@ -141,10 +155,8 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
             KafkaAdmin(settings.kafka),
             RedisGrid(settings.grid, settings.grid_timeout_ms / 1000),
         )
-    except GridUnavailableError as error:
-        raise UserError(f"Redis at {settings.redis_url} does not answer: {error}") from None
-    except (StreamsError, FoldError) as error:
-        raise UserError(str(error)) from None
+    except (GridUnavailableError, StreamsError, FoldError) as error:
+        raise UserError(reported(error)) from None
 
 
 def halt_seen(state: LogState, held: PartitionStatus) -> Halt | None:

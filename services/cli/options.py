@@ -62,13 +62,18 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("proact: interrupted; everything that was started is stopped", err=True)
+        click.echo("proact: interrupted; what this command started is stopped", err=True)
         raise SystemExit(130) from None
 
 
 def example(text: str) -> str:
     """Return the epilog of a command: its example, kept on lines of its own."""
     return f"\b\nExample:\n  {text}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``1 day`` or ``1,200 records``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def progress(message: str) -> None:

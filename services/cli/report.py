@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from services.cli.options import UserError, example, with_settings
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 
@@ -25,7 +26,7 @@ def report(settings: Settings, as_json: bool) -> None:
             for question in QUESTIONS
         }
     except NoPrometheusError as error:
-        raise UserError(str(error)) from None
+        raise UserError(reported(error)) from None
     if as_json:
         for_machines = [
             {"question": q.text, "query": q.query, "unit": q.unit, "answers": [asdict(a) for a in found]}
@@ -35,8 +36,8 @@ def report(settings: Settings, as_json: bool) -> None:
         return
     width = max(len(question.text) for question in QUESTIONS)
     for question, found in answers.items():
-        reported = describe(found)
-        click.echo(f"{question.text:<{width}}  {reported}{'' if reported == 'nothing' else ' ' + question.unit}")
+        said = describe(found)
+        click.echo(f"{question.text:<{width}}  {said}{'' if said == 'nothing' else ' ' + question.unit}")
 
 
 @click.command(epilog=example("proact token 0b3f9a52-7c1d-4e6a-9f0e-2d4c6b8a1e3f"))

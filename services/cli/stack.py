@@ -67,12 +67,25 @@ def status(settings: Settings, as_json: bool) -> None:
 @with_settings("data_folder", "kafka_port", "redis_port")
 def down(settings: Settings) -> None:
     """Stop all that was started from this data folder, a demo or a measurement that is under way included; the data stay."""
-    from services.stack.processes import COMMAND, daemons_below
+    from services.stack.folders import check_readable
+    from services.stack.processes import COMMAND, StackError, daemons_below
 
-    folder, stopped = Path(settings.data_folder), []
+    folder, stopped, left = Path(settings.data_folder), [], []
+    try:
+        check_readable(folder)
+    except StackError as error:
+        raise UserError(str(error)) from None
     for daemon in daemons_below(folder):
         where = daemon.folder.relative_to(folder)
         name = f"the command that used {where}" if daemon.name == COMMAND else daemon.name.capitalize()
-        if daemon.stop(COMMAND_STOP_S if daemon.name == COMMAND else STOP_S):
+        try:
+            ran = daemon.stop(COMMAND_STOP_S if daemon.name == COMMAND else STOP_S)
+        except StackError as error:
+            left.append(str(error))
+            continue
+        if ran:
             stopped.append(name if daemon.name == COMMAND or where == Path(daemon.name) else f"{name} in {where}")
-    click.echo("stopped " + " and ".join(stopped) if stopped else "nothing ran")
+    if stopped or not left:
+        click.echo("stopped " + " and ".join(stopped) if stopped else "nothing ran")
+    if left:
+        raise UserError("; ".join(left))

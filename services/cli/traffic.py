@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from services.cli.options import UserError, example, progress, with_settings
+from services.cli.options import UserError, counted, example, progress, with_settings
 from services.offline.simulator.generate import CARDS_MAX, DAYS_MAX, PRESETS
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ def history_and_live(
 @click.option("--cards", default=5_000, show_default=True, type=click.IntRange(1, CARDS_MAX), help="How many cards.")
 @click.option("--days", default=30, show_default=True, type=click.IntRange(1, DAYS_MAX), help="Days of history.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="The same seed, the same traffic.")
-@click.option("--preset", default="default", show_default=True, type=click.Choice(PRESETS), help="The kind of traffic.")
+@click.option(
+    "--preset",
+    default="default",
+    show_default=True,
+    type=click.Choice(PRESETS, case_sensitive=False),
+    help="The kind of traffic.",
+)
 @click.option(
     "--start", default=None, metavar="DAY", help="First day, such as 2026-01-31; by default the history ends yesterday."
 )
@@ -100,7 +107,7 @@ def simulate(
     seed = int(tag, 16) if fresh else seed
     count = 0 if rate is None else int(rate * seconds)
     start_ms = first_day_ms(start, days + (0 if rate is None else live_days(cards, count)), time.time_ns() // 1_000_000)
-    progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
+    progress(f"simulating {counted(cards, 'card')}, {counted(days, 'day')}, seed {seed}")
     history, live = history_and_live(cards, days, seed, start_ms, preset, count)
     if fresh:
         history, live = history.of_others(tag), live.of_others(tag)
@@ -142,7 +149,7 @@ def _send(settings: Settings, traffic: Traffic, reference: SimulatedReference, r
         labels = LabelFeed(sink, simulated_truth(traffic, seed))
         sent = TransactionProducer(sink, clock).send(traffic, pace, labels=labels)
     except (NotDeliveredError, StreamsError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(reported(error)) from None
     finally:
         sink.close()
     took = clock.monotonic_s() - begin
@@ -161,7 +168,7 @@ def require_topics(admin: object) -> None:
     try:
         missing = topics().keys() - admin.partitions().keys()
     except StreamsError as error:
-        raise UserError(f"{error}; start one with `make up` or `proact stack up`") from None
+        raise UserError(reported(error)) from None
     if missing:
         raise UserError(f"topics are missing ({', '.join(sorted(missing))}): create them with `proact topics apply`")
 
@@ -216,5 +223,5 @@ def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int 
             progress(f"{producer.sent:,} sent, up to {last:%Y-%m-%d %H:%M}")
         sink.close()
     except (DatasetError, NotDeliveredError, StreamsError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(reported(error)) from None
     click.echo(f"{producer.sent:,} transactions, {labels.sent:,} labels")

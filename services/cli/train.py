@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from services.cli.options import UserError, example, progress
+from services.cli.options import UserError, counted, example, progress
 from services.offline.simulator.generate import CARDS_MAX
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def history_of(data: Path | None, mapping: str, cards: int, days: int, seed: int
     from services.offline.trainer.history import file_history, simulated_history
 
     if data is None:
-        progress(f"simulating {cards:,} cards, {days} days, seed {seed}")
+        progress(f"simulating {counted(cards, 'card')}, {counted(days, 'day')}, seed {seed}")
         return simulated_history(cards, days, seed, _START_MS)
     progress(f"reading {data} through mapping {mapping}")
     try:

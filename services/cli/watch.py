@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.cli.options import UserError, example, with_settings
+from services.cli.options import UserError, example, progress, with_settings
 from services.core.policy import Action, AlertKind, Severity
+from services.runtime.remedies import reported
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from services.streams.reader import KafkaReader
 
 LAG_EVERY_S = 1.0
+REPORTED_AFTER_S = 1.0
+"""How long nothing may come before it is said that something is waited for: the first records of a topic take a moment."""
 
 
 def json_ready(record: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def watch(settings: Settings, seconds: float | None) -> None:
         admin.partitions()
         reader = KafkaReader(settings.kafka, OUTPUTS, from_beginning=False)
     except StreamsError as error:
-        raise UserError(str(error)) from None
+        raise UserError(reported(error)) from None
     until = None if seconds is None else time.monotonic() + seconds
     lag, asked_s = None, 0.0
     try:
@@ -81,7 +84,7 @@ _SHOWN = ["card-decisions", "card-alerts", "dead-letters", "card-reassessments"]
     )
 )
 @with_settings("kafka_bootstrap_servers")
-@click.argument("topic", type=click.Choice(_SHOWN))
+@click.argument("topic", type=click.Choice(_SHOWN, case_sensitive=False), metavar="TOPIC")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--limit", default=None, type=click.IntRange(1), help="Stop after so many records.")
 @click.option("--from-beginning", is_flag=True, help="Begin with the oldest record, not with the next one.")
@@ -95,14 +98,19 @@ _SHOWN = ["card-decisions", "card-alerts", "dead-letters", "card-reassessments"]
 @click.option(
     "--severity",
     multiple=True,
-    type=click.Choice([s.name for s in Severity]),
+    type=click.Choice([s.name for s in Severity], case_sensitive=False),
     help="Only such alerts; may be said again.",
 )
-@click.option("--kind", multiple=True, type=click.Choice([k.name for k in AlertKind]), help="Only alerts about this.")
+@click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice([k.name for k in AlertKind], case_sensitive=False),
+    help="Only alerts about this.",
+)
 @click.option(
     "--action",
     multiple=True,
-    type=click.Choice([a.name for a in Action]),
+    type=click.Choice([a.name for a in Action], case_sensitive=False),
     help="Only where this was done; may be said again.",
 )
 @click.option("--seconds", default=None, type=click.FloatRange(0.1), help="Stop after this long; else on Ctrl-C.")
@@ -110,7 +118,10 @@ def tail(
     settings: Settings, topic: str, as_json: bool, limit: int | None, from_beginning: bool, since: str | None,
     seconds: float | None, **chosen: Any,
 ) -> None:  # fmt: skip
-    """Print the records of an output topic as they come: an alert with its time (UTC) and its transaction in front."""
+    """Print the records of an output topic as they come: an alert with its time (UTC) and its transaction in front.
+
+    TOPIC is card-decisions, card-alerts, dead-letters or card-reassessments.
+    """
     from services.observer.choosing import Choice, parse_since
     from services.streams import StreamsError
     from services.streams.admin import KafkaAdmin
@@ -121,7 +132,7 @@ def tail(
     try:
         choice = Choice(topic, **chosen)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(reported(error)) from None
     try:
         since_ms = None if since is None else parse_since(since, time.time_ns() // 1_000_000)
     except ValueError as error:
@@ -130,16 +141,25 @@ def tail(
         KafkaAdmin(settings.kafka).partitions()
         reader = KafkaReader(settings.kafka, [topic], from_beginning=from_beginning, since_ms=since_ms)
     except StreamsError as error:
-        raise UserError(str(error)) from None
-    _print(reader, choice, as_json, limit, None if seconds is None else time.monotonic() + seconds)
+        raise UserError(reported(error)) from None
+    waits = "waiting for new records"
+    if since is None and not from_beginning:
+        waits += "; --from-beginning or --since 1h shows what is there"
+    print_as_they_come(reader, choice, as_json, limit, (None if seconds is None else time.monotonic() + seconds, waits))
 
 
-def _print(reader: KafkaReader, choice: Choice, as_json: bool, limit: int | None, until: float | None) -> None:
+def print_as_they_come(
+    reader: KafkaReader, choice: Choice, as_json: bool, limit: int | None, end: tuple[float | None, str]
+) -> None:
+    """Print what comes up to a time, or for ever; while nothing has, say once that it is waited for."""
     from services.observer.tally import decoded
 
-    printed = 0
+    printed, (until, waits), tell_at = 0, end, time.monotonic() + REPORTED_AFTER_S
     try:
         while (until is None or time.monotonic() < until) and (limit is None or printed < limit):
+            if waits and not printed and time.monotonic() > tell_at:
+                progress(waits)
+                waits = ""
             for records in reader.read(0.2):
                 chosen = [record for record in decoded(choice.values(records)) if choice.takes(record)]
                 for record in chosen[: None if limit is None else limit - printed]:

@@ -7,6 +7,7 @@ from services.grid.base import Claim as Claim
 from services.grid.base import Found as Found
 from services.grid.base import Grid as Grid
 from services.grid.base import GridAnswer as GridAnswer
+from services.grid.base import GridAwayError as GridAwayError
 from services.grid.base import GridMovedError as GridMovedError
 from services.grid.base import GridRead as GridRead
 from services.grid.base import GridRefusedError as GridRefusedError

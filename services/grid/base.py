@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 
 class GridUnavailableError(Exception):
@@ -27,6 +27,14 @@ class GridUnavailableError(Exception):
 
 class GridRefusedError(GridUnavailableError):
     """The grid answers, and refuses whoever asks: a wrong password, or no right to. Others may be served meanwhile."""
+
+
+class GridAwayError(GridUnavailableError):
+    """Nobody answers where the grid should be; the message says where."""
+
+    remedy: ClassVar[str] = (
+        "start one with `make up` or `proact stack up`, or name the one that runs with PROACT_REDIS_URL"
+    )
 
 
 class UnsafeGridError(GridUnavailableError):

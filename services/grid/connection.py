@@ -96,6 +96,15 @@ def why_refused(name: str) -> str | None:
     return f"{name} cannot be set: {why}" if why else f"there is no option {name} of a Redis client that can be set"
 
 
+def place_of(url: str) -> str:
+    """Return the host and port of an address, or the path of its socket, and nothing else of it."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return parts.path
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{parts.port or 6379}"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class GridConnection:
     """The Redis that holds the grid, and the client options that people have set; its text shows no secret."""

@@ -23,6 +23,7 @@ from services.grid.base import (
     Claim,
     Found,
     GridAnswer,
+    GridAwayError,
     GridMovedError,
     GridRead,
     GridRefusedError,
@@ -35,14 +36,12 @@ from services.grid.base import (
     RefusedClaimError,
     UnsafeGridError,
 )
-from services.grid.connection import GridConnection
+from services.grid.connection import GridConnection, place_of
 from services.grid.keys import changes_key, meta_key, profiles_key
 
 _SCRIPTS = Path(__file__).parent
 READ_CARDS_MAX: Final = 5_000
 """Profiles of one HMGET: bounds how long Redis serves nobody else."""
-
-
 _DECLINES: Final = (
     redis.exceptions.AuthenticationError,
     redis.exceptions.AuthorizationError,
@@ -50,6 +49,9 @@ _DECLINES: Final = (
     redis.exceptions.NoPermissionError,
 )
 """NOAUTH, WRONGPASS, NOPERM and their like: Redis is there, and does not serve this client."""
+_WITHOUT_PASSWORD: Final = ("Authentication required", "client already authenticated")
+"""What Redis says to a client that gave no password: to its first command, or to its HELLO."""
+_WRONG_PAIR: Final = "invalid username-password pair"
 
 
 class _Script:
@@ -69,14 +71,31 @@ def described(error: Exception) -> str:
 
 
 @contextmanager
-def outages() -> Iterator[None]:
-    """Turn the client's errors into the grid's one error: all of them are waited out."""
+def outages(where: str) -> Iterator[None]:
+    """Turn the client's errors into the grid's one error, which says where it is: all of them are waited out."""
     try:
         yield
     except _DECLINES as error:
-        raise GridRefusedError(f"{type(error).__name__}: {error}") from error
-    except (redis.exceptions.RedisError, OSError) as error:
-        raise GridUnavailableError(described(error)) from None
+        raise GridRefusedError(refused(error, where)) from None
+    except redis.exceptions.BusyLoadingError as error:
+        raise GridUnavailableError(f"Redis at {where}: {described(error)}") from None
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise GridAwayError(f"Redis at {where} does not answer ({described(error)})") from None
+    except redis.exceptions.RedisError as error:
+        raise GridUnavailableError(f"Redis at {where}: {described(error)}") from None
+
+
+def refused(error: Exception, where: str) -> str:
+    """Return what to do about a decline, without Redis's own words: these may hold the user."""
+    if any(words in str(error) for words in _WITHOUT_PASSWORD):
+        return f"Redis at {where} wants a password: set PROACT_REDIS_PASSWORD, and PROACT_REDIS_USERNAME where it has users"
+    if isinstance(error, (redis.exceptions.NoPermissionError, redis.exceptions.AuthorizationError)):
+        return (
+            f"Redis at {where} does not allow the user of PROACT_REDIS_URL or PROACT_REDIS_USERNAME what the grid needs "
+            f"({type(error).__name__})"
+        )
+    why = _WRONG_PAIR if _WRONG_PAIR in str(error) else type(error).__name__
+    return f"Redis at {where} refuses the user or the password of PROACT_REDIS_URL or PROACT_REDIS_USERNAME and PROACT_REDIS_PASSWORD ({why})"
 
 
 class RedisGrid:
@@ -87,7 +106,7 @@ class RedisGrid:
     """
 
     def __init__(self, connection: GridConnection, timeout_s: float = 2.0, lookup_timeout_s: float = 0.05) -> None:
-        self._process = uuid.uuid4().hex
+        self._process, self._where = uuid.uuid4().hex, place_of(connection.address)
         self._client, self._with_deadline = connect(connection, timeout_s), connect(connection, lookup_timeout_s)
 
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
@@ -119,7 +138,7 @@ class RedisGrid:
             pipeline.hmget(meta, "owner", "applied", "profiles")
             pipeline.hlen(profiles)
         _ask_lookups(pipeline, lookups)
-        with outages():
+        with outages(self._where):
             answers = iter(pipeline.execute())
         found = []
         for read in reads:
@@ -132,7 +151,7 @@ class RedisGrid:
         """See :class:`services.grid.Grid`."""
         pipeline = self._with_deadline.pipeline(transaction=False)
         _ask_lookups(pipeline, lookups)
-        with outages():
+        with outages(self._where):
             return _take_found(iter(pipeline.execute()), lookups)
 
     def apply(self, topic: str, writes: Sequence[GridWrite]) -> list[Applied]:
@@ -158,14 +177,14 @@ class RedisGrid:
 
     def note_poison(self, topic: str, claim: Claim, offset: int) -> None:
         """See :class:`services.grid.Grid`."""
-        with outages():
+        with outages(self._where):
             known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "poison") or b"")
         value = ",".join(map(str, sorted(known | {offset})))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "poison", value])])
 
     def note_errors(self, topic: str, claim: Claim, offsets: Collection[int]) -> None:
         """See :class:`services.grid.Grid`."""
-        with outages():
+        with outages(self._where):
             known = offsets_of(self._client.hget(meta_key(topic, claim.partition), "errors") or b"")
         value = ",".join(map(str, sorted(known.union(offsets))[-ERRORS_MAX:]))
         self._run([(_NOTE, _keys(topic, claim.partition)[:1], [claim.owner, "errors", value])])
@@ -187,7 +206,7 @@ class RedisGrid:
         pipeline = self._client.pipeline(transaction=False)
         for partition in partitions:
             pipeline.hget(meta_key(topic, partition), "resumed")
-        with outages():
+        with outages(self._where):
             return [int(count or 0) for count in pipeline.execute()]
 
     def status(self, topic: str, partitions: Sequence[int]) -> list[PartitionStatus]:
@@ -196,7 +215,7 @@ class RedisGrid:
         for partition in partitions:
             pipeline.hgetall(meta_key(topic, partition))
             pipeline.hlen(profiles_key(topic, partition))
-        with outages():
+        with outages(self._where):
             answers = pipeline.execute()
         return [
             status_of(p, meta, count) for p, meta, count in zip(partitions, answers[::2], answers[1::2], strict=True)
@@ -204,12 +223,12 @@ class RedisGrid:
 
     def dump(self, topic: str, partition: int) -> dict[bytes, bytes]:
         """See :class:`services.grid.Grid`."""
-        with outages():
+        with outages(self._where):
             return dict(self._client.hscan_iter(profiles_key(topic, partition), count=READ_CARDS_MAX))
 
     def check(self) -> None:
         """See :class:`services.grid.Grid`."""
-        with outages():
+        with outages(self._where):
             info = self._client.info()
         policy, role = info.get("maxmemory_policy", "noeviction"), info.get("role", "master")
         if policy != "noeviction":
@@ -221,7 +240,7 @@ class RedisGrid:
     def _load_scripts(self) -> None:
         """Make sure that the scripts are there. Raises UnsafeGridError when Redis does not take them."""
         scripts = (_CLAIM, _APPLY, _NOTE, _HALT, _RESUME)
-        with outages():
+        with outages(self._where):
             try:
                 known = self._client.script_exists(*(script.sha for script in scripts))
                 for script, there in zip(scripts, known, strict=True):
@@ -232,7 +251,7 @@ class RedisGrid:
 
     def _run(self, calls: Sequence[tuple[_Script, list[bytes], list[Any]]]) -> list[Any]:
         """Run scripts in one round trip; those that Redis does not know are loaded and run in a second one."""
-        with outages():
+        with outages(self._where):
             answers = self._pipeline(calls)
             unknown = [i for i, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
             if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 
@@ -20,6 +21,7 @@ from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.settings import ConfigError, Settings, resolve_settings
+from services.runtime.variables import unread_variables
 from services.streams.admin import KafkaAdmin
 
 log = logging.getLogger("proact.monitor")
@@ -56,6 +58,7 @@ def main() -> None:
     """Run with settings from the environment and ``proact.toml``."""
     stop = threading.Event()
     end_in_order(stop.set)
+    sys.stderr.writelines(f"proact: {line}\n" for line in unread_variables(os.environ))
     try:
         run_monitor(resolve_settings({}), stop)
     except ConfigError as error:

@@ -10,13 +10,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 ASK_TIMEOUT_S: Final = 5.0
 
 
 class NoPrometheusError(Exception):
     """Prometheus does not answer, or refuses the query."""
+
+
+class PrometheusAwayError(NoPrometheusError):
+    """Nobody answers there."""
+
+    remedy: ClassVar[str] = "start one with `make up`, or name the one that runs with PROACT_PROMETHEUS_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,8 @@ def ask(prometheus_url: str, query: str, shown: str | None = None) -> list[Answe
     except urllib.error.HTTPError as error:
         raise NoPrometheusError(f"{where} refuses {query!r}: {error.code} {error.reason}") from None
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        raise NoPrometheusError(f"no Prometheus answers at {where}: {error}") from None
+        reason = getattr(error, "reason", error)
+        raise PrometheusAwayError(f"no Prometheus answers at {where} ({reason})") from None
     labelled = ((series["metric"], series["value"][1]) for series in result)
     return [Answer({k: v for k, v in labels.items() if k != "__name__"}, float(v)) for labels, v in labelled]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -165,14 +166,19 @@ class HealthServer:
         return status, "application/json", json.dumps(self._health.as_json()).encode() + b"\n"
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises ConfigError when the port is taken."""
+    try:
+        return socket.create_server((host, port), backlog=CONNECTIONS_MAX)
+    except OSError as error:
+        said = os.strerror(error.errno) if error.errno else str(error)  # its own words repeat the address
+        raise ConfigError(f"cannot serve metrics on {host}:{port}: {said}; set --metrics-port") from None
+
+
 def serve_health(host: str, port: int, health: Health, metrics: MetricsRegistry) -> HealthServer:
     """Serve from a thread of its own until the process ends.
 
     Raises:
         ConfigError: the port is taken.
     """
-    try:
-        listening = socket.create_server((host, port), backlog=CONNECTIONS_MAX)
-    except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}; set --metrics-port") from None
-    return HealthServer(listening, health, metrics)
+    return HealthServer(listen(host, port), health, metrics)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from services.core.masking import mask_text
+from services.runtime.variables import WORKER_VARIABLE
 
 _FIELDS_OF_OURS = "fields"
 FRAMES_MAX: Final = 30
@@ -25,13 +27,15 @@ FRAMES_MAX: Final = 30
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, worker: int | None = None) -> None:
         super().__init__()
-        self._as_json = as_json
+        self._as_json, self._worker = as_json, worker
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = getattr(record, _FIELDS_OF_OURS, {})
+        if self._worker is not None:
+            fields = {"worker": self._worker} | fields
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
@@ -65,10 +69,15 @@ def set_up_logging(log_format: str) -> None:
     """Log to standard output in the format ``text``, ``json`` or ``auto``: text on a terminal."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Formatter(as_json=as_json))
+    handler.setFormatter(_Formatter(as_json=as_json, worker=_own_number()))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("numba", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _own_number() -> int | None:
+    raw = os.environ.get(WORKER_VARIABLE, "")
+    return int(raw) if raw.isdecimal() else None
 
 
 def transaction_token(transaction_id: bytes) -> str:

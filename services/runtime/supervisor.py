@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from subprocess import Popen, TimeoutExpired
 
 from services.registry import process_of
+from services.runtime.health import listen
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.settings import ConfigError, Settings
+from services.runtime.variables import WORKER_VARIABLE
 from services.signals import end_in_order
 from services.subprocesses import start_tied
 
@@ -35,7 +37,9 @@ class _Child:
 def _start(name: str, settings: Settings, number: int) -> Popen[bytes]:
     own = settings.with_values(metrics_port=settings.metrics_port + number, workers=1)
     return start_tied(
-        [sys.executable, "-m", *process_of(name)], env={**os.environ, **own.environment()}, start_new_session=True
+        [sys.executable, "-m", *process_of(name)],
+        env={**os.environ, **own.environment(), WORKER_VARIABLE: str(number)},
+        start_new_session=True,
     )
 
 
@@ -43,11 +47,12 @@ def supervise(name: str, settings: Settings) -> None:
     """Run ``settings.workers`` processes of a service until SIGTERM, SIGINT or SIGHUP; they end with this process, however it ends.
 
     Each has its own metrics port, counted up from the setting. A worker that dies is started again, after a pause that
-    doubles up to ``BACKOFF_S_MAX`` as long as it keeps dying young. Raises ConfigError when the ports do not fit.
+    doubles up to ``BACKOFF_S_MAX`` as long as it keeps dying young. Raises ConfigError when the ports do not fit, or one of them is taken.
     """
     set_up_logging(settings.log_format)
     if settings.metrics_port + settings.workers - 1 > 65_535:
         raise ConfigError("the workers' metrics ports do not fit below 65536: choose a lower --metrics-port")
+    _refuse_taken_ports(settings)
     stopping: list[bool] = []
     end_in_order(lambda: stopping.append(True))
     children = [_Child(i, _start(name, settings, i), time.monotonic()) for i in range(settings.workers)]
@@ -57,6 +62,17 @@ def supervise(name: str, settings: Settings) -> None:
             _look_after(child, name, settings)
         time.sleep(0.2)
     _stop(children)
+
+
+def _refuse_taken_ports(settings: Settings) -> None:
+    """Raise ConfigError for a port that a worker could not listen on: it would die of that again and again."""
+    for number in range(settings.workers):
+        try:
+            listen(settings.metrics_host, settings.metrics_port + number).close()
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error} (worker i of several uses this setting + i, so that is worker {number}'s)"
+            ) from None
 
 
 def _look_after(child: _Child, name: str, settings: Settings) -> None:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from services.stack.folders import make_folder
 from services.stack.kafka import EmbeddedKafka
+from services.stack.processes import StackError
 from services.stack.redis import EmbeddedRedis
 from services.streams.admin import KafkaAdmin
 from services.topology import topic_plans
@@ -32,6 +34,7 @@ class EmbeddedStack:
 
     def up(self, progress: Callable[[str], None], timeout_s: float = 60.0) -> None:
         """Start what does not run and wait until both answer; when that fails, what was started for it is stopped. Raises StackError."""
+        self._make_folders()
         with self._undone_if_it_fails():
             for part in (self.redis, self.kafka):
                 part.refuse_taken_port()
@@ -42,18 +45,25 @@ class EmbeddedStack:
         self, progress: Callable[[str], None], counts: Mapping[str, int], timeout_s: float = 60.0
     ) -> None:
         """Do that, and create the topics as :meth:`apply_topics` does; all of it or nothing. Raises StackError, StreamsError."""
+        self._make_folders()
         with self._undone_if_it_fails():
             self.up(progress, timeout_s)
             self.apply_topics(counts)
+
+    def _make_folders(self) -> None:
+        for part in (self.kafka, self.redis):
+            make_folder(part.data_folder)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
         new = [part for part in (self.kafka, self.redis) if part.pid is None]
         try:
             yield
-        except BaseException:  # an interrupt, too
+        except BaseException as error:  # an interrupt, too
             for part in new:
                 part.down()
+            if isinstance(error, OSError):
+                raise StackError(f"{error.filename or 'the data folder'}: {error.strerror}") from None
             raise
 
     def apply_topics(self, counts: Mapping[str, int]) -> dict[str, str]:

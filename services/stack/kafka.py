@@ -33,6 +33,8 @@ Configuration:
   Loggers:
     Root: {level: WARN, AppenderRef: [{ref: STDOUT}]}
 """
+_LISTENS: Final = r"^listeners=PLAINTEXT://127\.0\.0\.1:(\d+),"
+"""How its properties, below, say at which port a broker listens."""
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
@@ -148,6 +150,11 @@ class EmbeddedKafka:
         self.connection = KafkaConnection(self.address)
 
     @property
+    def data_folder(self) -> Path:
+        """The folder that its own lies in."""
+        return self._folder.parent
+
+    @property
     def log(self) -> Path:
         """The broker's log."""
         return self._daemon.log
@@ -164,8 +171,8 @@ class EmbeddedKafka:
 
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""
+        self.refuse_taken_port()
         if self._daemon.running() is None:
-            self.refuse_taken_port()
             jars = resolve_jars(progress)
             progress(f"starting Kafka {VERSION} on 127.0.0.1:{self._port}")
             self._format(jars)
@@ -174,7 +181,8 @@ class EmbeddedKafka:
         self._daemon.wait_until(self.answers, timeout_s)
 
     def refuse_taken_port(self) -> None:
-        """Raise StackError when something else listens at the port."""
+        """Raise StackError when something else listens at the port, or this folder's Kafka runs at another one."""
+        self._daemon.refuse_other_port(self._port, _LISTENS, self._folder / "server.properties")
         if self._daemon.running() is None and port_taken(self._port):
             raise StackError(
                 f"port {self._port} is taken by {taken_by(self._port)}: choose another with --kafka-port, or use the Kafka "

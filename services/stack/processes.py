@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -74,6 +76,21 @@ class Daemon:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._pid_file.write_text(f"{pid} {psutil.Process(pid).create_time()}")
 
+    def refuse_other_port(self, port: int, pattern: str, config: Path) -> None:
+        """Raise StackError if it runs at another port than this one; a line of its configuration, which it began with, has the port."""
+        process = self.running()
+        if process is None:
+            return
+        try:
+            found = re.search(pattern, config.read_text(), re.MULTILINE)
+        except OSError:
+            return
+        if found and int(found[1]) != port:
+            raise StackError(
+                f"{self.name.capitalize()} of this folder already runs on {found[1]} (process {process.pid}), not on {port}: "
+                "`proact stack down` first, or another --data-folder"
+            )
+
     def wait_until(self, answers: Callable[[], bool], timeout_s: float) -> None:
         """Wait until it answers. Raises StackError with the end of its log when it dies or takes too long."""
         deadline = time.monotonic() + timeout_s
@@ -87,17 +104,28 @@ class Daemon:
             time.sleep(0.1)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Stop it, gently and then not; whether there was something to stop."""
+        """Stop it, gently and then not; whether there was something to stop. Raises StackError when it cannot be stopped."""
         process = self.running()
         if process is not None:
-            process.send_signal(signal.SIGTERM)
             try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_TIMEOUT_S)
-        self._pid_file.unlink(missing_ok=True)
+                self._end(process, timeout_s)
+            except psutil.AccessDenied:
+                raise StackError(
+                    f"{self.name} is process {process.pid} of user {_owner(process)}: they, or root, can stop it"
+                ) from None
+        # Where it cannot be removed there is none, or one of a process that has ended, which nobody takes for another.
+        with suppress(OSError):
+            self._pid_file.unlink(missing_ok=True)
         return process is not None
+
+    def _end(self, process: psutil.Process, timeout_s: float) -> None:
+        process.send_signal(signal.SIGTERM)
+        if _ended_within(process, timeout_s):
+            return
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+        if not _ended_within(process, STOP_TIMEOUT_S):
+            raise StackError(f"{self.name}, process {process.pid}, does not end, not even when it is killed")
 
     def log_tail(self) -> str:
         """Return the end of the log."""
@@ -106,6 +134,22 @@ class Daemon:
         except OSError:
             return "(no log)"
         return "\n".join(f"    {line}" for line in lines[-LOG_TAIL_LINES:])
+
+
+def _ended_within(process: psutil.Process, timeout_s: float) -> bool:
+    """Whether a process ends within that time; one that has ended and that its parent has not yet noticed has, too."""
+    try:
+        process.wait(timeout_s)
+    except psutil.TimeoutExpired:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def _owner(process: psutil.Process) -> str:
+    try:
+        return str(process.username())
+    except (psutil.Error, KeyError):
+        return "another"
 
 
 def daemons_below(folder: Path) -> list[Daemon]:

@@ -52,6 +52,11 @@ class EmbeddedRedis:
         self._daemon = Daemon("redis", self._folder, outlives)
 
     @property
+    def data_folder(self) -> Path:
+        """The folder that its own lies in."""
+        return self._folder.parent
+
+    @property
     def log(self) -> Path:
         """The server's log."""
         return self._daemon.log
@@ -72,8 +77,8 @@ class EmbeddedRedis:
 
     def up(self, progress: Callable[[str], None], timeout_s: float = START_TIMEOUT_S) -> None:
         """Start it and wait until it answers; nothing happens if it runs. Raises StackError."""
+        self.refuse_taken_port()
         if self._daemon.running() is None:
-            self.refuse_taken_port()
             progress(f"starting Redis on 127.0.0.1:{self._port}")
             self._folder.mkdir(parents=True, exist_ok=True)
             config = self._folder / "redis.conf"
@@ -82,7 +87,8 @@ class EmbeddedRedis:
         self._daemon.wait_until(self.answers, timeout_s)
 
     def refuse_taken_port(self) -> None:
-        """Raise StackError when something else listens at the port."""
+        """Raise StackError when something else listens at the port, or this folder's Redis runs at another one."""
+        self._daemon.refuse_other_port(self._port, r"^port (\d+)$", self._folder / "redis.conf")
         if self._daemon.running() is None and port_taken(self._port):
             raise StackError(
                 f"port {self._port} is taken by {taken_by(self._port)}: choose another with --redis-port, or use the Redis "

@@ -4,6 +4,7 @@ from services.streams.base import MISSING_TOPIC as MISSING_TOPIC
 from services.streams.base import Assignment as Assignment
 from services.streams.base import AtPlaces as AtPlaces
 from services.streams.base import DamagedRecordError as DamagedRecordError
+from services.streams.base import KafkaAwayError as KafkaAwayError
 from services.streams.base import LogState as LogState
 from services.streams.base import NoPlaceReader as NoPlaceReader
 from services.streams.base import Output as Output

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
 )
 
 from services.streams.base import StreamsError
-from services.streams.clients import COMMON, GROUPLESS, ConnectionErrors
+from services.streams.clients import COMMON, GROUPLESS, ConnectionErrors, failure
 from services.streams.connection import KafkaConnection
 
 REQUEST_TIMEOUT_S = 10.0
@@ -87,8 +87,8 @@ class KafkaAdmin:
         try:
             yield
         except KafkaException as error:
-            why = f"{error.args[0].str()}{self._errors.reported(error, self._admin, self._connection)}"
-            raise StreamsError(f"Kafka at {self._connection} does not answer: {why}") from None
+            why = self._errors.reported(error, self._admin, self._connection)
+            raise failure(self._connection, error, why) from None
 
     def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a broker answers."""

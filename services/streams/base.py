@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from services.core.immutable import immutable
 
 class StreamsError(Exception):
     """The log could not be reached, or refused: an outage, waited out by the worker."""
+
+
+class KafkaAwayError(StreamsError):
+    """No broker answers; the message says where."""
+
+    remedy: ClassVar[str] = (
+        "start one with `make up` or `proact stack up`, or name the one that runs with PROACT_KAFKA_BOOTSTRAP_SERVERS"
+    )
 
 
 class TopicMissingError(StreamsError):

@@ -11,7 +11,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
-from services.streams.base import Records, StreamsError
+from services.streams.base import KafkaAwayError, Records, StreamsError
 from services.streams.connection import KafkaConnection
 
 log = logging.getLogger("proact.kafka")
@@ -98,10 +98,25 @@ ATOMIC: Final[dict[str, Any]] = (
 )
 
 
+_AWAY: Final = (*_NO_CONNECTION, KafkaError._RESOLVE)  # noqa: SLF001 - as above
+
+
 def describe(error: KafkaException | KafkaError) -> str:
     """Return an error's name and words."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
     return f"{inner.name()}: {inner.str()}" if isinstance(inner, KafkaError) else str(inner)
+
+
+def failure(connection: KafkaConnection, error: KafkaException, why: str = "") -> StreamsError:
+    """Return what a failed call is to who waits, with the address: KafkaAwayError where nobody answered.
+
+    ``why`` is what :meth:`ConnectionErrors.reported` adds: who says why somebody is not let in is there, and starting another helps nobody.
+    """
+    inner = error.args[0]
+    if not isinstance(inner, KafkaError) or inner.code() not in _AWAY:
+        return StreamsError(f"Kafka at {connection}: {describe(error)}{why}")
+    said = f"Kafka at {connection} does not answer ({describe(error)}){why}"
+    return StreamsError(said) if why else KafkaAwayError(said)
 
 
 class ConnectionErrors:

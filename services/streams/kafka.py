@@ -19,7 +19,7 @@ from services.streams.clients import (
     REQUEST_TIMEOUT_S,
     ConnectionErrors,
     count_partitions,
-    describe,
+    failure,
     to_records,
 )
 from services.streams.closing import close_client, park
@@ -60,7 +60,7 @@ class KafkaSource:
         make_client: Callable[[dict[str, Any]], Consumer] = Consumer,
     ) -> None:  # fmt: skip
         """Join a group; ``make_client`` makes a client of its settings, and another one where one is of no use any more."""
-        self.topic, self._make_client = topic, make_client
+        self.topic, self._connection, self._make_client = topic, connection, make_client
         settings = COMMON | CONSUMER
         settings |= {"group.id": group_id}
         # A crashed worker's partitions move after this long.
@@ -137,7 +137,7 @@ class KafkaSource:
             inner = error.args[0]
             if isinstance(inner, KafkaError) and inner.fatal():
                 self._take(_event(inner))  # raises
-            raise StreamsError(describe(error)) from error
+            raise failure(self._connection, error) from error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is read before the worker has found out, by start(), from where.

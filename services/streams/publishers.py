@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from services.streams.atomic import FencedError
 from services.streams.background import ThreadBackground
-from services.streams.base import Output, StreamsError
-from services.streams.clients import ATOMIC, COMMON, PRODUCER, REQUEST_TIMEOUT_S, describe
+from services.streams.base import KafkaAwayError, Output, StreamsError
+from services.streams.clients import ATOMIC, COMMON, PRODUCER, REQUEST_TIMEOUT_S, describe, failure
 from services.streams.connection import KafkaConnection
 from services.streams.kafka import KafkaSource
 
@@ -42,6 +42,18 @@ def _doubts() -> Iterator[None]:
         raise kind(f"an atomic commit is in doubt: {describe(error)}") from error
 
 
+@contextmanager
+def _away(connection: KafkaConnection) -> Iterator[None]:
+    """Tell an outage from a doubt: before a producer is open there is no commit that could be in one."""
+    try:
+        yield
+    except KafkaException as error:
+        reported = failure(connection, error)
+        if isinstance(reported, KafkaAwayError):
+            raise reported from error
+        raise
+
+
 class KafkaAtomicProducer:
     """See :class:`services.streams.atomic.AtomicProducer`; commits offsets of one topic."""
 
@@ -50,7 +62,7 @@ class KafkaAtomicProducer:
         self._topic = topic
         self._trouble = False
         self._producer = Producer(settings | {"error_cb": self._on_error})
-        with _doubts():
+        with _doubts(), _away(connection):
             self._producer.init_transactions(REQUEST_TIMEOUT_S)
             self._producer.poll(0)
         self._trouble = False

@@ -8,7 +8,15 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.streams.base import Records, StreamsError
-from services.streams.clients import COMMON, GROUPLESS, REQUEST_TIMEOUT_S, ConnectionErrors, describe, to_records
+from services.streams.clients import (
+    COMMON,
+    GROUPLESS,
+    REQUEST_TIMEOUT_S,
+    ConnectionErrors,
+    describe,
+    failure,
+    to_records,
+)
 from services.streams.connection import KafkaConnection
 
 _READER: Final = {
@@ -56,9 +64,7 @@ class KafkaReader:
             if since_ms is not None:
                 self._begin_at(partitions, highs, since_ms)
         except KafkaException as error:
-            raise StreamsError(
-                f"Kafka at {connection}: {describe(error)}{errors.reported(error, self._consumer, connection)}"
-            ) from None
+            raise failure(connection, error, errors.reported(error, self._consumer, connection)) from None
         self._consumer.assign(partitions)
         self._left = {
             (tp.topic, tp.partition): high for tp, high in zip(partitions, highs, strict=True) if tp.offset < high

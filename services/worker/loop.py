@@ -30,6 +30,7 @@ from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.rate_limited_log import RateLimitedLog
+from services.runtime.remedies import reported
 from services.streams import DamagedRecordError, Records, StreamsError
 from services.streams.atomic import FencedError
 from services.worker.breaker import Breaker
@@ -72,7 +73,7 @@ class Worker(Generic[P, R]):
         self._processor, self._clock, self._limits = processor, ports.clock, limits
         self._source, self._publisher, self._grid = ports.source, ports.publisher, ports.grid
         self._letters, self._places, self._follower = ports.letters, ports.places, ports.follower
-        self._backgrounds = (ports.background(), ports.background())
+        self._backgrounds = publishing, saving = (ports.background(), ports.background())
         self._health, self._metrics = health, metrics
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._partitions = Partitions()
@@ -85,7 +86,6 @@ class Worker(Generic[P, R]):
         self._stages = Stages(ports.clock, metrics)
         buffer = WriteBehindBuffer(limits.saving)
         grid = OwnedGrid(processor, ports.grid, self._partitions, self._outages)
-        publishing, saving = self._backgrounds
         writer = GridWriter(grid, buffer, saving, self._stages)
         self._own = OwnProfiles(NearCache(limits.near_cache_bytes), buffer, ports.clock)
         self._foreign = ForeignProfiles(processor.looks_up, ports.grid, ForeignCache(limits.foreign_cache_bytes))
@@ -145,7 +145,7 @@ class Worker(Generic[P, R]):
         try:
             self._publisher.open()
         except StreamsError as error:
-            log.warning("Kafka is away", extra=fields(error=str(error)))  # waited out by the first take-over
+            log.warning("Kafka is away", extra=fields(error=reported(error)))  # waited out by the first take-over
         self._membership.begin()
 
     def release(self) -> None:

@@ -13,8 +13,9 @@ from services.grid import Grid, GridUnavailableError
 from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
+from services.runtime.remedies import reported
 from services.streams import Source
-from services.worker.outages import RETRY_S
+from services.worker.outages import RETRY_S, StillAway
 
 log = logging.getLogger("proact.worker")
 
@@ -31,19 +32,22 @@ class GroupMembership:
         self.present = True
         self._pause_s = TRY_AFTER_S
         self._try_at_s = 0.0
+        self._away = StillAway(clock)
 
     def begin(self) -> None:
         """Stay out of the group if Redis does not serve this worker at its start: its address or password may be wrong for it alone."""
         try:
             self._grid.check()
         except GridUnavailableError as error:
-            self.leave(str(error))
+            self.leave(reported(error))
 
     def leave(self, reason: str) -> None:
         """Leave the group until Redis takes this worker. Raises StreamsError."""
         log.error(
             "stays out of its group until Redis takes it: others may have its partitions", extra=fields(reason=reason)
         )
+        self._away.over()
+        self._away.due()  # said just now
         self.present, self._pause_s = False, TRY_AFTER_S
         self._try_at_s = self._clock.monotonic_s() + self._pause_s
         self._health.set("partitions_assigned", False)
@@ -61,7 +65,8 @@ class GroupMembership:
         try:
             self._grid.check()
         except GridUnavailableError as error:
-            log.debug("Redis does not take this worker: %s", error)
+            if self._away.due():
+                log.warning("still out of its group: Redis does not take it", extra=fields(reason=reported(error)))
             self._pause_s = min(2 * self._pause_s, TRY_AFTER_S_MAX)
             self._try_at_s = self._clock.monotonic_s() + self._pause_s
             return False

@@ -12,6 +12,7 @@ from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.remedies import reported
 from services.streams import Assignment, Source, StreamsError
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ STOP_WITHIN_S = 4.0
 REFUSED_MAX_S: Final = 30.0
 """For how long Redis may refuse a worker before it leaves its partitions to others. A Redis that does not answer is away for all of them,
 as far as one can tell, and waited for within the group; one that refuses is there, and may serve the others."""
+TELL_EVERY_S: Final = 30.0
+"""How often at most it is logged that a store is still away."""
 CONDITION_OF = {"kafka": "log_reachable", "redis": "grid_reachable"}
 
 
@@ -35,6 +38,26 @@ class AbandonedError(Exception):
 
 class RefusedError(AbandonedError):
     """Redis has refused this worker for so long that others should have its partitions."""
+
+
+class StillAway:
+    """Says when an outage is to be logged: as it begins, and now and then while it lasts."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reported_s: float | None = None
+
+    def due(self) -> bool:
+        """Whether to log it now; says yes once each time."""
+        now_s = self._clock.monotonic_s()
+        if self._reported_s is not None and now_s - self._reported_s < TELL_EVERY_S:
+            return False
+        self._reported_s = now_s
+        return True
+
+    def over(self) -> None:
+        """It is over: the next one begins anew."""
+        self._reported_s = None
 
 
 class Outages:
@@ -48,6 +71,7 @@ class Outages:
         self._stop_at_s: float | None = None
         self._probe_at_s = 0.0
         self._refused_since_s: float | None = None
+        self._away = {store: StillAway(clock) for store in CONDITION_OF}
 
     @property
     def needs_grid(self) -> bool:
@@ -94,7 +118,9 @@ class Outages:
             except (GridUnavailableError, StreamsError) as error:
                 if begin_s is None:
                     begin_s = self._clock.monotonic_s()
-                    log.warning("waits for %s", store, extra=fields(error=str(error)))
+                    self._away[store].over()  # whatever was said before, what is waited for now is news
+                if self._away[store].due():
+                    log.warning("waits for %s", store, extra=fields(error=reported(error)))
                 self._health.set(CONDITION_OF[store], False)
                 if self.stopping:
                     raise AbandonedError("asked to stop during an outage") from error
@@ -160,8 +186,10 @@ class Outages:
 
     def _set(self, store: str, error: Exception | None) -> None:
         condition = CONDITION_OF[store]
-        if error is not None and self._health.conditions[condition]:
-            log.warning("a store is away", extra=fields(condition=condition, error=str(error)))
+        if error is None:
+            self._away[store].over()
+        elif self._away[store].due():
+            log.warning("a store is away", extra=fields(condition=condition, error=reported(error)))
         self._health.set(condition, error is None)
         if store == "redis" and error is None:
             self.refused(None)

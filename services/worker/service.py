@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from services.runtime.health import CONDITIONS, Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.settings import ConfigError, Settings, resolve_settings
+from services.runtime.variables import WORKER_VARIABLE, unread_variables
 from services.signals import end_at_once, end_in_order
 from services.worker.assembling import build_service
 from services.worker.fencing import DuplicateWorkerError
@@ -43,6 +45,12 @@ def run_service(spec: ServiceSpec, settings: Settings, build: BuildService = bui
     log.info("%s stopped", spec.name)
 
 
+def warn_of_unread_variables() -> None:
+    """Say on standard error which variables look like settings and are none; a worker's supervisor has said it for all."""
+    if WORKER_VARIABLE not in os.environ:
+        sys.stderr.writelines(f"proact: {line}\n" for line in unread_variables(os.environ))
+
+
 def service_main(arguments: Sequence[str]) -> None:
     """Run the service that the command line names, with settings from the environment and ``proact.toml``."""
     if len(arguments) != 1 or arguments[0] not in BY_NAME:
@@ -54,6 +62,7 @@ def serve(spec: ServiceSpec) -> None:
     """Run a service as a process of its own, with settings from the environment and ``proact.toml``; a mistake is one line."""
     if not __debug__:
         sys.exit("proact: assertions must stay on; do not run Python with -O")
+    warn_of_unread_variables()
     try:
         run_service(spec, resolve_settings({}))
     except (ConfigError, DuplicateWorkerError) as error:

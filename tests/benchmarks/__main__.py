@@ -48,6 +48,7 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
     Writes a page with plots to the data folder; the last line is JSON.
     """
     from services.runtime.children import ChildError
+    from services.stack.folders import claimed
     from services.stack.processes import StackError
     from services.streams import StreamsError
     from tests.benchmarks.bench import Plan, run_bench
@@ -55,7 +56,7 @@ def bench(settings: Settings, records: int, cards: int, seconds: int, runs: int)
 
     folder = Path(settings.data_folder) / "bench"
     try:
-        with interruptible():
+        with claimed(folder, "a bench"), interruptible():
             result = run_bench(settings, folder, progress, Plan(records, cards, seconds, runs))
     except (ChildError, StackError, StreamsError, ValueError) as error:
         raise UserError(str(error)) from None

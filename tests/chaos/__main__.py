@@ -30,6 +30,7 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
     """
     from services.checker.evidence import EvidenceError
     from services.runtime.children import ChildError
+    from services.stack.folders import claimed
     from services.stack.processes import StackError
     from services.streams import StreamsError
     from tests.chaos.faults import FAULTS
@@ -46,9 +47,9 @@ def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, li
     if unknown:
         raise UserError(f"there is no fault {min(unknown)}: {NAME} --list")
     try:
-        with interruptible():
+        folder = Path(settings.data_folder) / "chaos"
+        with claimed(folder, "chaos"), interruptible():
             chosen = faults or (ALL if full else QUICK)
-            folder = Path(settings.data_folder) / "chaos"
             report = Attack(settings, folder, progress, seed).run(chosen).as_json()
     except (ChildError, EvidenceError, StackError, StreamsError) as error:
         raise UserError(str(error)) from None

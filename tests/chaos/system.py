@@ -31,8 +31,9 @@ from services.runtime.clock import SystemClock
 from services.runtime.settings import Settings
 from services.stack.embedded import EmbeddedStack
 from services.stack.kafka import EmbeddedKafka
-from services.stack.processes import COMMAND, Daemon, free_port
+from services.stack.processes import free_port
 from services.stack.redis import EmbeddedRedis
+from services.stack.temporary import emptied
 from services.streams.admin import KafkaAdmin
 from services.streams.connection import KafkaConnection
 from services.streams.sink import KafkaSink
@@ -303,14 +304,13 @@ class ChaosSystem:
 @contextmanager
 def running(settings: Settings, folder: Path, progress: Callable[[str], None]) -> Iterator[ChaosSystem]:
     """Run a system for the length of a with block."""
-    shutil.rmtree(folder, ignore_errors=True)
-    Daemon(COMMAND, folder).note(os.getpid())
-    system = ChaosSystem(settings, folder)
-    try:
-        system.up(progress)
-        yield system
-    finally:
-        system.down()
+    with emptied(folder):
+        system = ChaosSystem(settings, folder)
+        try:
+            system.up(progress)
+            yield system
+        finally:
+            system.down()
 
 
 def percentile(values: list[Any], share: float) -> float | None:

@@ -191,7 +191,7 @@ def test_a_redis_that_does_not_let_in_is_said_in_one_line(guarded, proact, tmp_p
     (tmp_path / "wrong").write_text(f"{CANARY}-not")
     without = {k: v for k, v in guarded.environment().items() if "REDIS_USER" not in k and "REDIS_PASS" not in k}
     for own, why in (
-        (without, "authenticate"),
+        (without, "wants a password: set PROACT_REDIS_PASSWORD"),
         (
             guarded.environment() | {"PROACT_REDIS_PASSWORD_FILE": str(tmp_path / "wrong")},
             "invalid username-password pair",

@@ -15,6 +15,7 @@ import numpy as np
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.core.columns import TransactionColumns
+from services.registry import process_of
 from services.runtime.children import ServiceChild
 from services.streams.sink import KafkaSink
 from tests.codec.growing import encoded_as_first, encoded_as_newest, environment_reading, grown_folder, reading
@@ -25,7 +26,7 @@ RECORDS = 12_000
 
 @contextmanager
 def scorer(stack, log: Path, environment: dict[str, str]) -> Iterator[ServiceChild]:
-    child = ServiceChild("services.scorer", settings_for(stack, batch_records_max=300), log, environment)
+    child = ServiceChild(process_of("scorer"), settings_for(stack, batch_records_max=300), log, environment)
     try:
         child.start()
         yield child
