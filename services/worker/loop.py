@@ -256,9 +256,9 @@ class Worker(Generic[P, R]):
 
     def _recall(self, again: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, Excluded]]:
         """Return what the dead letters say of records that are folded again. Raises StreamsError, AbandonedError."""
-        keep_membership = partial(self._outages.keep_membership, 0.0)
-        since_ms = written_since(self._source, again, self._clock.now_ms(), keep_membership)
-        return recall(self._letters, self._processor.topic, again, since_ms, keep_membership)
+        keep = self._outages.keep_membership_within
+        since_ms = written_since(self._source, again, self._clock.now_ms(), keep)
+        return recall(self._letters, self._processor.topic, again, since_ms, keep)
 
     def _probe(self, *, idle: bool) -> None:
         self._outages.probe(self._grid, idle=idle)

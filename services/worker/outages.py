@@ -154,6 +154,17 @@ class Outages:
         if self._stop_at_s is not None and self._clock.monotonic_s() > self._stop_at_s:
             raise AbandonedError("asked to stop")
 
+    def keep_membership_within(self) -> None:
+        """Keep the place in the group within a call that is waited out.
+
+        An error of the client there says that nothing of what was started is read any more: that is not waited out, but taken over again.
+        Raises AbandonedError.
+        """
+        try:
+            self.keep_membership(0.0)
+        except StreamsError as error:
+            raise AbandonedError(str(error)) from error
+
     def probe_due(self) -> bool:
         """Whether it is time to ask the stores how they are; says yes once each time."""
         if self._clock.monotonic_s() < self._probe_at_s:
