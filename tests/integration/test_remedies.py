@@ -324,11 +324,10 @@ CASES = {
     "the acceptance of a gap was interrupted": Case(Cause.MARKED, (overtake, marked(GAP_ACCEPTED, drop=True))),
 }
 HALTERS = {
-    "commands/grid.py": "the acceptance of a gap was interrupted",
-    "commands/grid_folds.py": "a rebuild was interrupted",
-    "worker/loop.py": "the breaker",
+    "cli/grid.py": "the acceptance of a gap was interrupted",
+    "cli/grid_folds.py": "a rebuild was interrupted",
+    "worker/loop.py": "the breaker",  # and a damaged profile, of which there are cases, too
     "worker/isolating.py": "a broken program",
-    "worker/deciding.py": "a damaged profile",
     "worker/ownership.py": "marked",
 }
 """Every source file that marks partitions, with the case that shows how its mark ends."""

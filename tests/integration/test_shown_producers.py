@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SHOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MADE = re.compile(r"\bProducer\((?!Protocol)")
-OWN_SETTINGS = ("PRODUCER |", "ATOMIC |", "self._settings", "murmur2_random")
+OWN_SETTINGS = ("| PRODUCER", "ATOMIC |", "self._settings", "settings | {", "murmur2_random", "nowhere.producer(")
 NOT_OF_KEYED_INPUT = {
     "tests/chaos/partition_faults.py",  # the fault itself
     "tests/chaos/worker_faults.py",  # sends nothing
@@ -35,7 +35,7 @@ def test_every_producer_that_is_shown_or_ours_sets_the_partitioner():
         assert '"partitioner": "murmur2_random"' in code
     assert PRODUCER["partitioner"] == ATOMIC["partitioner"] == "murmur2_random"
     silent = set()
-    for path in sorted((ROOT / "services").rglob("*.py")):
+    for path in (*sorted((ROOT / "services").rglob("*.py")), *sorted((ROOT / "tests/chaos").glob("*.py"))):
         lines = path.read_text().splitlines()
         made = [line for line in lines if re.search(r"(?<![A-Za-z_])Producer\(", line) and "class " not in line]
         if any(not any(known in line for known in OWN_SETTINGS) for line in made):
