@@ -147,7 +147,10 @@ def check_everything(stack: EmbeddedStack) -> dict[str, int]:
         assert key == record["card_id"].encode()
         decisions[position] += 1
         vectors[position] = record["features"]
-    refused = Counter((r["source_partition"], r["source_offset"]) for r in _decoded(read_all(stack, "dead-letters")))
+    letters = _decoded(read_all(stack, "dead-letters"))
+    elsewhere = [(r["source_topic"], r["reason"], r["source_offset"]) for r in letters if r["source_topic"] != TOPIC]
+    assert elsewhere == [], "what services make of each other's records is no dead letter"
+    refused = Counter((r["source_partition"], r["source_offset"]) for r in letters)
     positions = {(p, o) for p, o, _, _ in inputs}
     assert decisions.keys() | refused.keys() == positions, "lost or invented"
     twice = {position: count for position, count in (decisions + refused).items() if count != 1}
