@@ -41,7 +41,7 @@ class VersionedBatch:
     def append(self, behind: bytes) -> None:
         """Put bytes behind the records."""
         if behind:
-            self.raw = np.concatenate((self.raw[0], np.frombuffer(behind, np.uint8))), *self.raw[1:]
+            self.raw = _read_only(np.concatenate((self.raw[0], np.frombuffer(behind, np.uint8)))), *self.raw[1:]
 
 
 class OtherVersions:
@@ -54,7 +54,10 @@ class OtherVersions:
         self._program = compile_program(reader.definition)
         # What is compiled is compiled before the first record comes.
         nothing = VersionedBatch(
-            (), (np.empty(0, np.uint8), np.empty(0, np.int64), 0), _no_cells(self._program), np.empty(0, np.int64)
+            (),
+            (_read_only(np.empty(0, np.uint8)), np.empty(0, np.int64), 0),
+            _no_cells(self._program),
+            np.empty(0, np.int64),
         )
         for version, how in self._resolutions:
             self._read_version(nothing, version, how)
@@ -100,6 +103,12 @@ class OtherVersions:
         batch.append(raw[0].tobytes())
         for into, column in zip(batch.cells, (ints, lengths, doubles), strict=True):
             into[:, rows] = column
+
+
+def _read_only(buffer: type_u8) -> type_u8:
+    """Return a buffer as those of records are: kernels are compiled anew for one that can be written, and a container could not keep them."""
+    buffer.flags.writeable = False
+    return buffer
 
 
 def _no_cells(program: AvroProgram) -> Cells:

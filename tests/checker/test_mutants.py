@@ -67,7 +67,7 @@ def schedules(*faults: str) -> list[Schedule]:
     return [Schedule({at: fault}, late_after=1) for fault in faults for at in EFFECTS] if faults else [Schedule()]
 
 
-LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 15) for at in EFFECTS]
+LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for late in range(4, 25) for at in EFFECTS]
 """The end of a commit comes once more while the next one is open, and then the process dies; the latest ones show most."""
 
 
