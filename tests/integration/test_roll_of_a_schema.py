@@ -36,7 +36,7 @@ def scorer(stack, log: Path, environment: dict[str, str]) -> Iterator[ServiceChi
 
 def send(stack, columns: TransactionColumns, newest: np.ndarray) -> None:
     old, new = encoded_as_first(columns), encoded_as_newest(columns)
-    sink = KafkaSink(stack.kafka_address)
+    sink = KafkaSink(stack.kafka_connection)
     values = [new[i] if is_new else old[i] for i, is_new in enumerate(newest.tolist())]
     sink.send(TOPIC, columns.card_id.tolist(), values)
     sink.flush(60)
