@@ -1,4 +1,4 @@
-"""The fallback's other half: every decision on a lower fallback tier has its one request, and what was assessed again belongs to one."""
+"""What follows a fallback: every decision on a lower fallback tier has its one request, and what was assessed again belongs to one."""
 
 from __future__ import annotations
 

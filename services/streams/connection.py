@@ -15,7 +15,7 @@ from services.secrets import HiddenValues
 _COMMITS: Final = "a worker commits offsets itself, after its outputs"
 _IDEMPOTENT: Final = "a retry must neither double nor reorder records"
 _ALONE: Final = "a group's partitions have one owner at a time, without overlap"
-_CLEAN: Final = "what counts as a clean commit is chosen by how long a connection takes to come back"
+_CLEAN: Final = "what counts as a clean commit depends on how long a connection takes to come back"
 _BOUNDS: Final = "it bounds how long a commit may be open, and so a take-over"
 _CODE: Final = "it runs other code in the process"
 _FORGED: Final = "it would replace Kafka"
@@ -66,9 +66,9 @@ REFUSED: Final[Mapping[str, str]] = {
     "plugin.library.paths": _CODE,
     "sasl.kerberos.kinit.cmd": _CODE,
     "ssl.engine.location": _CODE,
-    "log.level": "an outage is chosen by Proact, once, in its format",
-    "log.queue": "an outage is chosen by Proact, once, in its format",
-    "logger": "an outage is chosen by Proact, once, in its format",
+    "log.level": "an outage is reported by Proact, once, in its format",
+    "log.queue": "an outage is reported by Proact, once, in its format",
+    "logger": "an outage is reported by Proact, once, in its format",
     "default.topic.config": "say the property itself",
     "test.mock.num.brokers": _FORGED,
     "test.mock.broker.rtt": _FORGED,

@@ -1,4 +1,4 @@
-"""Read single records of Kafka's topics, wherever they lie: for who is said of a record by its partition and offset."""
+"""Read single records of Kafka's topics, wherever they lie: for whoever is pointed to a record by its partition and offset."""
 
 from __future__ import annotations
 

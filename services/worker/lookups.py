@@ -80,7 +80,7 @@ class _Asked:
         return cls(place, rows, keys, kept, missing)
 
     def answered(self, profiles: Sequence[bytes | None], changed: Mapping[bytes, bytes]) -> Sequence[bytes | None]:
-        """Return the profile of every key: as it was informed of lately, else as it was read, else the copy."""
+        """Return the profile of every key: as it was announced lately, else as it was read, else the copy."""
         if len(self.missing) < len(self.keys):
             read = iter(profiles)
             profiles = [next(read) if copy is None else copy for copy in self.kept]

@@ -70,7 +70,7 @@ class PublishPipeline(Generic[P, R]):
         stages: Stages,
         on_published: Callable[[Batch[P, R], int], None],
     ) -> None:
-        """Publish; ``on_published`` is said of each batch, and in epoch milliseconds when it was published."""
+        """Publish; ``on_published`` is called for each batch, with the time in epoch milliseconds at which it was published."""
         self._publisher, self._background, self._partitions, self._stages = publisher, background, partitions, stages
         self._on_published = on_published
         self._in_flight: _InFlight[P, R] | None = None

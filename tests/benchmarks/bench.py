@@ -115,7 +115,7 @@ def measure_latencies(
     Args:
         subject: the workload and the settings.
         place: the folder, and how the broker compiles.
-        progress: is said of each rate.
+        progress: is called for each rate.
         plan: how much is measured.
         half: the one more: half of the throughput, in transactions a second.
     """

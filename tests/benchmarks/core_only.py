@@ -26,7 +26,7 @@ from services.worker.processor import LookedUp
 
 @immutable
 class CoreDecided(Decided):
-    """Decisions that nobody is said of."""
+    """Decisions that nobody hears of."""
 
     @property
     def alerted(self) -> type_i64:

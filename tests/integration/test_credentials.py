@@ -65,7 +65,7 @@ class Guarded:
     doors: list[int]
 
     def environment(self, protocol: str = "SASL_PLAINTEXT", user: str = USER) -> dict[str, str]:
-        """Return what a process is reported, with its passwords in files."""
+        """Return what a process is given, with its passwords in files."""
         own = {
             "PROACT_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.doors[protocol == 'SASL_SSL']}",
             "PROACT_KAFKA_SECURITY_PROTOCOL": protocol, "PROACT_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",

@@ -33,7 +33,7 @@ def own_normal(feature: Feature, vector: type_f64) -> tuple[float | None, str]:
     """Return what a feature normally is for this card, in the feature's unit, and the words; None where there is nothing to say.
 
     Args:
-        feature: the feature that is said of.
+        feature: the feature that people read of.
         vector: (features,) of the transaction.
     """
     count = vector[_COUNT] - 1.0

@@ -119,7 +119,7 @@ def _customer(rng: np.random.Generator, mine: TransactionColumns) -> Customer:
 
 
 def _notices(rng: np.random.Generator, mine: TransactionColumns, away: type_bool) -> tuple[TravelNotice, ...]:
-    """Return a notice for each country that somebody was in, if they informed of it."""
+    """Return a notice for each country that somebody was in, if the bank was informed."""
     found = []
     for country in np.unique(mine.country[away]).tolist():
         times = mine.event_time_ms[away & (mine.country == country)]
