@@ -60,7 +60,7 @@ def poison_record(system: ChaosSystem) -> Measured:
     return {"deaths": hit(died, "nobody died"), "back_s": taken_over(system)}
 
 
-@fault("F-34b", "an exception in a decoder, and in an encoder")
+@fault("F-34-exception", "an exception in a decoder, and in an encoder")
 def exception(system: ChaosSystem) -> Measured:
     """Nobody dies of it; the record alone becomes a dead letter, is in no fold, and its neighbours are decided."""
     deaths = sum(victim.deaths for victim in system.victims)
