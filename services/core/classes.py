@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numba import njit
 
+from services.core.aggregates import ABROAD, COUNT_WITH_CURRENT, ENTRY_MODE
 from services.core.columns import ENTRY_MODES, type_f64, type_i64
-from services.core.features import ABROAD, COUNT_WITH_CURRENT, ENTRY_MODE, FEATURES
+from services.core.features import FEATURES
 from services.core.profiles import DAY_MS
 
 

@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.core.aggregates import (
+    HOUR,
+    PAST_COUNT,
+)
 from services.core.card.features import fold
 from services.core.card.layout import CARD
 from services.core.card.windows import LATE, REPEAT, TOO_LATE, TRUNCATED
-from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH, FEATURES, HOUR, PAST_COUNT, Feature
+from services.core.features import (
+    FEATURE_NAMES,
+    FEATURE_SET_HASH,
+    FEATURES,
+    Feature,
+)
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.profiles import DAY_MS, open_profiles, seal_profiles

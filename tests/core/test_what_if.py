@@ -8,10 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.core.aggregates import (
+    AMOUNT_DEVIATION,
+)
 from services.core.explain.normals import own_normal
 from services.core.explain.reasons import describe_counterfactual
 from services.core.explain.what_if import Counterfactual, counterfactuals, vectors_at_amounts
-from services.core.features import AMOUNT_DEVIATION, FEATURE_NAMES, FEATURES
+from services.core.features import (
+    FEATURE_NAMES,
+    FEATURES,
+)
 from services.core.money import scales_of
 from services.core.offline import compute_offline
 from tests.generators import random_events, to_columns

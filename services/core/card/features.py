@@ -7,6 +7,32 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from services.core.aggregates import (
+    AMOUNT,
+    AMOUNT_DEVIATION,
+    AMOUNT_TO_LARGEST,
+    AMOUNT_TO_MEAN,
+    AMOUNT_TO_MEDIAN,
+    COUNT_WITH_CURRENT,
+    DISTINCT_COUNTRIES,
+    DISTINCT_TERMINALS,
+    ENTRY_MODE,
+    HIGH_AMOUNTS,
+    HIGH_TIMES,
+    HOUR,
+    IS_WINDOWED,
+    KM_FROM_LAST,
+    KM_PER_HOUR,
+    MEAN_WITH_CURRENT,
+    MEDIAN_OF,
+    NIGHT,
+    PAST_COUNT,
+    PAST_SUM,
+    SECONDS_SINCE_LAST,
+    TIMES_AT_TERMINAL,
+    WEEKDAY,
+    WEEKEND,
+)
 from services.core.card import windows
 from services.core.card.layout import ENTRY, TERMINAL_HASH_MASK
 from services.core.card.windows import (
@@ -26,33 +52,9 @@ from services.core.card.windows import (
 )  # fmt: skip
 from services.core.columns import TransactionColumns, type_bool, type_f64, type_i64
 from services.core.features import (
-    AMOUNT,
-    AMOUNT_DEVIATION,
-    AMOUNT_TO_LARGEST,
-    AMOUNT_TO_MEAN,
-    AMOUNT_TO_MEDIAN,
-    COUNT_WITH_CURRENT,
-    DISTINCT_COUNTRIES,
-    DISTINCT_TERMINALS,
-    ENTRY_MODE,
     FEATURES,
-    HIGH_AMOUNTS,
-    HIGH_TIMES,
-    HOUR,
     HOUR_MS,
-    KM_FROM_LAST,
-    KM_PER_HOUR,
-    MEAN_WITH_CURRENT,
-    MEDIAN_OF,
-    NIGHT,
-    PAST_COUNT,
-    PAST_SUM,
-    SECONDS_SINCE_LAST,
-    TIMES_AT_TERMINAL,
-    WEEKDAY,
-    WEEKEND,
-    is_windowed,
-)  # fmt: skip
+)
 from services.core.immutable import immutable
 from services.core.kernels import hash_bytes
 from services.core.money import scales_of
@@ -62,6 +64,7 @@ from services.core.profiles import DAY_MS, OpenProfiles
 _OWN: Final = [j for j, feature in enumerate(FEATURES) if feature.entity in ("card", "transaction")]
 _COLUMNS: Final = np.array(_OWN, np.int64)
 _AGGREGATES: Final = np.array([FEATURES[j].aggregate for j in _OWN], np.int64)
+_WINDOWED: Final = IS_WINDOWED[_AGGREGATES]
 _WINDOWS_MS: Final = np.array(sorted({FEATURES[j].window_ms for j in _OWN if FEATURES[j].window_ms}), np.int64)
 _WINDOW_INDEX: Final = np.searchsorted(_WINDOWS_MS, [FEATURES[j].window_ms for j in _OWN]).astype(np.int64)
 _DISTINCT_HORIZON_MS: Final = max(
@@ -179,7 +182,7 @@ def _fold_rows(  # type: ignore[no-untyped-def]
                     vectors[i, _COLUMNS[j]] = windows.amounts_above(
                         before, row["event_time_ms"], row["transaction_hash"], _WINDOWS_MS[w], HIGH_TIMES * median
                     )
-                elif is_windowed(_AGGREGATES[j]):
+                elif _WINDOWED[j]:
                     vectors[i, _COLUMNS[j]] = _past_value(_AGGREGATES[j], amount, scale[i], statistics[w])
                 else:
                     vectors[i, _COLUMNS[j]] = _moment_value(

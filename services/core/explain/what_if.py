@@ -14,44 +14,24 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from services.core.aggregates import COUNT_WITH_CURRENT, FROM_MEAN, MEAN_WITH_CURRENT, ByAmount
 from services.core.columns import type_bool, type_f64, type_i64
-from services.core.features import (
-    ABROAD,
-    AMOUNT,
-    AMOUNT_DEVIATION,
-    AMOUNT_TO_LARGEST,
-    AMOUNT_TO_MEAN,
-    AMOUNT_TO_MEDIAN,
-    AMOUNT_TO_SPENDABLE,
-    COUNT_WITH_CURRENT,
-    DISTINCT_COUNTRIES,
-    FEATURES,
-    FIRST_FRAUD_DAYS,
-    KM_FROM_HOME,
-    KM_FROM_LAST,
-    KM_PER_HOUR,
-    KNOWN_RISK,
-    LAST_FRAUD_DAYS,
-    MEAN_WITH_CURRENT,
-)
+from services.core.features import FEATURES
 
-_AT: Final = {(f.entity, f.aggregate, f.window_ms): j for j, f in enumerate(FEATURES)}
-_CHANGING: Final = (
-    AMOUNT, MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_TO_LARGEST, AMOUNT_TO_MEDIAN, AMOUNT_DEVIATION, AMOUNT_TO_SPENDABLE,
-)  # fmt: skip
+_AT: Final = {(f.aggregate, f.window_ms): j for j, f in enumerate(FEATURES)}
+_AMOUNT, _RATIO, _RATIO_TO_HALVES = int(ByAmount.AMOUNT), int(ByAmount.RATIO), int(ByAmount.RATIO_TO_HALVES)
+_MEAN, _RATIO_TO_MEAN = int(ByAmount.MEAN), int(ByAmount.RATIO_TO_MEAN)
+_FROM_MEAN: Final = tuple(map(int, FROM_MEAN))
 
 
 def _of_amount() -> type_i64:
-    """Return, for each feature that changes with the amount: where it is, its aggregate, and where mean and count of its window are."""
+    """Return, for each feature that changes with the amount: where it is, how, and where mean and count of its window are."""
     found = []
     for j, feature in enumerate(FEATURES):
-        if feature.aggregate in _CHANGING:
-            of_window = [
-                _AT.get(("card", one, feature.window_ms), -1) for one in (MEAN_WITH_CURRENT, COUNT_WITH_CURRENT)
-            ]
-            needs = feature.aggregate in (MEAN_WITH_CURRENT, AMOUNT_TO_MEAN, AMOUNT_DEVIATION)
-            assert not needs or min(of_window) >= 0, f"{feature.name} needs mean and count of its window"
-            found.append((j, feature.aggregate, *of_window))
+        if (how := feature.row.by_amount) != ByAmount.SAME:
+            of_window = [_AT.get((one, feature.window_ms), -1) for one in (MEAN_WITH_CURRENT, COUNT_WITH_CURRENT)]
+            assert how not in FROM_MEAN or min(of_window) >= 0, f"{feature.name} needs mean and count of its window"
+            found.append((j, how, *of_window))
     return np.array(found, np.int64)
 
 
@@ -89,34 +69,34 @@ def _change_amounts(
 ) -> None:
     for i in range(len(others)):
         amount, scale, other = np.float64(amounts[i]), scales[i], np.float64(others[i])
-        for j, aggregate, _, _ in features:
+        for j, how, _, _ in features:
             was = vectors[i, j]
-            if aggregate == AMOUNT:
+            if how == _AMOUNT:
                 vectors[i, j] = other / scale
-            elif aggregate in (AMOUNT_TO_LARGEST, AMOUNT_TO_SPENDABLE) and was > 0.0:
+            elif how == _RATIO and was > 0.0:
                 vectors[i, j] = other / np.rint(amount / was)
-            elif aggregate == AMOUNT_TO_MEDIAN and was > 0.0:
+            elif how == _RATIO_TO_HALVES and was > 0.0:
                 vectors[i, j] = other / (np.rint(2.0 * amount / was) / 2.0)
         # Means last: what comes out of them is needed before they change.
-        for kind in (AMOUNT_TO_MEAN, AMOUNT_DEVIATION, MEAN_WITH_CURRENT):
-            for j, aggregate, mean_at, count_at in features:
-                if aggregate == kind:
+        for now in _FROM_MEAN:
+            for j, how, mean_at, count_at in features:
+                if how == now:
                     total = np.rint(vectors[i, mean_at] * vectors[i, count_at] * scale) - amount
                     past = total, vectors[i, count_at] - 1.0
-                    vectors[i, j] = _with_mean(aggregate, vectors[i, j], (amount, other, scale), past)
+                    vectors[i, j] = _with_mean(how, vectors[i, j], (amount, other, scale), past)
 
 
 @njit(cache=True, nogil=True)
-def _with_mean(aggregate: int, was: float, amounts: Any, past: Any) -> float:
+def _with_mean(how: int, was: float, amounts: Any, past: Any) -> float:
     """Return a feature that is made of a window's sum and number before this transaction, at another amount."""
     amount, other, scale = amounts
     total, count = past
-    if aggregate == MEAN_WITH_CURRENT:
+    if how == _MEAN:
         return (total + other) / (count + 1.0) / scale
     if np.isnan(was) or count <= 0.0 or total <= 0.0:
         return was
     mean = total / count
-    if aggregate == AMOUNT_TO_MEAN:
+    if how == _RATIO_TO_MEAN:
         return other / mean
     return (other - mean) * (was / (amount - mean)) if amount != mean else was
 
@@ -133,16 +113,13 @@ class Counterfactual:
     """Whether all lower amounts that were tried pass, too."""
 
 
-_NO_FRAUD: Final = {
-    j: 0.0 if f.aggregate == KNOWN_RISK else np.nan
-    for j, f in enumerate(FEATURES)
-    if f.aggregate in (KNOWN_RISK, FIRST_FRAUD_DAYS, LAST_FRAUD_DAYS)
+_CHANGED: Final = ("terminal", "place", "travel_notice")
+"""What is changed where no lower amount passes, in this order."""
+_CHANGES: Final = {
+    name: {j: f.row.without[1] for j, f in enumerate(FEATURES) if f.row.without and f.row.without[0] == name}
+    for name in _CHANGED
 }
-_SAME_PLACE: Final = {
-    j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (KM_FROM_LAST, KM_PER_HOUR, DISTINCT_COUNTRIES)
-}
-_ANNOUNCED: Final = {j: 0.0 for j, f in enumerate(FEATURES) if f.aggregate in (KM_FROM_HOME, ABROAD)}
-_CHANGES: Final = {"terminal": _NO_FRAUD, "place": _SAME_PLACE, "travel_notice": _ANNOUNCED}
+"""Of each change the columns that it sets, and to what."""
 
 
 def counterfactuals(

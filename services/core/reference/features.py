@@ -8,15 +8,17 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from services.core.card.windows import distance_km
-from services.core.columns import TransactionColumns, type_f64, type_i64
-from services.core.features import (
+from services.core.aggregates import (
     ABROAD,
     AMOUNT_TO_SPENDABLE,
     DAYS_SINCE_OPENED,
-    FEATURES,
     KM_FROM_HOME,
     PAST_SUM,
+)
+from services.core.card.windows import distance_km
+from services.core.columns import TransactionColumns, type_f64, type_i64
+from services.core.features import (
+    FEATURES,
 )
 from services.core.money import scales_of
 from services.core.profiles import DAY_MS

@@ -7,16 +7,18 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from services.core.columns import type_f64, type_i64
-from services.core.features import (
-    FEATURES,
+from services.core.aggregates import (
     FIRST_FRAUD_DAYS,
     KNOWN_COUNT,
     KNOWN_MEAN,
     KNOWN_RISK,
     LAST_FRAUD_DAYS,
     LAST_GENUINE_DAYS,
-)  # fmt: skip
+)
+from services.core.columns import type_f64, type_i64
+from services.core.features import (
+    FEATURES,
+)
 from services.core.profiles import DAY_MS, OpenProfiles
 from services.core.terminal.windows import (
     FIRST_FRAUD,
