@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 
+@lru_cache(maxsize=1 << 18)  # cards and terminals come again and again, and a run is millions of records
 def token_ok(text: str, *, optional: bool = False) -> bool:
     """Whether this is a token: 1 to 64 bytes, no control characters, nothing that could be a card number."""
     raw = text.encode()

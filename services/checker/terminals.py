@@ -41,6 +41,8 @@ class Terminal:
     """What one terminal's profile remembers: rows of time, hash (0 for a bucket), amount, label and count, oldest first."""
 
     rows: list[list[int]] = field(default_factory=list)
+    named: dict[int, list[int]] = field(default_factory=dict)
+    """Those of them that are no buckets, by their hash: to look through all of them for each event takes a run of millions hours."""
     last_offset: int = -1
     summed_until: int = NEVER
 
@@ -65,7 +67,7 @@ class Terminal:
             row[3] = seconds if fraud else -seconds
         if self.rows and self.rows[-1][0] - time >= KEEP:
             return
-        there = next((one for one in reversed(self.rows) if one[1] == row[1]), None)
+        there = self.named.get(row[1])
         if there is not None and kind != "LABEL" and there[2] != ABSENT:
             return
         if there is None:
@@ -77,9 +79,11 @@ class Terminal:
         self.last_offset = offset
 
     def _insert(self, row: list[int]) -> None:
-        self.rows.insert(bisect.bisect_right([one[0] for one in self.rows], row[0]), row)
+        self.rows.insert(bisect.bisect_right(self.rows, row[0], key=lambda one: one[0]), row)
+        self.named[row[1]] = row
         edge = self.rows[-1][0] - KEEP
-        self.rows = [one for one in self.rows if one[0] > edge]
+        while self.rows[0][0] <= edge:
+            self.named.pop(self.rows.pop(0)[1], None)
         while len(self.rows) > ROWS_MAX:
             self._sum_oldest_up()
         if self.summed_until <= edge:
@@ -87,7 +91,8 @@ class Terminal:
 
     def _sum_oldest_up(self) -> None:
         at = next(i for i, one in enumerate(self.rows) if one[1])
-        time, _, amount, label, _ = self.rows[at]
+        time, name, amount, label, _ = self.rows[at]
+        del self.named[name]
         self.summed_until = max(self.summed_until, time)
         there = amount != ABSENT
         added = [amount if there else 0, int(label > 0), int(there)]

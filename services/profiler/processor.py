@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,21 +15,13 @@ from services.core.terminal.layout import TERMINAL
 from services.core.terminal.windows import BUCKETED, REPEATED, TERMINAL_KEEP_MS, entries_of, fold_terminals
 from services.core.validation import Reject, validate_terminal_events
 from services.runtime import catalogue as m
-from services.runtime.metrics import MetricsRegistry
 from services.streams import Records
-from services.worker.dead_letters import (
-    count_refused,
-    key_column,
-    note_misplaced,
-    refuse,
-    refuse_excluded,
-    without_excluded,
-)
-from services.worker.processor import LookedUp, Prepared, RefusingOutcome
+from services.worker.dead_letters import key_column, note_misplaced, refuse_excluded, without_excluded
+from services.worker.topic_processor import Folded, PreparedTopic, TopicProcessor
 
 
 @immutable
-class PreparedEvents(Prepared):
+class PreparedEvents(PreparedTopic):
     """A batch of terminal events: the valid ones in columns, the others with their reason."""
 
     columns: TerminalEventColumns
@@ -37,25 +29,14 @@ class PreparedEvents(Prepared):
     """(v,) the record that each row of ``columns`` came from."""
     slot: type_i64
     """(v,) the pair of ``cards`` that each row belongs to: here they are terminals."""
-    status: type_i64
-    """(n,) the Reject of every record."""
 
 
-@immutable
-class TerminalOutcome(RefusingOutcome):
-    """The outcome with what is measured of it."""
+class ProfilerProcessor(TopicProcessor[PreparedEvents]):
+    """Of terminal events; a terminal says itself how much it remembers."""
 
-    flags: type_i64
-
-
-class ProfilerProcessor:
-    """See :class:`services.worker.processor.Processor` for the protocol."""
-
-    topic = TOPIC
-    layout = TERMINAL.version
+    topic, layout = TOPIC, TERMINAL.version
     history_ms = TERMINAL_KEEP_MS + DAY_MS
-    looks_up: Sequence[str] = ()
-    read_by_others, announces = True, False
+    read_by_others = True
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedEvents:
         """See :class:`services.worker.processor.Processor`."""
@@ -73,57 +54,28 @@ class ProfilerProcessor:
             partitions=records.partition[rows[first]].tolist(),
             cards=columns.terminal_id.take(first).tolist(),
             lookups={},
+            status=status,
             columns=columns,
             rows=rows,
             slot=slot,
-            status=status,
         )
 
-    def decide(
+    def fold(
         self,
         prepared: PreparedEvents,
         profiles: Sequence[bytes | None],
-        found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
-        emit: type_bool,
-        now_ms: int,
-    ) -> TerminalOutcome:
-        """See :class:`services.worker.processor.Processor`."""
-        opened, flags = self._fold(prepared, profiles)
-        refused = refuse(prepared.records, prepared.status, emit, now_ms)
-        return TerminalOutcome(
-            outputs=refused.outputs,
-            profiles=opened,
-            decided=int(emit.sum()) - len(refused.reasons),
-            folded_only=int((~emit).sum()),
-            refused=refused.partitions,
-            notices=refused.notices,
-            folded_until_ms=_folded_until(prepared),
-            rejected=refused.reasons,
-            flags=flags,
-        )
-
-    def _fold(self, prepared: PreparedEvents, profiles: Sequence[bytes | None]) -> tuple[list[bytes | None], type_i64]:
+        emit: type_bool,  # noqa: ARG002
+    ) -> Folded:
+        """Fold transactions and labels into their terminals' profiles."""
         opened = open_profiles(profiles, TERMINAL, prepared.slot)
         before, offsets = opened.last_offset.copy(), prepared.records.offset[prepared.rows]
         refuse_ahead(opened, prepared.slot, offsets)
         flags = fold_terminals(entries_of(prepared.columns), prepared.slot, offsets, opened)
-        return seal_changed(opened, before), flags
-
-    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - a terminal says how much it remembers
-        """See :class:`services.worker.processor.Processor`."""
-        return None
-
-    def measure(
-        self,
-        metrics: MetricsRegistry,
-        prepared: PreparedEvents,  # noqa: ARG002
-        outcome: TerminalOutcome,
-        committed_ms: int,  # noqa: ARG002
-    ) -> None:
-        """See :class:`services.worker.processor.Processor`."""
-        count_refused(metrics, outcome.rejected)
-        metrics.add(m.REPEATS, int((outcome.flags & REPEATED != 0).sum()))
-        metrics.add(m.BUCKETED, int((outcome.flags & BUCKETED != 0).sum()))
+        counts = {
+            m.REPEATS: int((flags & REPEATED != 0).sum()),
+            m.BUCKETED: int((flags & BUCKETED != 0).sum()),
+        }
+        return Folded(seal_changed(opened, before), [], _folded_until(prepared), counts)
 
 
 def _folded_until(prepared: PreparedEvents) -> dict[int, int]:

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from services.codec.terminal_events import LABELS, TOPIC, decode_labels, encode_terminal_events
 from services.core.columns import TerminalEventColumns, type_bool, type_i64, uuid_text
 from services.core.immutable import immutable
 from services.core.layouts import LABEL_LAYOUT
 from services.core.validation import Reject, validate_terminal_events
-from services.runtime.metrics import MetricsRegistry
 from services.streams import Output, Records
-from services.worker.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
-from services.worker.processor import LookedUp, Prepared, RefusingOutcome
+from services.worker.dead_letters import key_column, refuse_excluded, without_excluded
+from services.worker.topic_processor import Folded, PreparedTopic, TopicProcessor
 
 
 @immutable
-class PreparedLabels(Prepared):
+class PreparedLabels(PreparedTopic):
     """A batch of labels: the valid ones in columns, the others with their reason."""
 
     columns: TerminalEventColumns
     rows: type_i64
     """(v,) the record that each row of ``columns`` came from."""
-    status: type_i64
-    """(n,) the Reject of every record."""
 
 
-class RouterProcessor:
-    """See :class:`services.worker.processor.Processor` for the protocol."""
+class RouterProcessor(TopicProcessor[PreparedLabels]):
+    """Of labels, which it keeps nothing of."""
 
-    topic = LABELS
-    layout = LABEL_LAYOUT
-    history_ms = 0
-    looks_up: Sequence[str] = ()
-    read_by_others = announces = False
+    topic, layout = LABELS, LABEL_LAYOUT
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedLabels:
         """See :class:`services.worker.processor.Processor`."""
@@ -47,43 +40,11 @@ class RouterProcessor:
         valid = status[rows] == Reject.NONE
         if not valid.all():
             columns, rows = columns.take(valid), rows[valid]
-        return PreparedLabels(records, [], [], {}, columns=columns, rows=rows, status=status)
+        return PreparedLabels(records, [], [], {}, status=status, columns=columns, rows=rows)
 
-    def decide(
-        self,
-        prepared: PreparedLabels,
-        profiles: Sequence[bytes | None],
-        found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
-        emit: type_bool,
-        now_ms: int,
-    ) -> RefusingOutcome:
-        """See :class:`services.worker.processor.Processor`."""
+    def fold(self, prepared: PreparedLabels, profiles: Sequence[bytes | None], emit: type_bool) -> Folded:
+        """Send each label on under the key of its terminal."""
         routed = prepared.columns.take(emit[prepared.rows])
-        refused = refuse(prepared.records, prepared.status, emit, now_ms)
-        outputs = []
-        if len(routed):
-            outputs.append(Output(TOPIC, routed.terminal_id.tolist(), encode_terminal_events(routed)))
-        return RefusingOutcome(
-            outputs=[*outputs, *refused.outputs],
-            profiles=profiles,
-            decided=len(routed),
-            folded_only=int((~emit).sum()),
-            refused=refused.partitions,
-            notices=refused.notices,
-            folded_until_ms={},
-            rejected=refused.reasons,
-        )
-
-    def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - it keeps no profiles
-        """See :class:`services.worker.processor.Processor`."""
-        return None
-
-    def measure(
-        self,
-        metrics: MetricsRegistry,
-        prepared: PreparedLabels,  # noqa: ARG002
-        outcome: RefusingOutcome,
-        committed_ms: int,  # noqa: ARG002
-    ) -> None:
-        """See :class:`services.worker.processor.Processor`."""
-        count_refused(metrics, outcome.rejected)
+        if not len(routed):
+            return Folded.to(profiles)
+        return Folded.to(profiles, [Output(TOPIC, routed.terminal_id.tolist(), encode_terminal_events(routed))])

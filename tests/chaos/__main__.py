@@ -19,12 +19,12 @@ NAME = "python -m tests.chaos"
 @with_settings("data_folder", *TOPIC_SCALES, "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
-@click.option("--full", is_flag=True, help="All faults: about half an hour.")
+@click.option("--full", is_flag=True, help="All faults: about three quarters of an hour.")
 @click.option("--list", "listed", is_flag=True, help="Say what each fault is, and make none.")
 def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, listed: bool) -> int:
     """Break everything under load, on a Kafka and a Redis of its own, and let the checker judge.
 
-    Three scorers behind proxies, load at 40 % of what they can do, faults from a seed. The last line is one JSON object; its
+    Three scorers behind proxies, load at 40 % of what they can do (5,000 a second at most), faults from a seed. The last line is one JSON object; its
     "verdict" is "ok" only if every fault came to pass, nothing is lost, nothing twice, every profile is the fold of the log, and
     partitions were taken over in time.
     """

@@ -15,12 +15,14 @@ CAPACITY_STEP: Final = 1.25
 CAPACITY_WARM_UP: Final = 2
 CAPACITY_TRIES: Final = 3
 CAPACITY_LEAST_PER_S: Final = 100.0
+CAPACITY_MOST_PER_S: Final = 12_500.0
+"""Where the search ends: of a higher load's transactions, which are judged one by one, a round takes longer to judge than to run."""
 CAPACITY_LAG_S: Final = 0.3
 """Whoever is further behind an even load does not keep up with it."""
 
 
 def measure_capacity(system: ChaosSystem, load: Callable[[float], Traffic]) -> float:
-    """Return the highest of some even rates at which all services keep up, with all who watch and break beside them.
+    """Return the highest even rate, to ``CAPACITY_MOST_PER_S``, at which all services keep up, with all who watch and break beside them.
 
     A backlog is worked off faster, in larger batches; but what is decided while it comes is what a load is a share of.
     The first steps are not judged: what is cold is slow, and would be taken for what the machine can do.
@@ -34,10 +36,12 @@ def measure_capacity(system: ChaosSystem, load: Callable[[float], Traffic]) -> f
         _keeps_up(system, load(rate), rate)
     higher = _keeps_up_of(system, load, rate)
     while rate > CAPACITY_LEAST_PER_S:
-        following = rate * CAPACITY_STEP if higher else rate / CAPACITY_STEP
+        following = min(rate * CAPACITY_STEP, CAPACITY_MOST_PER_S) if higher else rate / CAPACITY_STEP
         if _keeps_up_of(system, load, following) != higher:
             return min(rate, following)
         rate = following
+        if rate == CAPACITY_MOST_PER_S:
+            return rate
     raise ChaosError(f"the workers do not keep up with {rate:.0f} transactions a second")
 
 
