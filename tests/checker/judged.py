@@ -13,8 +13,8 @@ from services.checker.verdict import Checker
 from services.codec.transactions import TOPIC, encode_transactions
 from services.scorer.processor import ScorerProcessor
 from tests.generators import random_events, to_columns
-from tests.services.system import SAFE, released_model
 from tests.simulation.world import Schedule, World
+from tests.worker.memory_system import SAFE, released_model
 
 EVENTS = 30
 

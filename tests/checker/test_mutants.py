@@ -37,7 +37,6 @@ from services.streams.memory_commits import Stored, partition_of
 from services.streams.memory_publishers import MemoryAtomicProducer
 from services.worker.partition_state import PartitionState
 from tests.checker.judged import evidence_of, judge, run, scorer_world
-from tests.services.system import SAFE, released_model
 from tests.simulation.world import (
     CRASH_AFTER,
     CRASH_BEFORE,
@@ -52,6 +51,7 @@ from tests.simulation.world import (
     Schedule,
     World,
 )
+from tests.worker.memory_system import SAFE, released_model
 
 EFFECTS = range(4, 60)
 

@@ -21,8 +21,8 @@ from services.core.card.windows import WRONG_PARTITION
 from services.core.reference.layout import Account
 from services.scorer.processor import ScorerProcessor
 from tests.checker.judged import evidence_of, judge, scorer_world
-from tests.services.system import SAFE, released_model
 from tests.simulation.world import Schedule
+from tests.worker.memory_system import SAFE, released_model
 
 PARTITIONS = 6
 FROZEN = Account("EUR", 1, 0, "FROZEN", 1)

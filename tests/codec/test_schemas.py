@@ -30,7 +30,7 @@ from services.streams import Records
 from services.streams.memory import MemoryLog
 from services.streams.memory_places import MemoryPlaces
 from services.topology import edges, topic_plans
-from tests.services.system import nothing_known
+from tests.worker.memory_system import nothing_known
 
 SCHEMAS = data_folder("schemas")
 EXAMPLES = sorted(SCHEMAS.glob("*/examples/*.json"))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from services.stack.processes import free_port, port_taken
-from tests.commands.running import run
+from tests.cli.running import run
 from tests.integration.system import check_everything, scorers, wait_drained
 
 

@@ -30,7 +30,7 @@ from services.stack.processes import free_port
 from services.stack.redis import EmbeddedRedis
 from services.streams import Records
 from services.worker.sandbox import ProcessSandbox, sandbox_command
-from tests.commands.running import run
+from tests.cli.running import run
 from tests.integration.system import wait_until
 
 USER, CANARY = "c4n4rx", "c4n4ry"

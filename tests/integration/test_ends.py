@@ -24,7 +24,7 @@ import pytest
 
 from services.registry import BY_NAME, process_of
 from services.stack.processes import free_port, port_taken
-from tests.commands.running import line_of, run
+from tests.cli.running import line_of, run
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 

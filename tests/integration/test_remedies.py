@@ -36,8 +36,8 @@ from services.worker.loop import Worker
 from services.worker.wiring import Membership, build_ports, build_worker
 from tests.conftest import new_stack
 from tests.integration.system import produce, read_all, settings_for, traffic_of
-from tests.services.test_keys import PROCESSORS
 from tests.test_tidy import SOURCES, name_of
+from tests.worker.test_keys import PROCESSORS
 
 PARTITIONS, RECORDS, STEPS_MAX = 2, 400, 4
 COMMAND = re.compile(r"proact (grid \w+(?: --service [a-z]+)?(?: --partition \d+)?(?: --accept-[a-z]+)*)")

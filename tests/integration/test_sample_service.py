@@ -116,8 +116,8 @@ def test_the_commands_know_it(copy):
 def test_the_tests_of_every_service_are_its_tests_too(copy):
     """What holds for keys, card numbers, examples, random records, entries and containers."""
     files = (
-        "tests/services/test_keys.py", "tests/services/test_card_numbers.py", "tests/codec/test_schemas.py",
-        "tests/services/test_fuzz.py", "tests/services/test_registry.py", "tests/test_deploy.py",
+        "tests/worker/test_keys.py", "tests/worker/test_card_numbers.py", "tests/codec/test_schemas.py",
+        "tests/worker/test_fuzz.py", "tests/test_registry.py", "tests/test_deploy.py",
     )  # fmt: skip
     done = python(
         copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", "merchant-refunds or merchant or sample or prometheus"

@@ -12,7 +12,7 @@ import pytest
 from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.streams.sink import KafkaSink
-from tests.commands.running import run
+from tests.cli.running import run
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "schemas/card-alerts/examples/review.json").read_text())
 HOUR_MS = 3_600_000

@@ -16,22 +16,21 @@ from services.core.validation import Reject
 from services.grid import GridMovedError, GridUnavailableError
 from services.grid.memory import GridMemory, MemoryGrid
 from services.runtime.clock import ManualClock
-from services.runtime.health import Health
-from services.runtime.metrics import MetricsRegistry
 from services.streams import Records, StreamsError
 from services.streams.atomic import AtomicPublisher
 from services.streams.background import LateBackground, PromptBackground
 from services.streams.events import ErrorEvent, Meaning, meaning_of
 from services.streams.memory import MemoryLog, MemorySource
 from services.streams.memory_commits import OPEN, partition_of
-from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
+from services.streams.memory_publishers import MemoryAtomicProducer
 from services.worker.excluded import Excluded, Letter
 from services.worker.fencing import DuplicateWorkerError
 from services.worker.loop import Worker
 from services.worker.outages import PROBE_EVERY_S, REFUSED_MAX_S
-from services.worker.ports import Ports, WorkerLimits
+from services.worker.ports import WorkerLimits
 from services.worker.write_behind import EVERY_BATCH, WriteBehindLimits
 from tests.simulation.witness import ANSWERS, POISON, RAISES, REFUSED, TOPIC, CrashError, WitnessProcessor, offsets_of
+from tests.worker.harness import MemoryWorkers, Types
 
 CRASH_BEFORE, CRASH_AFTER = "crash-before", "crash-after"
 LOSE_REQUEST, LOSE_ANSWER, LATE, TWICE = "lose-request", "lose-answer", "late", "twice"
@@ -144,22 +143,17 @@ class World:
         def wire(request: str, call: Callable[[], Any]) -> Any:
             return self._carry(name, request, call)
 
-        source = self.sources[name] = self.source_type(self.log, self.topic, process, wire)
-        publisher: Any = MemoryPublisher(self.log, source, wire)
-        if self.guarantee == "exactly_once":
-            publisher = self.publisher_type(
-                f"id-{name}",
-                lambda own: self.producer_type(self.log, source.topic, own, wire),
-                source.group_metadata,
-                self.clock.monotonic_s,
-            )
-        grid = self.grid_type(self.grid, process, wire)
-        ports = Ports(
-            source, publisher, grid, self.clock, lambda _: _Sandbox(), letters=_Letters(self), background=self.background_type,
+        workers = MemoryWorkers(
+            log=self.log, grid=self.grid, clock=self.clock, topic=self.topic, guarantee=self.guarantee,
+            limits=WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes, self.saving),
+            sandbox=_Sandbox(), letters=_Letters(self), background=self.background_type,
+            types=Types(
+                worker=self.worker_type, source=self.source_type, grid=self.grid_type, publisher=self.publisher_type,
+                producer=self.producer_type,
+            ),
         )  # fmt: skip
-        health, metrics = Health(self.clock), MetricsRegistry()
-        limits = WorkerLimits(self.batch_records_max, 0.0, self.near_cache_bytes, self.saving)
-        self.workers[name] = self.worker_type(self.processor(), ports, health, metrics, limits)
+        made = workers.new(self.processor(), process, f"id-{name}", wire)
+        self.sources[name], self.workers[name] = made.source, made.worker
         self.process_of = {**getattr(self, "process_of", {}), name: process}
         self.rebalance()
 

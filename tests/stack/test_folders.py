@@ -19,7 +19,7 @@ from services.stack.kafka import EmbeddedKafka
 from services.stack.processes import COMMAND, Daemon, StackError
 from services.stack.redis import EmbeddedRedis
 from services.stack.temporary import emptied, temporary_stack
-from tests.commands.running import run
+from tests.cli.running import run
 
 HOLDS = """\
 import sys, time

@@ -16,7 +16,7 @@ from services.worker.breaker import REFUSED_MIN
 from services.worker.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt, damaged
 from services.worker.outages import PROBE_EVERY_S
 from tests.generators import random_events, to_columns
-from tests.services.system import (
+from tests.worker.memory_system import (
     EVENTS,
     KAFKA_TIMESTAMP_MS,
     MemorySystem,

@@ -10,7 +10,7 @@ import pytest
 from services.registry import process_of
 from services.runtime.settings import SETTINGS
 from services.runtime.variables import unread_variables
-from tests.commands.running import run
+from tests.cli.running import run
 
 
 def test_a_slip_of_the_pen_is_reported_with_the_nearest_setting_and_without_its_value():

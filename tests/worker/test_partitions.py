@@ -28,7 +28,7 @@ from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.worker.processor import LookedUp
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, nothing_known, released_model
+from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, nothing_known, released_model
 
 PARTITIONS = 6
 

@@ -10,8 +10,8 @@ from services.registry import sandbox_of
 from services.streams import Records
 from services.worker.sandbox import ProcessSandbox, dump_records, load_records, sandbox_command
 from tests.chaos.victim import POISON, SANDBOX
-from tests.services.test_fallback import requests_of_the_small_booster
-from tests.services.test_scorer import good, records_of
+from tests.decision.test_fallback import requests_of_the_small_booster
+from tests.scorer.test_scorer import good, records_of
 
 CHILD = """
 import os, sys

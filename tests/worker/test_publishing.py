@@ -11,7 +11,7 @@ from services.streams import StreamsError
 from services.streams.background import LateBackground, PromptBackground, ThreadBackground
 from services.worker.write_behind import EVERY_BATCH, WriteBehindBuffer, WriteBehindLimits
 from tests.generators import random_events, to_columns
-from tests.services.system import EVENTS, MemorySystem, assert_same_end, reference
+from tests.worker.memory_system import EVENTS, MemorySystem, assert_same_end, reference
 
 SELDOM = WriteBehindLimits(0.3, 1_000)
 

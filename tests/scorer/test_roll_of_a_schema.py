@@ -16,7 +16,7 @@ from services.streams.memory_commits import partition_of
 from services.worker.folding import fold_log
 from tests.codec.growing import encoded_as_first, encoded_as_newest, grown_folder, reading
 from tests.generators import random_events, to_columns
-from tests.services.system import (
+from tests.worker.memory_system import (
     EVENTS,
     KAFKA_TIMESTAMP_MS,
     SAFE,

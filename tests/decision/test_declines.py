@@ -24,7 +24,7 @@ from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.worker.processor import LookedUp
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, released_model
+from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, released_model
 
 ACCOUNT = Account("EUR", 1_000_000, 0, "ACTIVE", KAFKA_TIMESTAMP_MS - 2_000 * DAY_MS)
 CUSTOMER = Customer("BE", 50.8, 4.3, "STANDARD", "EUR")

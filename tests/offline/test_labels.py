@@ -21,7 +21,7 @@ from services.offline.trainer.costs import CostTable
 from services.offline.trainer.history import file_history
 from services.offline.trainer.training import split_for, train
 from tests.benchmarks.replaying import read_recorded
-from tests.commands.running import run
+from tests.cli.running import run
 
 HANDBOOK = Path(__file__).parents[2] / "services/offline/datasets/mappings/handbook.yaml"
 START_MS = 1_767_225_600_000

@@ -14,7 +14,7 @@ from services.worker.loop import Worker
 from services.worker.membership import TRY_AFTER_S_MAX
 from services.worker.outages import PROBE_EVERY_S, REFUSED_MAX_S
 from tests.generators import random_events, to_columns
-from tests.services.system import EVENTS, MemorySystem, assert_same_end, reference
+from tests.worker.memory_system import EVENTS, MemorySystem, assert_same_end, reference
 
 
 def busy() -> tuple[MemorySystem, Worker, Callable[[str], None]]:

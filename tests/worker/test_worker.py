@@ -15,7 +15,7 @@ from services.runtime.clock import ManualClock
 from services.runtime.rate_limited_log import REPEAT_S
 from services.worker.outages import PROBE_EVERY_S, STOP_WITHIN_S
 from tests.generators import random_events, to_columns
-from tests.services.system import (
+from tests.worker.memory_system import (
     EVENTS,
     CrashError,
     Crashing,

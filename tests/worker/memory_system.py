@@ -14,25 +14,22 @@ from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import TransactionColumns
 from services.core.fallback import SafeDefault
 from services.core.offline import compute_offline
-from services.grid.memory import GridMemory, MemoryGrid
+from services.grid.memory import GridMemory
 from services.inference.artifact import ReleasedModel, load_model
 from services.inference.released import live_model
 from services.runtime.clock import ManualClock
-from services.runtime.health import Health
-from services.runtime.metrics import MetricsRegistry
 from services.scorer.processor import PreparedTransactions, ScoredOutcome, ScorerProcessor
-from services.streams import AtPlaces, Publisher
-from services.streams.atomic import AtomicPublisher
+from services.streams import AtPlaces
 from services.streams.background import LateBackground, PromptBackground
 from services.streams.memory import MemoryLog, MemorySource, direct
 from services.streams.memory_commits import partition_of
-from services.streams.memory_publishers import MemoryAtomicProducer, MemoryPublisher
 from services.worker.excluded import Letters, NoDeadLetters
 from services.worker.loop import Worker
-from services.worker.ports import Ports, WorkerLimits
+from services.worker.ports import WorkerLimits
 from services.worker.processor import LookedUp
 from services.worker.write_behind import EVERY_BATCH, WriteBehindLimits
 from tests.generators import random_events, to_columns
+from tests.worker.harness import MemoryWorkers
 
 EVENTS = 90
 KAFKA_TIMESTAMP_MS = 1_900_000_000_000
@@ -86,19 +83,13 @@ class Crashing:
         return result
 
 
-class NoSandbox:
-    """Nothing is suspected."""
-
-    def survives(self, records: Any) -> bool:  # noqa: ARG002 - the signature of a sandbox
-        return True
-
-
 @dataclass
 class MemorySystem:
     """Log, grid and clock that outlive workers, and workers that come and go."""
 
     partitions: int = 2
     log: MemoryLog = field(init=False)
+    workers: MemoryWorkers = field(init=False)
     grid: GridMemory = field(default_factory=GridMemory)
     clock: ManualClock = field(default_factory=lambda: ManualClock(KAFKA_TIMESTAMP_MS))
     batch_records_max: int = 16
@@ -108,6 +99,7 @@ class MemorySystem:
 
     def __post_init__(self) -> None:
         self.log = MemoryLog(self.partitions, monotonic_s=self.clock.monotonic_s, sleep=self.clock.sleep)
+        self.workers = MemoryWorkers(log=self.log, grid=self.grid, clock=self.clock, topic=TOPIC)
 
     def produce(self, columns: TransactionColumns) -> None:
         for key, value in zip(columns.card_id.tolist(), encode_transactions(columns), strict=True):
@@ -127,28 +119,19 @@ class MemorySystem:
         """Start a worker that gets every partition."""
         self.births += 1
         member = f"worker-{self.births}"
-        source, grid = MemorySource(self.log, TOPIC, member, wire), MemoryGrid(self.grid, member, wire)
-        publisher: Publisher = MemoryPublisher(self.log, source, wire)
-        if guarantee == "exactly_once":
-            publisher = AtomicPublisher(
-                name,
-                lambda own: MemoryAtomicProducer(self.log, source.topic, own, wire),
-                source.group_metadata,
-                self.clock.monotonic_s,
-            )
-        self.log.rebalance({member: tuple(range(self.partitions))})
         processor = processor or ScorerProcessor(released_model(), SAFE)
-        worker = Worker(
-            processor,
-            Ports(
-                source, publisher, grid, self.clock, lambda _: NoSandbox(), letters=letters or NoDeadLetters(), background=self.background,
-            ),
-            Health(self.clock), MetricsRegistry(),
-            WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share),
-        )  # fmt: skip
+        limits = WorkerLimits(self.batch_records_max, 0.0, 10_000_000, self.saving, breaker_share=breaker_share)
+        made = replace(
+            self.workers,
+            guarantee=guarantee,
+            limits=limits,
+            letters=letters or NoDeadLetters(),
+            background=self.background,
+        ).new(processor, member, name, wire)
+        self.log.rebalance({member: tuple(range(self.partitions))})
         if without_profiles == "fallback":
-            worker.go_without_profiles(processor.decide_without_profiles)
-        return worker, source
+            made.worker.go_without_profiles(processor.decide_without_profiles)
+        return made.worker, made.source
 
     def drain(self, worker: Worker[PreparedTransactions, ScoredOutcome], turns: int = 500) -> None:
         """Turn until nothing is left to do."""

@@ -21,7 +21,7 @@ from services.runtime.settings import ConfigError, resolve_settings
 from services.secrets import SecretUrl
 from tests.benchmarks.__main__ import benchmarks
 from tests.chaos.__main__ import chaos
-from tests.commands.running import run
+from tests.cli.running import run
 
 CANARY = "c4n4ry"
 USER = "c4n4rx"

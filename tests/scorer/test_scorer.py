@@ -27,7 +27,7 @@ from services.scorer.processor import ScorerProcessor
 from services.streams import Output, Records
 from services.worker.processor import LateOutputs
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
+from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
 NOW_MS = KAFKA_TIMESTAMP_MS + 5
 

@@ -37,7 +37,7 @@ from services.worker.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
 from services.worker.outages import PROBE_EVERY_S
 from services.worker.processor import LateOutputs, ProcessingError, guarded
 from tests.generators import random_events, to_columns
-from tests.services.system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
+from tests.worker.memory_system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
 
 MARK = b"card-raises"
 WHERE = ("prepare", "decide", "encode")

@@ -29,7 +29,7 @@ from services.streams import Records
 from services.worker.processor import LookedUp, NotYetError
 from tests.benchmarks.core_only import CoreProcessor
 from tests.codec.fuzzing import avro_values, good_values, json_values
-from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
+from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
 PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in LOGS.items()} | {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),

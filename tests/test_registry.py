@@ -19,7 +19,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.settings import SETTINGS, resolve_settings
 from services.worker.assembling import build_service, sandbox_processor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 HEAVY = {"numba", "numpy", "xgboost", "confluent_kafka", "redis", "fastavro"}
 
 

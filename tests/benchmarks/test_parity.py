@@ -24,7 +24,7 @@ from tests.benchmarks.collecting import UNMARKED, Collected, VectorCollector, id
 from tests.benchmarks.parity import Parity, Published, Recorded, compare
 from tests.benchmarks.replaying import opening_transactions
 from tests.generators import random_events, to_columns
-from tests.services.system import EVENTS, MemorySystem
+from tests.worker.memory_system import EVENTS, MemorySystem
 
 MISSED = ("SMALL_MODEL", "TERMINAL_UNKNOWN", "REFERENCE_MISSED")
 START_MS = 1_522_540_800_000

@@ -25,7 +25,7 @@ from services.worker.processor import LookedUp
 from tests.core.test_terminals import BEGIN_MS, Happening, to_columns
 from tests.generators import random_events
 from tests.generators import to_columns as transactions_of
-from tests.services.system import SAFE, released_model
+from tests.worker.memory_system import SAFE, released_model
 
 NOW_MS = 1_900_000_000_000
 

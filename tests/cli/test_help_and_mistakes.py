@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.cli.main import _COMMANDS
-from tests.commands.running import TOOLS, run
+from tests.cli.running import TOOLS, run
 
 COMMANDS = [
     *([name] for name in (*_COMMANDS, *TOOLS)),

@@ -29,7 +29,7 @@ from services.scorer.processor import ScorerProcessor
 from services.streams import Records, StreamsError
 from services.worker.processor import NotYetError
 from tests.generators import random_events, to_columns
-from tests.services.system import (
+from tests.worker.memory_system import (
     EVENTS,
     KAFKA_TIMESTAMP_MS,
     SAFE,

@@ -14,24 +14,17 @@ from services.codec.records import decode_record, encode_record
 from services.codec.schemas import topics
 from services.codec.transactions import TOPIC, encode_transactions
 from services.core.columns import Text
-from services.grid.memory import MemoryGrid
 from services.reassessor.processor import ReassessorProcessor
 from services.runtime import catalogue as m
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.streams.atomic import AtomicPublisher
-from services.streams.background import PromptBackground
-from services.streams.memory import MemorySource
 from services.streams.memory_commits import partition_of
 from services.streams.memory_places import MemoryPlaces
-from services.streams.memory_publishers import MemoryAtomicProducer
 from services.worker.loop import Worker
 from services.worker.places import PLACE_WAIT_MS
-from services.worker.ports import Ports, WorkerLimits
 from services.worker.waiting import WAITS_LONG_S
-from services.worker.write_behind import EVERY_BATCH
 from tests.generators import random_events, to_columns
-from tests.services.system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, NoSandbox, released_model
+from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, released_model
 
 
 class Asked:
@@ -68,23 +61,15 @@ class Asked:
 
     def reassessor(self, name: str = "again") -> Worker:
         system = self.system
-        source = MemorySource(system.log, REQUESTS, name)
-        publisher = AtomicPublisher(
-            "the-reassessor",
-            lambda n: MemoryAtomicProducer(system.log, REQUESTS, n),
-            source.group_metadata,
-            system.clock.monotonic_s,
-        )
-        system.log.rebalance({name: (0, 1)})
         self.health.conditions |= dict.fromkeys(
             ("kernels_compiled", "partitions_assigned", "grid_reachable", "log_reachable", "nothing_waits"), False
         )
-        ports = Ports(
-            source, publisher, MemoryGrid(system.grid, name), system.clock, lambda _: NoSandbox(),
-            places=MemoryPlaces(system.log), background=PromptBackground,
-        )  # fmt: skip
-        limits = WorkerLimits(16, 0.0, 1_000_000, EVERY_BATCH)
-        return Worker(ReassessorProcessor(released_model(), SAFE), ports, self.health, self.metrics, limits)
+        workers = replace(
+            system.workers, topic=REQUESTS, places=MemoryPlaces(system.log), health=self.health, metrics=self.metrics
+        )
+        worker = workers.new(ReassessorProcessor(released_model(), SAFE), name, "the-reassessor").worker
+        system.log.rebalance({name: (0, 1)})
+        return worker
 
     def turn(self, worker: Worker, times: int = 8) -> None:
         for _ in range(times):
