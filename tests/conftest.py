@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from services.stack.embedded import EmbeddedStack
-from services.stack.processes import free_port
-from tests.containers import ContainerStack, choose_stack
+from tests.containers import choose_stack
+from tests.stacks import Stack, StackPool, new_stack
 
 # The first call of a kernel loads or compiles it; and no test is about time but those that say so.
 hypothesis.settings.register_profile("house", deadline=None)
@@ -28,26 +28,43 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.write_line(f"integration tests and contracts ran on {what[kind]}, {why}")
 
 
+STARTS_SERVERS = {"integration", "chaos", "compose"}
+"""Folders whose tests start a Kafka or a Redis, or commands that do."""
+FIXTURES = {"stack", "own_stack", "stack_pool", "guarded_redis"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a Kafka or a Redis, by a fixture or as the real side of a contract; and what needs the machine for itself."""
+    """Mark what runs on a Kafka or a Redis, by its folder, a fixture or as the real side of a contract; and what needs the machine."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
-        if real or {"stack", "own_stack"} & set(getattr(item, "fixturenames", ())):
+        if real or STARTS_SERVERS & set(item.path.parts) or FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
         if {"chaos", "compose"} & set(item.path.parts):
             item.add_marker("alone")
 
 
-def new_stack(folder: Path) -> EmbeddedStack | ContainerStack:
-    make = ContainerStack if _STACK[0] == "containers" else EmbeddedStack.of
-    return make(folder, free_port(), free_port())
+@pytest.fixture(scope="session")
+def no_servers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a ``redis-server`` that does not start, before all others on the path."""
+    folder = tmp_path_factory.mktemp("no-servers")
+    command = folder / "redis-server"
+    command.write_text("#!/bin/sh\necho 'a test that starts servers is marked with pytest.mark.stack' >&2\nexit 1\n")
+    command.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(autouse=True)
+def _servers_are_of_the_stack(request: pytest.FixtureRequest, no_servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the marker ``stack`` no test starts a server: every stack and command of ours starts a Redis first."""
+    if not request.node.get_closest_marker("stack"):
+        monkeypatch.setenv("PATH", no_servers)
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack | ContainerStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running Kafka and Redis with the topics; tests that need an empty log use topics or stacks of their own."""
-    shared = new_stack(tmp_path_factory.mktemp("stack"))
+    shared = new_stack(_STACK[0], tmp_path_factory.mktemp("stack"))
     try:
         shared.up(lambda _: None)
         shared.apply_topics({"partitions": 3})
@@ -56,23 +73,31 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack | 
         shared.down()
 
 
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[Callable[..., EmbeddedStack | ContainerStack]]:
-    """A factory of stacks that a test may stop, starve and break."""
-    started: list[EmbeddedStack | ContainerStack] = []
+@pytest.fixture(scope="session")
+def stack_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPool]:
+    """Running stacks that tests have alone, one after the other."""
+    pool = StackPool(lambda: new_stack(_STACK[0], tmp_path_factory.mktemp("stack")))
+    try:
+        yield pool
+    finally:
+        pool.down()
 
-    def make(partitions: int = 3) -> EmbeddedStack | ContainerStack:
-        own = new_stack(tmp_path / f"stack-{len(started)}")
-        started.append(own)
-        own.up(lambda _: None)
-        own.apply_topics({"partitions": partitions})
-        return own
+
+@pytest.fixture
+def own_stack(stack_pool: StackPool) -> Iterator[Callable[..., Stack]]:
+    """A factory of stacks that a test may stop, starve and break."""
+
+    others = stack_pool.lent
+
+    def make(partitions: int = 3) -> Stack:
+        return stack_pool.take(partitions)
 
     try:
         yield make
     finally:
-        for own in started:
-            own.down()
+        for stack in stack_pool.lent:
+            if stack not in others:
+                stack_pool.give_back(stack)
 
 
 @pytest.fixture

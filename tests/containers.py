@@ -60,8 +60,23 @@ class ContainerPart:
     def __init__(self, container: Any, answers: Callable[[], bool]) -> None:
         self._container, self._answers, self._started = container, answers, False
 
+    @property
+    def pid(self) -> int | None:
+        """The process that runs in it; None where none does."""
+        if not self._started:
+            return None
+        container = self._container.get_wrapped_container()
+        container.reload()
+        return container.attrs["State"]["Pid"] or None
+
+    def answers(self) -> bool:
+        """Whether it answers."""
+        return self._answers()
+
     def up(self, _progress: Callable[[str], None]) -> None:
-        """Start it and wait until it answers."""
+        """Start it, where it does not run, and wait until it answers."""
+        if self.pid is not None:
+            return
         if self._started:
             self._container.get_wrapped_container().start()
         else:

@@ -34,7 +34,6 @@ from services.streams.sink import KafkaSink
 from services.worker.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt
 from services.worker.loop import Worker
 from services.worker.wiring import Membership, build_ports, build_worker
-from tests.conftest import new_stack
 from tests.integration.system import produce, read_all, settings_for, traffic_of
 from tests.test_tidy import SOURCES, name_of
 from tests.worker.test_keys import PROCESSORS
@@ -156,14 +155,10 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory) -> Iterator[System]:
-    stack = new_stack(tmp_path_factory.mktemp("remedies"))
-    try:
-        stack.up(lambda _: None)
-        stack.apply_topics({"partitions": PARTITIONS})
-        yield System(stack)
-    finally:
-        stack.down()
+def system(stack_pool) -> Iterator[System]:
+    stack = stack_pool.take(PARTITIONS)
+    yield System(stack)
+    stack_pool.give_back(stack)
 
 
 # -- what may be wrong ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ AWAY = "127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[int]:
+def guarded_redis() -> Iterator[int]:
     """A Redis that wants a password, and whose user may do nothing; returns its port."""
     port = free_port()
     options = ["--port", str(port), "--requirepass", ADMIN, "--save", ""]
@@ -53,21 +53,21 @@ def guarded() -> Iterator[int]:
         process.wait(20)
 
 
-def test_a_redis_that_wants_a_password_is_named_with_the_setting_in_one_line(guarded):
+def test_a_redis_that_wants_a_password_is_named_with_the_setting_in_one_line(guarded_redis):
     with pytest.raises(GridRefusedError) as no_password:
-        RedisGrid(GridConnection.of(f"redis://127.0.0.1:{guarded}/0")).check()
+        RedisGrid(GridConnection.of(f"redis://127.0.0.1:{guarded_redis}/0")).check()
 
     said = reported(no_password.value)
-    assert said.startswith(f"Redis at 127.0.0.1:{guarded} wants a password: set PROACT_REDIS_PASSWORD")
+    assert said.startswith(f"Redis at 127.0.0.1:{guarded_redis} wants a password: set PROACT_REDIS_PASSWORD")
 
 
 @pytest.mark.parametrize("login", [f"{USER}:wrong-{CANARY}", f":wrong-{CANARY}", f"{USER}:{CANARY}"])
-def test_a_redis_that_refuses_is_named_without_user_and_password(guarded, login):
+def test_a_redis_that_refuses_is_named_without_user_and_password(guarded_redis, login):
     with pytest.raises(GridRefusedError) as no:
-        RedisGrid(GridConnection.of(f"redis://{login}@127.0.0.1:{guarded}/0")).check()
+        RedisGrid(GridConnection.of(f"redis://{login}@127.0.0.1:{guarded_redis}/0")).check()
 
     said = reported(no.value)
-    assert f"Redis at 127.0.0.1:{guarded}" in said
+    assert f"Redis at 127.0.0.1:{guarded_redis}" in said
     assert "PROACT_REDIS_URL" in said
     assert CANARY not in said
     assert USER not in said
