@@ -40,8 +40,12 @@ time.sleep(600)
 """
 
 
-def start(code: str, **options) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, **options)
+def start(code: str, hangup: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """Start code; ``hangup`` is what it inherits for SIGHUP, whatever the tests were started by."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
+    )  # fmt: skip
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     return process
@@ -71,7 +75,7 @@ def test_the_first_signal_asks_and_the_second_ends():
 
 def test_what_nohup_started_does_not_end_with_the_terminal():
     ignored = SWALLOWS.format(handle="end_at_once()", until=False)
-    with start(ignored, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+    with start(ignored, signal.SIG_IGN) as process:
         process.send_signal(signal.SIGHUP)
         time.sleep(0.5)
         assert process.poll() is None

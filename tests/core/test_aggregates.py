@@ -32,10 +32,10 @@ def test_no_name_comes_twice():
     assert len({(row.entity, row.name) for row in AGGREGATES}) == len(AGGREGATES)
 
 
-def test_the_kernel_that_a_row_names_is_there():
-    for kernel in Kernel:
-        module, _, name = kernel.value.partition(":")
-        assert callable(getattr(importlib.import_module(module), name))
+@pytest.mark.parametrize("kernel", Kernel)
+def test_the_kernel_that_a_row_names_is_there(kernel):
+    module, _, name = kernel.value.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_words_are_whole_whatever_the_value(index):
