@@ -44,7 +44,7 @@ def start(code: str, hangup: signal.Handlers = signal.SIG_DFL) -> subprocess.Pop
     """Start code; ``hangup`` is what it inherits for SIGHUP, whatever the tests were started by."""
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # noqa: PLW1509 - no thread holds a lock that this takes
     )  # fmt: skip
     assert process.stdout
     assert process.stdout.readline() == "ready\n"

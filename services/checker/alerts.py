@@ -6,7 +6,7 @@ from typing import Final
 
 from services.checker.evidence import Evidence
 from services.checker.findings import Verdict
-from services.checker.reference import Schemas
+from services.checker.reference import schemas_of
 from services.checker.scoring import ByRisk, key_of
 
 _TOPIC: Final = "card-alerts"
@@ -21,7 +21,7 @@ _SAYS: Final = {
 
 def check_severities(evidence: Evidence, by_risk: ByRisk, verdict: Verdict) -> None:
     """Blame every alert whose kind or severity is not what its decision's risk makes it; those of before there were kinds aside."""
-    schemas = Schemas(_TOPIC)
+    schemas = schemas_of(_TOPIC)
     for seen in evidence.outputs[_TOPIC]:
         alert = schemas.decode(seen.value)
         wanted = None if alert is None else by_risk.get(key_of(alert))

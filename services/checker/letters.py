@@ -7,7 +7,7 @@ from typing import Final
 
 from services.checker.evidence import DEAD_LETTERS, Evidence, Seen
 from services.checker.findings import Verdict
-from services.checker.reference import Schemas, home_of
+from services.checker.reference import home_of, schemas_of
 
 ASTRAY: Final = "WRONG_PARTITION"
 """What a dead letter says, or a decision, of a record that lies in another partition than its key belongs to."""
@@ -17,7 +17,7 @@ Letters = dict[tuple[str, int, int], str]
 
 def letters_of(evidence: Evidence) -> Letters:
     """Return why records of all topics were refused."""
-    schemas, found = Schemas(DEAD_LETTERS), Letters()
+    schemas, found = schemas_of(DEAD_LETTERS), Letters()
     for seen in evidence.outputs[DEAD_LETTERS]:
         letter = schemas.decode(seen.value)
         if letter is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.checker.evidence import REASSESSMENTS, REQUESTS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import letters_of
-from services.checker.reference import Schemas
+from services.checker.reference import schemas_of
 
 Place = tuple[int, int]
 """Partition and offset of a transaction."""
@@ -68,7 +68,7 @@ def check_reassessments(
 
 
 def _records(seen: list[Seen], topic: str, verdict: Verdict) -> list[tuple[Seen, dict[str, Any]]]:
-    schemas, found = Schemas(topic), []
+    schemas, found = schemas_of(topic), []
     for one in seen:
         record = schemas.decode(one.value)
         if record is None:

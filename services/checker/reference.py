@@ -13,6 +13,7 @@ import statistics
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import fastavro
@@ -67,6 +68,12 @@ class Schemas:
         except Exception:  # noqa: BLE001 - whatever it is: this is not a record
             return None
         return None if body.read(1) or not isinstance(record, dict) else record
+
+
+@cache
+def schemas_of(topic: str) -> Schemas:
+    """Return the schemas of a topic, read once."""
+    return Schemas(topic)
 
 
 def acceptable(record: dict[str, Any], key: bytes | None, timestamp_ms: int) -> bool:

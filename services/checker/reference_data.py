@@ -11,7 +11,7 @@ from typing import Any, Final
 from services.checker.evidence import REFERENCE, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import in_their_partitions, letters_of
-from services.checker.reference import Schemas
+from services.checker.reference import Schemas, schemas_of
 
 ACCOUNT, CUSTOMER, NOTICE = struct.Struct("<HHIqqq"), struct.Struct("<HHHHHHIqqdd"), struct.Struct("<qqH")
 STATUSES: Final = ("ACTIVE", "FROZEN", "CLOSED")
@@ -28,7 +28,7 @@ def check_reference(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def _check_topic(topic: str, records: list[Seen], evidence: Evidence, verdict: Verdict) -> None:
-    schemas, wanted = Schemas(topic), defaultdict[int, dict[bytes, bytes]](dict)
+    schemas, wanted = schemas_of(topic), defaultdict[int, dict[bytes, bytes]](dict)
     applied = evidence.reference_applied[topic]
     for seen in records:
         until = applied.get(seen.partition)

@@ -14,7 +14,7 @@ from services.checker.card_numbers import holds_card_number, token_ok
 from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import in_their_partitions, letters_of
-from services.checker.reference import DAY, HEADER, HOUR, MASK40, NEVER, Schemas, amounts, hash64, times_and_hashes
+from services.checker.reference import DAY, HEADER, HOUR, MASK40, NEVER, amounts, hash64, schemas_of, times_and_hashes
 
 KEEP: Final = 45 * DAY
 BUCKET: Final = 6 * HOUR
@@ -114,7 +114,7 @@ def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdi
         verdict: takes the findings.
         repeats: whether an event may be there more than once.
     """
-    schemas, events = Schemas(TERMINAL_EVENTS), []
+    schemas, events = schemas_of(TERMINAL_EVENTS), []
     every = evidence.outputs[TERMINAL_EVENTS]
     for seen in in_their_partitions(TERMINAL_EVENTS, every, evidence.terminal_applied, letters_of(evidence), verdict):
         record = schemas.decode(seen.value)
@@ -131,7 +131,7 @@ def check_terminals(evidence: Evidence, expected: Counter[Event], verdict: Verdi
 
 
 def _labels(labels: Iterable[Seen]) -> Iterable[Event]:
-    schemas = Schemas("fraud-labels")
+    schemas = schemas_of("fraud-labels")
     for seen in labels:
         record = schemas.decode(seen.value)
         if record is None or not token_ok(record["terminal_id"]):

@@ -25,7 +25,7 @@ from services.checker.findings import Verdict
 from services.checker.letters import ASTRAY
 from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
-from services.checker.reference import KM, OF_CARD, Reference, Schemas, acceptable, decision_id, home_of
+from services.checker.reference import KM, OF_CARD, Reference, acceptable, decision_id, home_of, schemas_of
 from services.checker.reference_data import check_reference
 from services.checker.samples import check_samples
 from services.checker.scoring import Scoring, key_of
@@ -135,7 +135,7 @@ class Checker:
         answers: dict[tuple[int, int], list[_Answer]] = defaultdict(list)
         last: dict[tuple[bytes | None, int], tuple[int, int]] = {}
         alerts = Counter(self._alert_keys())
-        schemas = Schemas(DECISIONS)
+        schemas = schemas_of(DECISIONS)
         for seen in self._evidence.outputs[DECISIONS]:
             where = f"{DECISIONS} {seen.partition}/{seen.offset}"
             decision = schemas.decode(seen.value)
@@ -151,7 +151,7 @@ class Checker:
             if decision["action"] != "APPROVE":
                 alerts[key_of(decision)] -= 1
         self._check_alerts(alerts)
-        letters = Schemas(DEAD_LETTERS)
+        letters = schemas_of(DEAD_LETTERS)
         for seen in self._evidence.outputs[DEAD_LETTERS]:
             letter = letters.decode(seen.value)
             assert letter is not None
@@ -162,7 +162,7 @@ class Checker:
         return answers
 
     def _alert_keys(self) -> Iterable[tuple[bytes, str, float | None]]:
-        schemas = Schemas(ALERTS)
+        schemas = schemas_of(ALERTS)
         for seen in self._evidence.outputs[ALERTS]:
             alert = schemas.decode(seen.value)
             if alert is None:
@@ -182,7 +182,7 @@ class Checker:
         self, answers: dict[tuple[int, int], list[_Answer]]
     ) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Compare every transaction with its answers, and the profiles with the fold; return the decisions with their transactions."""
-        schemas, decided = Schemas(INPUTS), []
+        schemas, decided = schemas_of(INPUTS), []
         references = {p: Reference() for p in self._evidence.log_end}
         packed: dict[int, dict[bytes, bytes]] = {}
         for seen in self._evidence.inputs:

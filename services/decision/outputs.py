@@ -83,13 +83,11 @@ class OutputEncoder:
         self._decisions = ColumnarWriter(topics()[DECISIONS].written)
         self._alerts = ColumnarWriter(topics()[ALERTS].written)
         self._reassessments = ColumnarWriter(topics()[REASSESSMENTS].written)
-        self._explained_types = {name: self._array_type(DECISIONS, name) for name in REPORTED}
-        self._rules_type = self._array_type(DECISIONS, "rules")
+        self._explained_types = {name: _array_type(DECISIONS, name) for name in REPORTED}
+        self._rules_type = _array_type(DECISIONS, "rules")
         self._rules: RuleEngine | None = None
         self._rule_set_version = NO_RULES
-        # A few bits make a few lists: each encoded once.
-        type_ = self._array_type(DECISIONS, "degraded")
-        self._degraded = Text.of([_encode_degraded(type_, bits) for bits in range(2 ** len(DEGRADATIONS))])
+        self._degraded = _encoded_degraded()
 
     def with_model(self, model: Model | None) -> OutputEncoder:
         """Return an encoder that names this model; this one goes on naming its own, since it may be at work on another thread."""
@@ -102,11 +100,6 @@ class OutputEncoder:
         other = copy(self)
         other._rule_set_version, other._rules = version, engine  # noqa: SLF001 - of its own kind
         return other
-
-    @staticmethod
-    def _array_type(topic: str, field: str) -> object:
-        definition = topics()[topic].written.definition
-        return fastavro.parse_schema(next(f["type"] for f in definition["fields"] if f["name"] == field))
 
     def encode(self, records: Records, decided: Decided, now_ms: int) -> Sequence[Output]:
         """Return what was decided in a batch; topics without a record are left out."""
@@ -242,8 +235,18 @@ class OutputEncoder:
         return reported
 
 
-def _encode_degraded(type_: object, bits: int) -> bytes:
-    return _encode_array(type_, [name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1])
+@cache
+def _array_type(topic: str, field: str) -> object:
+    definition = topics()[topic].written.definition
+    return fastavro.parse_schema(next(f["type"] for f in definition["fields"] if f["name"] == field))
+
+
+@cache
+def _encoded_degraded() -> Text:
+    """Return the encoded list of each combination of bits: few bits make few lists."""
+    type_ = _array_type(DECISIONS, "degraded")
+    every = ([name for at, name in enumerate(DEGRADATIONS) if bits >> at & 1] for bits in range(2 ** len(DEGRADATIONS)))
+    return Text.of([_encode_array(type_, names) for names in every])
 
 
 def _encode_array(type_: object, items: Sequence[Any]) -> bytes:

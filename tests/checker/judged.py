@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from services.checker.evidence import OUTPUTS, Evidence, Seen
@@ -62,9 +63,15 @@ def evidence_of(world: World) -> Evidence:
     )
 
 
+@cache
+def _scoring() -> Scoring:
+    """It reads every release, and keeps nothing of what it judges."""
+    return Scoring(released_folders())
+
+
 def judge(evidence: Evidence, **how: Any) -> Verdict:
     """Return the checker's verdict."""
-    return Checker(evidence, Scoring(released_folders()), **{"repeats": False, **how}).judge(lambda _: None)
+    return Checker(evidence, _scoring(), **{"repeats": False, **how}).judge(lambda _: None)
 
 
 def run(schedule: Schedule, make: Callable[[Schedule], World] = scorer_world, **how: Any) -> Verdict:
