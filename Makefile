@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 SCALE ?= 1
 RATE ?= 500
 SECONDS ?= 20
+PROCESSES ?= 3
 KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-compose simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality docs docs-tables dashboards lock clean
+.PHONY: help setup demo up down logs events demo-compose roll test test-long test-chaos test-compose test-all simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality docs docs-tables dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,16 +56,19 @@ demo-compose: setup up ## Start the containers, send a month of traffic and some
 	@$(BIN)/proact report --prometheus-url http://127.0.0.1:$(PROMETHEUS_PORT)
 	@echo "It goes on running: make logs, make events, make down."
 
-test: setup ## Run every test but those of docker-compose.yml, on a real Kafka and a real Redis; ARGS="-k rules" for some
-ifdef ARGS
-	$(BIN)/python -m pytest --ignore tests/compose $(ARGS)
-else
-	$(BIN)/python -m pytest --ignore tests/compose -m "not alone" --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest --ignore tests/compose -m alone
-endif
+test: setup ## Run the tests that are run often, on a real Kafka and a real Redis: ten minutes; ARGS="-k rules" for some
+	$(BIN)/python -m pytest --ignore tests/compose --ignore tests/chaos $(or $(ARGS),-m "not long" --numprocesses $(PROCESSES) --dist worksteal)
+
+test-long: setup ## Run those that take whole data sets or need the machine for themselves
+	$(BIN)/python -m pytest --ignore tests/compose --ignore tests/chaos -m long $(ARGS)
+
+test-chaos: setup ## Break a real Kafka, a real Redis and scorers in the most telling ways, as a test
+	$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 test-compose: setup ## Run the tests of docker-compose.yml, in a project and on ports of their own
 	$(BIN)/python -m pytest tests/compose $(ARGS)
+
+test-all: test test-long test-chaos test-compose ## Run all of these
 
 simulation: setup ## Break models of Kafka and Redis in every way; SEED=n replays one schedule
 	$(if $(SEED),PROACT_SIMULATION_FIRST=$(SEED) PROACT_SIMULATION_SEEDS=1) $(BIN)/python -m pytest tests/simulation $(if $(SEED),-k random) $(ARGS)

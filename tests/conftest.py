@@ -34,14 +34,12 @@ FIXTURES = {"stack", "own_stack", "stack_pool", "guarded_redis"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a Kafka or a Redis, by its folder, a fixture or as the real side of a contract; and what needs the machine."""
+    """Mark what runs on a Kafka or a Redis, by its folder, a fixture or as the real side of a contract."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
         if real or STARTS_SERVERS & set(item.path.parts) or FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
-        if {"chaos", "compose"} & set(item.path.parts):
-            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -92,9 +93,10 @@ def test_no_command_shows_a_secret_when_everything_is_away(proact, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     json_too = any("--json" in option.opts for option in COMMANDS[name].params)
     ways = [[], ["--json"]] if json_too else [[]]
-    assert ways
-    for more in ways:
-        done = run(proact, *name.split(), *ARGUMENTS.get(name, []), *more, timeout=120, **AWAY)
+    with ThreadPoolExecutor() as pool:  # they wait for what is away
+        words = [[*name.split(), *ARGUMENTS.get(name, []), *more] for more in ways]
+        every = list(pool.map(lambda arguments: run(proact, *arguments, timeout=120, **AWAY), words))
+    for done in every:
         assert "Missing argument" not in done.stderr, "name its arguments above"
         assert "Traceback" not in done.stderr, done.stderr[-2_000:]
         assert_silent(done.stdout, done.stderr)

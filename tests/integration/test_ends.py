@@ -26,7 +26,7 @@ from services.registry import BY_NAME, process_of
 from services.stack.processes import free_port, port_taken
 from tests.cli.running import line_of, run
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 START_S, END_S = 300, 60
 """Bounds for a busy machine, not what is usual."""

@@ -21,6 +21,7 @@ def ms(day: str) -> int:
     return int(np.datetime64(day, "ms").astype(np.int64))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_all_published_features_are_equal_on_a_hundred_thousand_rows(handbook: Path, tmp_path: Path):
     recorded = read_recorded(handbook / "transactions.parquet", "handbook").between(ms("2018-06-17"), ms("2018-08-05"))

@@ -151,7 +151,7 @@ def test_kafka_away_is_waited_out(own_stack, tmp_path):
     assert check_everything(stack)["decided"] == 91_000
 
 
-@pytest.mark.alone  # it is about time
+@pytest.mark.long  # it is about time, so it needs the machine for itself
 @pytest.mark.parametrize("outage", [None, "redis", "kafka"])
 def test_sigterm_ends_a_busy_scorer_cleanly_within_five_seconds(own_stack, tmp_path, outage):
     stack = own_stack()

@@ -17,7 +17,7 @@ import pytest
 from services.registry import process_of
 from services.stack.processes import free_port
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 MOMENTS, AT_ONCE = {signal.SIGINT: 30, signal.SIGTERM: 10}, 3
 START_S, END_S = 200, 60

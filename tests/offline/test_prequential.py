@@ -65,6 +65,7 @@ def test_more_money_is_never_less_risk():
     assert (np.diff(booster.inplace_predict(row)) >= 0).all()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_handbook_is_reproduced_and_outdone(handbook: Path):
     recorded = read_recorded(handbook / "transactions.parquet", "handbook")
