@@ -9,7 +9,9 @@ from services.runtime.settings import resolve_settings
 from services.streams import Records
 from services.worker.assembling import sandbox_processor
 
-if __name__ == "__main__":
+
+def warm_up_every_service() -> None:
+    """Compile, or load, whatever a service of the registry may call."""
     settings = resolve_settings({})
     nothing = np.zeros(1, np.int64)
     for spec in SERVICES:
@@ -20,3 +22,7 @@ if __name__ == "__main__":
             load(log.processor)().prepare(
                 Records(log.topic, nothing, nothing, nothing, [b"key"], [b"no record"]), nothing
             )
+
+
+if __name__ == "__main__":
+    warm_up_every_service()
