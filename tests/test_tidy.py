@@ -364,3 +364,15 @@ def test_no_two_classes_have_one_name():
 
     assert len(names) > 250
     assert {name: count for name, count in names.items() if count > 1} == {}
+
+
+OF_SEVERAL_ROOMS = {"benchmarks", "chaos", "compose", "contracts", "deploy", "fixtures", "integration", "simulation"}
+"""Folders of tests that are about several rooms at once, or about what is beside services/."""
+
+
+def test_tests_lie_where_what_they_test_lies():
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("*/test_*.py")}
+    rooms = {path.name for path in (ROOT / "services").iterdir() if path.is_dir()}
+
+    assert len(folders & rooms) > 10
+    assert folders - rooms <= OF_SEVERAL_ROOMS
