@@ -97,7 +97,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Where:
-    """A Kafka and a Redis, and what their clients are reported so that they are let in: secrets, too, so no message shows any of it."""
+    """A Kafka and a Redis, and what their clients are given so that they are let in: secrets, too, so no message shows any of it."""
 
     kafka: Mapping[str, Any]
     """Of Kafka's client, by librdkafka's names."""
@@ -188,7 +188,7 @@ def gather(where: Where, groups: tuple[str, str], progress: Callable[[str], None
     Args:
         where: Kafka and the grid.
         groups: of the scorers, and of the routers.
-        progress: reported what is being read.
+        progress: called with what is being read.
 
     Raises:
         EvidenceError: something does not answer.

@@ -115,8 +115,10 @@ class Rest:
 
     def as_json(self) -> dict[str, Any]:
         """Return what is to be said of it: nothing where it is at rest."""
-        reported = [{**{name: getattr(one, name) for name in one.__slots__}, "says": str(one)} for one in self.unrest]
-        return ({"not_at_rest": reported} if reported else {}) | (
+        unrest_found = [
+            {**{name: getattr(one, name) for name in one.__slots__}, "says": str(one)} for one in self.unrest
+        ]
+        return ({"not_at_rest": unrest_found} if unrest_found else {}) | (
             {"never_ran": self.never_ran} if self.never_ran else {}
         )
 

@@ -11,7 +11,7 @@ import click
 from services.cli.grid_stores import CONNECTION, halt_seen, open_stores
 from services.cli.options import UserError, counted, example, progress, with_settings
 from services.registry import BY_TOPIC, LOGS, log_name
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
         evidence, rest = _gather(settings)
     except EvidenceError as error:
         where = f"Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url}"
-        raise UserError(f"{reported(error)} ({where})") from None
+        raise UserError(f"{with_remedy(error)} ({where})") from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
     folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]

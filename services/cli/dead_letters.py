@@ -9,7 +9,7 @@ import click
 
 from services.cli.options import UserError, example, progress, with_settings
 from services.core.validation import Reject
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 _REASONS = [reason.name for reason in Reject if reason is not Reject.NONE]
@@ -59,7 +59,7 @@ def redrive(settings: Settings, reasons: tuple[str, ...], group: str, dry_run: b
             lambda so_far: progress(f"{so_far.sent.total():,} sent, {so_far.passed.total():,} passed over"), dry=dry_run
         )
     except StreamsError as error:
-        raise UserError(f"{reported(error)}; say it again, nothing is sent twice") from None
+        raise UserError(f"{with_remedy(error)}; say it again, nothing is sent twice") from None
     finally:
         publisher.close()
         source.close()

@@ -44,8 +44,8 @@ def _row(stores: Stores, partition: int, state: LogState, held: PartitionStatus)
 
 def _some(offsets: list[int]) -> str:
     """Return the newest of some offsets, for people."""
-    reported = ", ".join(map(str, offsets[-SHOWN_MAX:]))
-    return reported if len(offsets) <= SHOWN_MAX else f"{len(offsets):,}, the last ones {reported}"
+    shown = ", ".join(map(str, offsets[-SHOWN_MAX:]))
+    return shown if len(offsets) <= SHOWN_MAX else f"{len(offsets):,}, the last ones {shown}"
 
 
 @click.group(epilog=example("proact grid status"))

@@ -38,12 +38,12 @@ def _fold(
     (begin, end), begins_ms = extent
 
     def batches() -> Iterator[Records]:
-        reported = begin
+        last = begin
         for records in read_range(stores.settings.kafka, stores.topic, partition, (begin, end)):
             yield records
             at = int(records.offset[-1]) + 1
-            if at - reported >= 50_000:
-                reported = at
+            if at - last >= 50_000:
+                last = at
                 progress(f"partition {partition}: {at - begin:,} of {end - begin:,} records")
 
     try:

@@ -13,7 +13,7 @@ import click
 
 from services.cli.options import UserError
 from services.registry import BY_NAME, BY_TOPIC, DEFAULT_LOG, LOGS, SERVICES, TOPIC_OF, group_of, load, log_name
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def open_stores(settings: Settings, service: str) -> Iterator[Stores]:
             RedisGrid(settings.grid, settings.grid_timeout_ms / 1000),
         )
     except (GridUnavailableError, StreamsError, FoldError) as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
 
 
 def halt_seen(state: LogState, held: PartitionStatus) -> Halt | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from services.cli.options import UserError, example, with_settings
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 
@@ -26,7 +26,7 @@ def report(settings: Settings, as_json: bool) -> None:
             for question in QUESTIONS
         }
     except NoPrometheusError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     if as_json:
         for_machines = [
             {"question": q.text, "query": q.query, "unit": q.unit, "answers": [asdict(a) for a in found]}

@@ -15,7 +15,7 @@ from services.cli.options import UserError, example, interruptible, progress, wi
 from services.core.rules.rule_set import RuleInRuleSetError, RuleSet, read_rule_set
 from services.core.rules.syntax import RuleError
 from services.core.rules.vocabulary import VARIABLES
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _book(settings: Settings) -> Rulebook:
     try:
         return Rulebook(settings.kafka, SystemClock())
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
 
 
 @rules.command(epilog=example("proact rules names | grep amount"))
@@ -133,7 +133,7 @@ def _guarded(call: Any) -> Any:
     try:
         return call()
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
 
 
 def _await(book: Rulebook, version: int, begin_s: float, wait: tuple[float, str] | None) -> None:
@@ -244,6 +244,6 @@ def backtest(file: Path, data: Path | None, mapping: str, model: Path | None, wa
         history = history_of(data, mapping, 2_000, 60, 7)
         found = run_backtest(rule_set, load_model(model or live_model()), history, warm_up_days, progress)
     except (ModelError, ValueError) as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     click.echo(found.table())
     click.echo(json.dumps(found.as_json()))

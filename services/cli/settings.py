@@ -25,5 +25,5 @@ def settings(markdown: bool) -> None:
         click.echo(f"{setting.variable:<32} {shown:<28} {setting.meaning}")
     for family, given in ((KAFKA, resolved.kafka_properties), (REDIS, resolved.redis_options)):
         for name in given:
-            reported = given.shown(name) if given[name] else "not set"
-            click.echo(f"{family.variable_of(name):<32} {reported:<28} {name} of {family.table.capitalize()}'s clients")
+            shown = given.shown(name) if given[name] else "not set"
+            click.echo(f"{family.variable_of(name):<32} {shown:<28} {name} of {family.table.capitalize()}'s clients")

@@ -8,7 +8,7 @@ import time
 import click
 
 from services.cli.options import UserError, example, with_settings
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import TOPIC_SCALES, Settings
 
 
@@ -34,7 +34,7 @@ def apply(settings: Settings, wait_s: float) -> None:
     try:
         done = admin.apply(topic_plans(settings.topic_counts))
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     for name, what in done.items():
         click.echo(f"{name:<20} {what}")
 

@@ -11,7 +11,7 @@ import click
 
 from services.cli.options import UserError, counted, example, progress, with_settings
 from services.offline.simulator.generate import CARDS_MAX, DAYS_MAX, PRESETS
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _send(settings: Settings, traffic: Traffic, reference: SimulatedReference, r
         labels = LabelFeed(sink, simulated_truth(traffic, seed))
         sent = TransactionProducer(sink, clock).send(traffic, pace, labels=labels)
     except (NotDeliveredError, StreamsError) as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     finally:
         sink.close()
     took = clock.monotonic_s() - begin
@@ -168,7 +168,7 @@ def require_topics(admin: object) -> None:
     try:
         missing = topics().keys() - admin.partitions().keys()
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     if missing:
         raise UserError(f"topics are missing ({', '.join(sorted(missing))}): create them with `proact topics apply`")
 
@@ -223,5 +223,5 @@ def replay(settings: Settings, file: Path, mapping: str, speed: str, limit: int 
             progress(f"{producer.sent:,} sent, up to {last:%Y-%m-%d %H:%M}")
         sink.close()
     except (DatasetError, NotDeliveredError, StreamsError) as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     click.echo(f"{producer.sent:,} transactions, {labels.sent:,} labels")

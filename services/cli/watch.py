@@ -12,7 +12,7 @@ import click
 
 from services.cli.options import UserError, example, progress, with_settings
 from services.core.policy import Action, AlertKind, Severity
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def watch(settings: Settings, seconds: float | None) -> None:
         admin.partitions()
         reader = KafkaReader(settings.kafka, OUTPUTS, from_beginning=False)
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     until = None if seconds is None else time.monotonic() + seconds
     lag, asked_s = None, 0.0
     try:
@@ -132,7 +132,7 @@ def tail(
     try:
         choice = Choice(topic, **chosen)
     except ValueError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     try:
         since_ms = None if since is None else parse_since(since, time.time_ns() // 1_000_000)
     except ValueError as error:
@@ -141,7 +141,7 @@ def tail(
         KafkaAdmin(settings.kafka).partitions()
         reader = KafkaReader(settings.kafka, [topic], from_beginning=from_beginning, since_ms=since_ms)
     except StreamsError as error:
-        raise UserError(reported(error)) from None
+        raise UserError(with_remedy(error)) from None
     waits = "waiting for new records"
     if since is None and not from_beginning:
         waits += "; --from-beginning or --since 1h shows what is there"

@@ -147,12 +147,12 @@ def _by_column(writer: Schema, reader: Schema) -> ByColumn:
     """Raises ValueError: it cannot be done by column."""
     source, target = compile_program(writer.definition), compile_program(reader.definition)
     _require_same_name(writer.definition, reader.definition)
-    reported, wanted = (whole(one.definition)["fields"] for one in (writer, reader))
+    written, wanted = (whole(one.definition)["fields"] for one in (writer, reader))
     aliases = {alias: field["name"] for field in wanted for alias in field.get("aliases", [])}
     by_name = {field["name"]: field for field in wanted}
     moves: list[list[int]] = []
     symbols: list[int] = []
-    for at, field in enumerate(reported):
+    for at, field in enumerate(written):
         name = field["name"] if field["name"] in by_name else aliases.get(field["name"])
         found = by_name.pop(name, None)
         if found is not None:
@@ -185,9 +185,9 @@ def whole(definition: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def _how_moved(reported: Any, wanted: Any) -> tuple[int, bool, list[int]]:
+def _how_moved(written: Any, wanted: Any) -> tuple[int, bool, list[int]]:
     """Return how a field is moved, whether it must not be null, and the numbers of its symbols. Raises NotColumnarError."""
-    (said, may_be_null), (read, nullable) = _without_null(reported), _without_null(wanted)
+    (said, may_be_null), (read, nullable) = _without_null(written), _without_null(wanted)
     never_null, kinds = may_be_null and not nullable, (_kind(said), _kind(read))
     if kinds[0] == "enum" == kinds[1]:
         _require_same_name(said, read)

@@ -24,7 +24,7 @@ _ANY_SIZE: Final = 2**62
 Raw = tuple[type_u8, type_i64, int]
 """Records as they came: one behind the other in a buffer, which may go on behind the last; the length of each; and the most that one may have."""
 Decode = Callable[[Raw, type_u8, AvroProgram], tuple[Cells, type_i64, int]]
-"""Decodes what one version wrote, reported its header and its program: cells, the status of every record, and how many are good."""
+"""Decodes what one version wrote, given its header and its program: cells, the status of every record, and how many are good."""
 
 
 @dataclass(slots=True)

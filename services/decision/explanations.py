@@ -64,7 +64,7 @@ class Explainer:
             return []
         weighed = vectors[rows]
         shares = np.zeros(weighed.shape) if self._predictor is None else self._predictor.explain(weighed)
-        reported = []
+        explained = []
         amounts = columns.billing_amount_minor[rows]
         scales = scales_of(columns.billing_currency[rows])
         passing = counterfactuals(vectors[rows], amounts, scales, self._passes(columns, rows))
@@ -72,8 +72,8 @@ class Explainer:
             currency = unpack_code(int(columns.billing_currency[row]))
             reasons = heaviest_reasons(share, vectors[row], format_amount(amount, currency))
             found = [] if one is None else [_reported(one, currency)]
-            reported.append(Explanation(reasons, self._declines(columns, row, int(declines[row])), found))
-        return reported
+            explained.append(Explanation(reasons, self._declines(columns, row, int(declines[row])), found))
+        return explained
 
     def _declines(self, columns: TransactionColumns, row: int, mask: int) -> Sequence[ExplainedDecline]:
         return [] if self._eligibility is None else describe_declines(mask, row, self._eligibility, columns)

@@ -106,16 +106,16 @@ class OutputEncoder:
         outputs = []
         if len(decided):
             alerted = decided.alerted
-            reported = self._encode_explanations(decided.explain())
+            explained = self._encode_explanations(decided.explain())
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
-            columns |= _scattered(reported, alerted, len(decided))
+            columns |= _scattered(explained, alerted, len(decided))
             # A row for each record is the rule; only with refused or folded records in between are keys picked out.
             whole = len(decided) == len(records)
             keys = records.keys if whole else [records.keys[i] for i in decided.rows.tolist()]
             outputs.append(Output(DECISIONS, keys, self._decisions.write(columns, len(decided))))
             if len(alerted):
                 alert_keys = [keys[i] for i in alerted.tolist()]
-                alerts = self._alert_columns(columns, decided, alerted, reported)
+                alerts = self._alert_columns(columns, decided, alerted, explained)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
             outputs.extend(_terminal_events(decided))
             outputs.extend(_requests(records, decided, keys, now_ms))
@@ -129,9 +129,9 @@ class OutputEncoder:
             decided: what would be decided now.
             now_ms: when that is.
         """
-        reported = self._encode_explanations(decided.explain())
+        explained = self._encode_explanations(decided.explain())
         columns = self._decision_columns(decided, now_ms) | _scattered(
-            reported, decided.decisions.flagged, len(decided)
+            explained, decided.decisions.flagged, len(decided)
         )
         columns |= {
             "source_topic": TRANSACTIONS.encode(),
@@ -175,7 +175,7 @@ class OutputEncoder:
         }
 
     def _alert_columns(
-        self, decisions: dict[str, Column], decided: Decided, alerted: type_i64, reported: dict[str, list[bytes]]
+        self, decisions: dict[str, Column], decided: Decided, alerted: type_i64, explained: dict[str, list[bytes]]
     ) -> dict[str, Column]:
         shared = (
             *_IDS,
@@ -207,7 +207,7 @@ class OutputEncoder:
                 "billing_amount_minor": columns.billing_amount_minor[alerted],
                 "billing_currency": code_text(columns.billing_currency[alerted], 3),
             }
-            | {name: Text.of(encoded) for name, encoded in reported.items()}
+            | {name: Text.of(encoded) for name, encoded in explained.items()}
         )
 
     def _encode_rules(self, decided: Decided) -> Text | bytes:
@@ -219,20 +219,20 @@ class OutputEncoder:
         encoded = [_EMPTY_ARRAY]
         for row in examples.tolist():
             rules = [(self._rules.rule_set.rules[i], effect) for i, effect in hits.of_row(row)]
-            reported = [
+            held = [
                 {"rule_id": rule.rule_id, "action": rule.action.name, "effect": effect, "reason": rule.reason}
                 for rule, effect in rules
             ]
-            encoded.append(_encode_array(self._rules_type, reported))
+            encoded.append(_encode_array(self._rules_type, held))
         return Text.of(encoded).take(kind + 1)
 
     def _encode_explanations(self, explanations: Sequence[Explanation]) -> dict[str, list[bytes]]:
         """Encode the explanation of each alerted row, by the name of its field: one by one, since they are few."""
-        reported: dict[str, list[bytes]] = {name: [] for name in self._explained_types}
+        explained: dict[str, list[bytes]] = {name: [] for name in self._explained_types}
         for explanation in explanations:
             for name, type_ in self._explained_types.items():
-                reported[name].append(_encode_array(type_, [_as_record(one) for one in getattr(explanation, name)]))
-        return reported
+                explained[name].append(_encode_array(type_, [_as_record(one) for one in getattr(explanation, name)]))
+        return explained
 
 
 @cache
@@ -307,8 +307,8 @@ def _requests(records: Records, decided: Decided, keys: Sequence[bytes | None], 
     return [Output(REQUESTS, [keys[i] for i in rows.tolist()], encode_requests(requests))]
 
 
-def _scattered(reported: dict[str, list[bytes]], rows: type_i64, count: int) -> dict[str, Column]:
-    return {name: _scatter(encoded, rows, count) for name, encoded in reported.items()}
+def _scattered(explained: dict[str, list[bytes]], rows: type_i64, count: int) -> dict[str, Column]:
+    return {name: _scatter(encoded, rows, count) for name, encoded in explained.items()}
 
 
 def _scatter(values: list[bytes], rows: type_i64, count: int) -> Text | bytes:

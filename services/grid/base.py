@@ -10,7 +10,7 @@ worker expects, with as many profiles as were written. A Redis that was emptied,
 profiles is found before anything is decided from it.
 
 Whoever looks up what others write may keep a copy of it, if they announce their changes: each lookup says up to where the copy is
-true, and is reported what was written since, in the same round trip.
+true, and is given what was written since, in the same round trip.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Lookup:
     partition: int
     keys: Sequence[bytes]
     copied: CacheStamp | None = None
-    """Where whoever asks keeps a copy of what else the partition holds: what changed since is reported."""
+    """Where whoever asks keeps a copy of what else the partition holds: what changed since is returned."""
 
 
 @dataclass(frozen=True, slots=True)

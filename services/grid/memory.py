@@ -46,7 +46,7 @@ class _Meta:
     folded_until_ms: int | None = None
     profiles: int = 0
     changes: list[tuple[bytes, bytes]] | None = None
-    """All that was announced under this claim, of which the last ``CHANGES_MAX`` are reported; None where something was not."""
+    """All that was announced under this claim, of which the last ``CHANGES_MAX`` are returned; None where something was not."""
     attempt: Attempt | None = None
     poison: frozenset[int] = frozenset()
     errors: frozenset[int] = frozenset()

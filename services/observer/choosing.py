@@ -67,8 +67,8 @@ class Choice:
 
     def takes(self, record: dict[str, Any]) -> bool:
         """Whether a decoded record is one of those; an alert of before there were kinds is of fraud."""
-        reported = {"kind": "FRAUD", **record}
+        known = {"kind": "FRAUD", **record}
         return all(
-            not wanted or reported[name] in wanted
+            not wanted or known[name] in wanted
             for name, wanted in (("severity", self.severity), ("kind", self.kind), ("action", self.action))
         )

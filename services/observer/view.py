@@ -96,14 +96,14 @@ _LOWER: Final = {
 def alert_line(alert: dict[str, Any]) -> str:
     """Return an alert as a line of text: when, which transaction, how severe, what was done, and why.
 
-    The amount stands in front; what is reported behind it says "the amount".
+    The amount stands in front; what is said behind it says "the amount".
     """
     amount = format_amount(alert["billing_amount_minor"], alert["billing_currency"])
-    reported = re.sub(rf"(?<![\d.,]){re.escape(amount)}(?= is )", "the amount", "; ".join(explained_by(alert)))
+    why = re.sub(rf"(?<![\d.,]){re.escape(amount)}(?= is )", "the amount", "; ".join(explained_by(alert)))
     what = (
         f"{alert['severity']:<6} {alert.get('kind', 'FRAUD'):<7} {alert['action']:<9} {score_text(alert['score'], 3)}"
     )
-    return f"{time_text(alert['event_time_ms'])} {uuid_text(alert['transaction_id'])} {what} {alert['card_id']} {amount}: {reported}"
+    return f"{time_text(alert['event_time_ms'])} {uuid_text(alert['transaction_id'])} {what} {alert['card_id']} {amount}: {why}"
 
 
 def time_text(at_ms: int) -> str:

@@ -80,8 +80,8 @@ class ProfilerProcessor(TopicProcessor[PreparedEvents]):
 
 def _folded_until(prepared: PreparedEvents) -> dict[int, int]:
     """Return, by partition, the newest event time of a transaction: a label tells of the past."""
-    reported = ~prepared.columns.is_label
-    partitions = prepared.records.partition[prepared.rows][reported]
+    transactions = ~prepared.columns.is_label
+    partitions = prepared.records.partition[prepared.rows][transactions]
     newest = np.full(int(partitions.max(initial=-1)) + 1, -1, np.int64)
-    np.maximum.at(newest, partitions, prepared.columns.event_time_ms[reported])
+    np.maximum.at(newest, partitions, prepared.columns.event_time_ms[transactions])
     return {p: int(newest[p]) for p in np.unique(partitions).tolist()}

@@ -89,15 +89,15 @@ def transaction_token(transaction_id: bytes) -> str:
 
 def frames_of(error: BaseException) -> list[str]:
     """Return where an exception was raised, the innermost frame last, and where what caused it was, by kind; no message, no value of a variable."""
-    reported: list[str] = []
+    lines: list[str] = []
     at: BaseException | None = error
-    while at is not None and len(reported) < FRAMES_MAX:
+    while at is not None and len(lines) < FRAMES_MAX:
         frames = [
             f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(at.__traceback__)
         ]
-        reported += [type(at).__name__, *frames[-FRAMES_MAX:]]
+        lines += [type(at).__name__, *frames[-FRAMES_MAX:]]
         at = at.__cause__
-    return reported[: 2 * FRAMES_MAX]
+    return lines[: 2 * FRAMES_MAX]
 
 
 def _short(path: str) -> str:

@@ -33,14 +33,14 @@ class RateLimitedLog:
         now_s = self._clock.monotonic_s()
         self._left = min(float(LINES_MAX), self._left + (now_s - self._filled_s) * LINES_PER_S)
         self._filled_s = now_s
-        reported = notices[: int(self._left)]
-        if reported and self._withheld:
+        logged = notices[: int(self._left)]
+        if logged and self._withheld:
             log.warning("records were refused without a line of their own", extra=fields(records=self._withheld))
             self._withheld = 0
-        for notice in reported:
+        for notice in logged:
             log.warning("record refused", extra=fields(**notice))
-        self._left -= len(reported)
-        self._withheld += len(notices) - len(reported)
+        self._left -= len(logged)
+        self._withheld += len(notices) - len(logged)
 
 
 class Repeated:

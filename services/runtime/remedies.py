@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def reported(error: Exception) -> str:
+def with_remedy(error: Exception) -> str:
     """Return what an error says and, where it is an outage, what its reader can do."""
     remedy: str | None = getattr(error, "remedy", None)
     return str(error) if remedy is None else f"{error}; {remedy}"

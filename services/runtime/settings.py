@@ -199,7 +199,7 @@ def _resolve(
 
 
 def _check_clients(settings: Settings, kafka: Given, redis: Given) -> None:
-    """Let the clients check what they are reported, and say where that was said which they refuse. Raises ConfigError."""
+    """Let the clients check what they are given, and say where that comes from which they refuse. Raises ConfigError."""
     given = kafka
     try:
         if kafka.values:

@@ -210,7 +210,7 @@ class EmbeddedKafka:
             _PROPERTIES.format(
                 port=self._port, controller_port=controller_port, log_dirs=data,
                 listeners="".join(f",DOOR{i}://127.0.0.1:{at}" for i, (at, _) in enumerate(self._doors)),
-                advertised="".join(f",DOOR{i}://127.0.0.1:{reported}" for i, (_, reported) in enumerate(self._doors)),
+                advertised="".join(f",DOOR{i}://127.0.0.1:{port}" for i, (_, port) in enumerate(self._doors)),
                 protocols="".join(f",DOOR{i}:PLAINTEXT" for i in range(len(self._doors))),
             )
         )  # fmt: skip

@@ -203,7 +203,7 @@ class KafkaAdmin:
             partitions: which to ask for.
             stable: for who acts on them: no offset is reported while an atomic commit that may change it is under way. A busy worker
                 always has one under way, so who only looks would wait until its work is done, and says False; what such a one
-                is reported may be some milliseconds older than the end of the last commit.
+                is given may be some milliseconds older than the end of the last commit.
 
         Raises:
             StreamsError: Kafka does not answer, or, of stable offsets, an atomic commit stays open.

@@ -48,9 +48,9 @@ def _away(connection: KafkaConnection) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        reported = failure(connection, error)
-        if isinstance(reported, KafkaAwayError):
-            raise reported from error
+        wrapped = failure(connection, error)
+        if isinstance(wrapped, KafkaAwayError):
+            raise wrapped from error
         raise
 
 

@@ -23,7 +23,7 @@ from services.streams import Output, Records
 DEAD_LETTERS: Final = "dead-letters"
 _NONE: Final = int(Reject.NONE)
 DEAD_LETTER_BYTES_MAX: Final = 16 * 1024
-"""How much of a refused record is kept; its length is always reported."""
+"""How much of a refused record is kept; its length is always given."""
 
 
 _REMEDIES: Final = {
@@ -145,10 +145,10 @@ def notices(
     records: Records, status: type_i64, bad: type_bool, refused_ids: Mapping[int, bytes]
 ) -> list[dict[str, Any]]:
     """Return what is logged of each refused record: where it is, why, and the token of its transaction if it has one."""
-    reported = []
+    found = []
     for i in np.flatnonzero(bad).tolist():
         where = {"partition": int(records.partition[i]), "offset": int(records.offset[i])}
         token = {"transaction": transaction_token(refused_ids[i])} if i in refused_ids else {}
         remedy = {"remedy": _REMEDIES[status[i]]} if status[i] in _REMEDIES else {}
-        reported.append({"reason": Reject(status[i]).name, **where, **token, **remedy})
-    return reported
+        found.append({"reason": Reject(status[i]).name, **where, **token, **remedy})
+    return found

@@ -134,8 +134,8 @@ class LookupPlan:
             foreign_cache: what is kept already.
             where: by topic, (k,) the partition of each key; of topics that are left out, the one that the key belongs to.
         """
-        self._foreign_cache, reported = foreign_cache, where or {}
-        self._topics = {topic: _Topic(keys, partitions[topic], reported.get(topic)) for topic, keys in wanted.items()}
+        self._foreign_cache, asked = foreign_cache, where or {}
+        self._topics = {topic: _Topic(keys, partitions[topic], asked.get(topic)) for topic, keys in wanted.items()}
         self._open: list[_Asked] = []
         for name, topic in self._topics.items():
             for partition, rows in topic.rows.items():

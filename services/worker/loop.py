@@ -30,7 +30,7 @@ from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.rate_limited_log import RateLimitedLog
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.streams import DamagedRecordError, Records, StreamsError
 from services.streams.atomic import FencedError
 from services.worker.breaker import Breaker
@@ -145,7 +145,7 @@ class Worker(Generic[P, R]):
         try:
             self._publisher.open()
         except StreamsError as error:
-            log.warning("Kafka is away", extra=fields(error=reported(error)))  # waited out by the first take-over
+            log.warning("Kafka is away", extra=fields(error=with_remedy(error)))  # waited out by the first take-over
         self._membership.begin()
 
     def release(self) -> None:

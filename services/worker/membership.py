@@ -13,7 +13,7 @@ from services.grid import Grid, GridUnavailableError
 from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.streams import Source
 from services.worker.outages import RETRY_S, StillAway
 
@@ -39,7 +39,7 @@ class GroupMembership:
         try:
             self._grid.check()
         except GridUnavailableError as error:
-            self.leave(reported(error))
+            self.leave(with_remedy(error))
 
     def leave(self, reason: str) -> None:
         """Leave the group until Redis takes this worker. Raises StreamsError."""
@@ -66,7 +66,7 @@ class GroupMembership:
             self._grid.check()
         except GridUnavailableError as error:
             if self._away.due():
-                log.warning("still out of its group: Redis does not take it", extra=fields(reason=reported(error)))
+                log.warning("still out of its group: Redis does not take it", extra=fields(reason=with_remedy(error)))
             self._pause_s = min(2 * self._pause_s, TRY_AFTER_S_MAX)
             self._try_at_s = self._clock.monotonic_s() + self._pause_s
             return False

@@ -12,7 +12,7 @@ from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.logs import fields
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.streams import Assignment, Source, StreamsError
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class Outages:
                     begin_s = self._clock.monotonic_s()
                     self._away[store].over()  # whatever was said before, what is waited for now is news
                 if self._away[store].due():
-                    log.warning("waits for %s", store, extra=fields(error=reported(error)))
+                    log.warning("waits for %s", store, extra=fields(error=with_remedy(error)))
                 self._health.set(CONDITION_OF[store], False)
                 if self.stopping:
                     raise AbandonedError("asked to stop during an outage") from error
@@ -200,7 +200,7 @@ class Outages:
         if error is None:
             self._away[store].over()
         elif self._away[store].due():
-            log.warning("a store is away", extra=fields(condition=condition, error=reported(error)))
+            log.warning("a store is away", extra=fields(condition=condition, error=with_remedy(error)))
         self._health.set(condition, error is None)
         if store == "redis" and error is None:
             self.refused(None)

@@ -149,7 +149,7 @@ class BenchSystem:
             before_s = now_s
 
     def wait_drained(self, topic: str, group: str, each: Callable[[int], None] = lambda _: None) -> None:
-        """Wait until a group has worked a topic off; ``each`` is reported the lag, some times a second. Raises ChildError."""
+        """Wait until a group has worked a topic off; ``each`` is given the lag, some times a second. Raises ChildError."""
         admin, deadline_s = KafkaAdmin(self.stack.kafka_connection), time.monotonic() + DRAIN_TIMEOUT_S
         while (lag := admin.group_lag(topic, group)) != 0:
             each(lag or 0)

@@ -33,7 +33,7 @@ def run_compare(
         base: a revision that git knows.
         options: handed to ``bench``.
         rounds: how often each is measured.
-        progress: reported what goes on.
+        progress: called with what goes on.
 
     Raises:
         CompareError: see there.

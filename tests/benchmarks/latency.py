@@ -45,7 +45,7 @@ _ID_BYTES: Final = 16
 
 
 def _observe(address: str, pipe: Connection) -> None:
-    """Note when which transaction's decision arrives, as reported: the observer's process."""
+    """Note when which transaction's decision arrives, as it is asked to: the observer's process."""
     program = decision_reader().program
     assert program.names[:2] == ("decision_id", "transaction_id")
     assert [int(o) for o in program.table[:2, 0]] == [FIXED, FIXED]

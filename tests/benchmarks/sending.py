@@ -69,7 +69,7 @@ class Schedule:
 
 
 def run_sender(address: str, pipe: Connection) -> None:
-    """Send records at rates, as reported, until asked to stop: the process's whole life."""
+    """Send records at the rates that are asked for, until asked to stop: the process's whole life."""
     load = Output(TOPIC, *pipe.recv())
     tune_garbage_collection()
     while (order := pipe.recv()) is not None:

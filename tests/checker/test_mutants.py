@@ -72,7 +72,7 @@ LATE_ENDS = [Schedule({at: TWICE, at + late: CRASH_BEFORE}, late_after=late) for
 
 
 class ApplyFirst(MemoryGrid):  # 1
-    """The grid is reported before Kafka: what :class:`CommitLast` was to commit is committed when it has been applied."""
+    """The grid is written before Kafka: what :class:`CommitLast` was to commit is committed when it has been applied."""
 
     def apply(self, topic: str, writes: Any) -> list[Applied]:
         answers = super().apply(topic, writes)

@@ -1,4 +1,4 @@
-"""What those who keep copies of others' profiles are reported: one suite over the grid in memory and the grid in Redis."""
+"""What those who keep copies of others' profiles are given: one suite over the grid in memory and the grid in Redis."""
 
 from __future__ import annotations
 

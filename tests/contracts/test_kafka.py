@@ -45,7 +45,7 @@ def test_a_member_proves_its_generation_and_one_that_is_none_cannot(stack):
 
 
 def test_the_coordinator_refuses_what_a_member_of_an_earlier_generation_commits(stack):
-    """A worker that has not heard yet that the group has moved on proves itself by what it was reported last."""
+    """A worker that has not heard yet that the group has moved on proves itself by what it heard last."""
     topic = f"topic-{uuid.uuid4().hex[:8]}"
     KafkaAdmin(stack.kafka_connection).apply([TopicPlan(topic, 2, 1, 131_072)])
     first = KafkaSource(stack.kafka_connection, f"group-{topic}", topic)

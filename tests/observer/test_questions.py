@@ -1,4 +1,4 @@
-"""What Prometheus is asked, how its answers are reported, and what is said when it does not answer."""
+"""What Prometheus is asked, how its answers read, and what is said when it does not answer."""
 
 from __future__ import annotations
 

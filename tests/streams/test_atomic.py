@@ -20,7 +20,7 @@ class Story:
     """What producers were made and asked to do, in order, and what goes wrong with the next commits."""
 
     clock: ManualClock = field(default_factory=lambda: ManualClock(0))
-    reported: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     slow: bool = False
     failing: bool = False
 
@@ -36,7 +36,7 @@ class Producer:
     name: str
 
     def __post_init__(self) -> None:
-        self.story.reported.append(f"make {self.name}")
+        self.story.calls.append(f"make {self.name}")
 
     def begin(self) -> None: ...
 
@@ -51,13 +51,13 @@ class Producer:
             raise StreamsError("in doubt")
         if self.story.slow:
             self.story.clock.sleep(2 * CLEAN_WITHIN_S)
-        self.story.reported.append(f"commit {self.name}")
+        self.story.calls.append(f"commit {self.name}")
 
     def troubled(self) -> bool:
         return False
 
     def close(self) -> None:
-        self.story.reported.append(f"close {self.name}")
+        self.story.calls.append(f"close {self.name}")
 
 
 def commit(publisher: AtomicPublisher, offset: int) -> None:
@@ -70,10 +70,10 @@ def test_two_producers_are_made_before_anything_is_read_and_take_turns():
     story = Story()
     publisher = story.publisher()
 
-    assert story.reported == ["make name", "make name-2"]
+    assert story.calls == ["make name", "make name-2"]
     for offset in range(3):
         commit(publisher, offset)
-    assert story.reported[2:] == ["commit name", "commit name-2", "commit name"]
+    assert story.calls[2:] == ["commit name", "commit name-2", "commit name"]
 
 
 def test_a_producer_whose_commit_was_slow_is_made_anew_before_anything_else_is_committed():
@@ -84,7 +84,7 @@ def test_a_producer_whose_commit_was_slow_is_made_anew_before_anything_else_is_c
     commit(publisher, 2)
     commit(publisher, 3)
 
-    assert story.reported[2:] == [
+    assert story.calls[2:] == [
         "commit name", "close name", "make name", "commit name-2", "commit name",
     ]  # fmt: skip
 
@@ -97,6 +97,6 @@ def test_a_commit_in_doubt_costs_both_producers_which_are_made_anew_with_the_nex
     story.failing = False
     publisher.open()
 
-    assert story.reported[2:] == ["close name", "close name-2", "make name", "make name-2"]
+    assert story.calls[2:] == ["close name", "close name-2", "make name", "make name-2"]
     commit(publisher, 1)
-    assert story.reported[6:] == ["commit name-2"]
+    assert story.calls[6:] == ["commit name-2"]

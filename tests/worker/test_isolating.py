@@ -402,10 +402,10 @@ def test_letters_are_read_from_their_end_until_an_earlier_one_of_each_partition_
 
 
 class _OtherLetters:
-    """Letters of another topic, one a second; it is reported what was read of them and what was done in between."""
+    """Letters of another topic, one a second; what was read of them and what was done in between is in ``order``."""
 
     def __init__(self, letters: int) -> None:
-        self.letters, self.reported, self.read_letters = letters, [], 0
+        self.letters, self.order, self.read_letters = letters, [], 0
 
     def extent(self, since_ms: int) -> tuple[int, int]:
         return min(self.letters, -(-since_ms // 1000)), self.letters
@@ -414,7 +414,7 @@ class _OtherLetters:
         for at in range(extent[0], extent[1], CHUNK_RECORDS):
             some = range(at, min(extent[1], at + CHUNK_RECORDS))
             self.read_letters += len(some)
-            self.reported.append("letters")
+            self.order.append("letters")
             yield [Letter("other", 0, i, Excluded(Reject.EMPTY, 1000 * i)) for i in some]
 
 
@@ -445,10 +445,10 @@ def test_however_many_letters_are_read_the_place_in_the_group_is_kept(monkeypatc
     monkeypatch.setattr(recalling, "LETTERS_MAX", most := 50_000)
     letters = _OtherLetters(3 * most)
 
-    recall(letters, TOPIC, {0: (0, 1)}, 0, lambda: letters.reported.append("kept"))
+    recall(letters, TOPIC, {0: (0, 1)}, 0, lambda: letters.order.append("kept"))
 
     assert letters.read_letters == most
-    assert letters.reported == ["letters", "kept"] * (len(letters.reported) // 2)
+    assert letters.order == ["letters", "kept"] * (len(letters.order) // 2)
 
 
 def test_a_worker_stays_in_its_group_while_it_reads_letters():
@@ -460,15 +460,15 @@ def test_a_worker_stays_in_its_group_while_it_reads_letters():
     letters.extent = lambda _: (0, letters.letters)
 
     def reported(name: str, request: Callable[[], Any]) -> Any:
-        letters.reported.append(name)
+        letters.order.append(name)
         return request()
 
     second, _ = system.worker(reported, letters=letters)
     system.drain(second)
 
-    reads = [i for i, name in enumerate(letters.reported) if name == "letters"]
+    reads = [i for i, name in enumerate(letters.order) if name == "letters"]
     assert len(reads) >= 50
-    assert all("keep_alive" in letters.reported[a:b] for a, b in pairwise(reads))
+    assert all("keep_alive" in letters.order[a:b] for a, b in pairwise(reads))
 
 
 @pytest.mark.parametrize("answer", [StreamsError("away"), {}], ids=["away", "held"])

@@ -18,7 +18,7 @@ from services.grid.redis import RedisGrid, refused
 from services.runtime.clock import ManualClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.remedies import reported
+from services.runtime.remedies import with_remedy
 from services.stack.processes import free_port
 from services.stack.redis import find_redis
 from services.streams import KafkaAwayError
@@ -57,7 +57,7 @@ def test_a_redis_that_wants_a_password_is_named_with_the_setting_in_one_line(gua
     with pytest.raises(GridRefusedError) as no_password:
         RedisGrid(GridConnection.of(f"redis://127.0.0.1:{guarded_redis}/0")).check()
 
-    said = reported(no_password.value)
+    said = with_remedy(no_password.value)
     assert said.startswith(f"Redis at 127.0.0.1:{guarded_redis} wants a password: set PROACT_REDIS_PASSWORD")
 
 
@@ -66,7 +66,7 @@ def test_a_redis_that_refuses_is_named_without_user_and_password(guarded_redis, 
     with pytest.raises(GridRefusedError) as no:
         RedisGrid(GridConnection.of(f"redis://{login}@127.0.0.1:{guarded_redis}/0")).check()
 
-    said = reported(no.value)
+    said = with_remedy(no.value)
     assert f"Redis at 127.0.0.1:{guarded_redis}" in said
     assert "PROACT_REDIS_URL" in said
     assert CANARY not in said
@@ -83,7 +83,7 @@ def test_a_redis_that_is_away_is_named_and_what_helps():
     with pytest.raises(GridAwayError) as away:
         RedisGrid(GridConnection.of(f"redis://{USER}:{CANARY}@{AWAY}/0")).check()
 
-    said = reported(away.value)
+    said = with_remedy(away.value)
     assert said.startswith(f"Redis at {AWAY} does not answer")
     assert "proact stack up" in said
     assert "PROACT_REDIS_URL" in said
@@ -105,7 +105,7 @@ def test_a_producer_that_cannot_be_opened_says_that_kafka_does_not_answer_and_no
     with pytest.raises(KafkaAwayError) as away:
         KafkaAtomicProducer(KafkaConnection(AWAY), "topic", "name")
 
-    said = reported(away.value)
+    said = with_remedy(away.value)
     assert said.startswith(f"Kafka at {AWAY} does not answer")
     assert "proact stack up" in said
     assert "PROACT_KAFKA_BOOTSTRAP_SERVERS" in said

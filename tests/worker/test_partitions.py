@@ -61,7 +61,7 @@ def test_what_is_misplaced_is_what_lies_elsewhere(rows: list[tuple[bytes, int]],
 
 
 def declines(processor, records: Records) -> tuple[dict[bytes, str], dict[bytes, bytes], list[dict]]:
-    """Return what is refused and why, what is written, both by key, and what the log is reported."""
+    """Return what is refused and why, what is written, both by key, and what is logged."""
     n = len(records)
     prepared = processor.prepare(records, np.zeros(n, np.int64))
     outcome = processor.decide(prepared, [None] * len(prepared.cards), {}, np.ones(n, bool), KAFKA_TIMESTAMP_MS)

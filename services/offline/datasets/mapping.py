@@ -198,8 +198,8 @@ def _named(table: Any, rule: dict[str, Any], path: Path, first_row: int) -> np.n
     found = ["unknown" if value in (None, "") else names.get(str(value)) if names else str(value) for value in raw]
     if None in found:
         at = found.index(None)
-        reported = f"row {first_row + at}: column {rule['column']!r} holds {mask_text(str(raw[at]))[:40]!r}"
-        raise DatasetError(f"{path.name}: {reported}, which the mapping does not name: it names {', '.join(names)}")
+        where = f"row {first_row + at}: column {rule['column']!r} holds {mask_text(str(raw[at]))[:40]!r}"
+        raise DatasetError(f"{path.name}: {where}, which the mapping does not name: it names {', '.join(names)}")
     return np.array(found, object)
 
 

@@ -45,7 +45,7 @@ class Redrive:
     def __init__(self, source: Source, publisher: Publisher, reasons: frozenset[str], records_max: int) -> None:
         self._source, self._publisher, self._reasons, self._records_max = source, publisher, reasons, records_max
 
-    def run(self, reported: Callable[[Redriven], None], *, dry: bool) -> Redriven:
+    def run(self, progress: Callable[[Redriven], None], *, dry: bool) -> Redriven:
         """Work until there are no more letters; ``dry`` only counts. Raises StreamsError."""
         done = Redriven()
         for records in self._batches():
@@ -53,7 +53,7 @@ class Redrive:
             if not dry:
                 publish_now(self._publisher, outputs, records.next_offsets())
                 self._publisher.confirm(records.next_offsets())
-            reported(done)
+            progress(done)
         return done
 
     def _batches(self) -> Iterator[Records]:

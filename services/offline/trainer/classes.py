@@ -41,7 +41,7 @@ class Table:
     """What was chosen, and what it rests on."""
 
     routes: dict[TransactionClass, Route]
-    reported: dict[str, Any]
+    by_class: dict[str, Any]
     """Of every class the frauds that it was chosen on, and what each candidate cost, in EUR."""
 
 
@@ -57,22 +57,22 @@ def choose_table(
         costs: what actions cost.
     """
     overall = choose_thresholds(champion, judged.fraud, judged.amount_eur, costs)
-    routes, reported = {}, {}
+    routes, by_class = {}, {}
     for one in TransactionClass:
         rows = judged.of(one)
         fraud, amount_eur = judged.fraud[rows], judged.amount_eur[rows]
         enough = int(fraud.sum()) >= FRAUDS_MIN
         thresholds = choose_thresholds(champion[rows], fraud, amount_eur, costs) if enough else overall
         route, cost = Route(CHAMPION, thresholds), _cost(thresholds, champion[rows], fraud, amount_eur, costs)
-        reported[one.name] = {"frauds": int(fraud.sum()), "own_thresholds": enough, "cost_eur": round(cost, 2)}
+        by_class[one.name] = {"frauds": int(fraud.sum()), "own_thresholds": enough, "cost_eur": round(cost, 2)}
         scores = own(one) if enough else None
         if scores is not None:
             mine = choose_thresholds(scores, fraud, amount_eur, costs)
-            reported[one.name]["own_booster_cost_eur"] = round(_cost(mine, scores, fraud, amount_eur, costs), 2)
-            if reported[one.name]["own_booster_cost_eur"] <= BETTER * cost:
+            by_class[one.name]["own_booster_cost_eur"] = round(_cost(mine, scores, fraud, amount_eur, costs), 2)
+            if by_class[one.name]["own_booster_cost_eur"] <= BETTER * cost:
                 route = Route(booster_name(one), mine)
         routes[one] = route
-    return Table(routes, reported)
+    return Table(routes, by_class)
 
 
 def booster_name(one: TransactionClass) -> str:

@@ -142,11 +142,11 @@ def _card(manifest: Manifest, anomaly_review: float) -> str:
 def _class_table(manifest: Manifest) -> str:
     rows = []
     for one, route in manifest.routes.items():
-        reported, t = manifest.metrics["by_class"][one.name], route.thresholds
-        own = reported.get("own_booster_cost_eur")
-        cost = f"{reported['cost_eur']:,.0f}", "not tried" if own is None else f"{own:,.0f}"
+        found, t = manifest.metrics["by_class"][one.name], route.thresholds
+        own = found.get("own_booster_cost_eur")
+        cost = f"{found['cost_eur']:,.0f}", "not tried" if own is None else f"{own:,.0f}"
         rows.append(
-            f"| {one.name} | {route.booster} | {t.challenge} | {t.review} | {t.block} | {reported['frauds']} | {' | '.join(cost)} |"
+            f"| {one.name} | {route.booster} | {t.challenge} | {t.review} | {t.block} | {found['frauds']} | {' | '.join(cost)} |"
         )
     return _table(
         "| class | booster | challenge from | review from | block from | frauds, validation | cost with the champion, EUR | with a booster of its own, EUR |",

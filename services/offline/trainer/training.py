@@ -208,7 +208,7 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     approved = predictor.actions(classify(vectors[test_rows]), scores) == Action.APPROVE
     anomalous = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
     metrics["anomaly"] = {"reviewed": int(anomalous.sum()), "frauds": int(history.fraud[test_rows][anomalous].sum())}
-    metrics["by_class"] = table.reported
+    metrics["by_class"] = table.by_class
     small = ClassTable(dict.fromkeys(TransactionClass, small_route), read)
     metrics["small"] = replace(examples, vectors=without_others(vectors)).measure(small, test_rows, costs)["test"]
     return Trained(
