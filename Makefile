@@ -76,7 +76,7 @@ simulation: setup ## Break models of Kafka and Redis in every way; SEED=n replay
 chaos: setup ## Break a real Kafka, a real Redis and three scorers under load, and check: some minutes; ARGS="--seed 7"
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-chaos-full: setup ## The same with every fault: three quarters of an hour
+chaos-full: setup ## The same with every fault: half an hour
 	@$(BIN)/python -m tests.chaos --full $(ARGS)
 
 lint: setup ## Check style and layout

@@ -19,7 +19,7 @@ NAME = "python -m tests.chaos"
 @with_settings("data_folder", *TOPIC_SCALES, "session_timeout_ms")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Chooses order, victims and points.")
 @click.option("--fault", "faults", multiple=True, help="Only this one; may be said again.")
-@click.option("--full", is_flag=True, help="All faults: about three quarters of an hour.")
+@click.option("--full", is_flag=True, help="All faults: about half an hour.")
 @click.option("--list", "listed", is_flag=True, help="Say what each fault is, and make none.")
 def chaos(settings: Settings, seed: int, faults: tuple[str, ...], full: bool, listed: bool) -> int:
     """Break everything under load, on a Kafka and a Redis of its own, and let the checker judge.

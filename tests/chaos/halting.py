@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.checker.evidence import DECISIONS
+from services.checker.evidence import DECISIONS, Log
+from services.codec.records import decode_record
 from services.offline.replay.producer import Pace
 from services.runtime.settings import Settings
 from tests.chaos.errors import ChaosError
 from tests.chaos.input import load_of
 from tests.chaos.system import TOPIC, ChaosSystem, running
+from tests.chaos.watchers import where_of
 
 LOAD: Final = 6_000
 
@@ -138,5 +140,6 @@ def run_halting(fault: Halting, settings: Settings, folder: Path, progress: Call
 
 
 def _decided(system: ChaosSystem) -> Counter[int]:
-    """Return how many decisions there are by partition: a card's are in the partition of the same number as its transactions."""
-    return Counter(p for p, _ in system.live.seen[DECISIONS])
+    """Return how many decisions there are by the partition of their transactions: decisions have partitions of another number."""
+    log = Log(where_of(system.settings), system.settings.group_id)
+    return Counter(decode_record(seen.value or b"")[1]["source_partition"] for seen in log.read(DECISIONS))
