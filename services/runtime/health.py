@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -122,11 +123,15 @@ class HealthServer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        # Kept, or it would be collected, and closed.
-        self._server = self._loop.run_until_complete(
+        # A task, since whoever is asked to end at once stops the loop before it listens.
+        listening = self._loop.create_task(
             asyncio.start_server(self._serve, sock=self._listening, limit=REQUEST_BYTES_MAX, backlog=CONNECTIONS_MAX)
         )
         self._loop.run_forever()
+        if not listening.done():
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(listening)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = None

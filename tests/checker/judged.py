@@ -65,7 +65,7 @@ def evidence_of(world: World) -> Evidence:
 
 @cache
 def _scoring() -> Scoring:
-    """It reads every release, and keeps nothing of what it judges."""
+    """It reads every release, and keeps nothing of the runs."""
     return Scoring(released_folders())
 
 

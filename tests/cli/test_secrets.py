@@ -96,6 +96,7 @@ def test_no_command_shows_a_secret_when_everything_is_away(proact, tmp_path, mon
     with ThreadPoolExecutor() as pool:  # they wait for what is away
         words = [[*name.split(), *ARGUMENTS.get(name, []), *more] for more in ways]
         every = list(pool.map(lambda arguments: run(proact, *arguments, timeout=120, **AWAY), words))
+    assert len(every) == len(ways)
     for done in every:
         assert "Missing argument" not in done.stderr, "name its arguments above"
         assert "Traceback" not in done.stderr, done.stderr[-2_000:]

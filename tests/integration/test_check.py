@@ -18,11 +18,13 @@ from services.codec.reassessments import REQUESTS
 from services.codec.reference import ACCOUNTS
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key
+from services.offline.replay.producer import Pace, TransactionProducer
 from services.offline.replay.reference import send_reference
 from services.offline.simulator.reference import simulate_reference
 from services.offline.simulator.traffic import Traffic
 from services.registry import process_of
 from services.runtime.children import ServiceChild
+from services.runtime.clock import SystemClock
 from services.streams.admin import KafkaAdmin
 from services.streams.sink import KafkaSink
 from tests.integration.system import (
@@ -104,9 +106,12 @@ def test_a_run_under_traffic_is_not_at_rest_and_says_what_moves(own_stack, tmp_p
     operator, stop = Operator(proact, stack), threading.Event()
 
     def send() -> None:
+        sink = KafkaSink(stack.kafka_connection)
+        producer = TransactionProducer(sink, SystemClock())
         for at in range(0, 9_000, 25):
             if not stop.is_set():
-                produce(stack, traffic.take(np.arange(at, at + 25)), 100)
+                producer.send(traffic.take(np.arange(at, at + 25)), Pace.at_rate(25, 100), flush_s=60)
+        sink.close()
 
     with services(stack, tmp_path, ["scorer"]) as [scorer]:
         scorer.wait_ready(90)
@@ -140,7 +145,9 @@ STOPPED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STOPPED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in ("scorer", "reassessor"))) for name in STOPPED]
+)
 def test_a_service_that_was_stopped_is_named_with_what_waits_for_it(own_stack, tmp_path, proact, name: str):
     stack, traffic, topic = own_stack(), traffic_of(2_000, cards=150), STOPPED[name]
     operator, known = Operator(proact, stack), simulate_reference(traffic.columns, traffic.scenario == 0, 4)

@@ -90,3 +90,11 @@ def test_pages_methods_and_headers(server):
 def test_a_taken_port_is_said_in_one_line(server):
     with pytest.raises(ConfigError, match="set --metrics-port"):
         serve_health("127.0.0.1", server.server_port, Health(SystemClock()), MetricsRegistry())
+
+
+def test_a_server_that_is_stopped_before_it_listens_ends_without_a_word(monkeypatch):
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    for _ in range(100):
+        serve_health("127.0.0.1", free_port(), Health(SystemClock()), MetricsRegistry()).shutdown()
+    assert failures == []

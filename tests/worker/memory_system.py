@@ -89,7 +89,6 @@ class MemorySystem:
 
     partitions: int = 2
     log: MemoryLog = field(init=False)
-    workers: MemoryWorkers = field(init=False)
     grid: GridMemory = field(default_factory=GridMemory)
     clock: ManualClock = field(default_factory=lambda: ManualClock(KAFKA_TIMESTAMP_MS))
     batch_records_max: int = 16
@@ -99,7 +98,11 @@ class MemorySystem:
 
     def __post_init__(self) -> None:
         self.log = MemoryLog(self.partitions, monotonic_s=self.clock.monotonic_s, sleep=self.clock.sleep)
-        self.workers = MemoryWorkers(log=self.log, grid=self.grid, clock=self.clock, topic=TOPIC)
+
+    @property
+    def workers(self) -> MemoryWorkers:
+        """What makes workers over the log, grid and clock as they are now: a test may put another grid there."""
+        return MemoryWorkers(log=self.log, grid=self.grid, clock=self.clock, topic=TOPIC)
 
     def produce(self, columns: TransactionColumns) -> None:
         for key, value in zip(columns.card_id.tolist(), encode_transactions(columns), strict=True):
