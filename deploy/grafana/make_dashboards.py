@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.registry import BY_NAME
+
 FOLDER: Final = Path(__file__).parent / "dashboards"
 WIDTH: Final = 24
 DATA_SOURCE: Final = {"type": "prometheus", "uid": "proact-prometheus"}
@@ -18,6 +20,7 @@ COLORS: Final = {"APPROVE": "green", "CHALLENGE": "yellow", "REVIEW": "orange", 
 """An action has one colour on every panel."""
 PER_S: Final = "[$__rate_interval]"
 OF_SCORERS: Final = 'job="scorer"'
+OF_ALL: Final = f'job=~"{"|".join([*BY_NAME, "monitor"])}"'
 OF_TRANSACTIONS: Final = 'topic="card-transactions"'
 NOT_APPROVED: Final = 'action!="APPROVE"'
 AMOUNT: Final = "proact_billing_amount_total"
@@ -176,8 +179,8 @@ PIPELINE: Final = (
         ),
     ),
     (
-        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{job=~"scorer|profiler|router|reference|monitor"}}{PER_S})', "{{job}} {{instance}}")),
-        lines("Memory by process", "bytes", ('process_resident_memory_bytes{job=~"scorer|profiler|router|reference|monitor"}', "{{job}} {{instance}}")),
+        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{{OF_ALL}}}{PER_S})', "{{job}} {{instance}}")),
+        lines("Memory by process", "bytes", (f'process_resident_memory_bytes{{{OF_ALL}}}', "{{job}} {{instance}}")),
         lines(
             "Profiles in the near caches, and copies of others'", "none",
             ("proact_profiles_cached", "{{instance}}"), ("proact_foreign_cache_profiles", "{{instance}} copies"),

@@ -6,8 +6,10 @@ import io
 import json
 import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fastavro
 import numpy as np
@@ -181,8 +183,41 @@ def test_the_reject_reasons_and_degraded_marks_are_those_of_the_schemas():
     fields = {f["name"]: f["type"] for f in topics()["dead-letters"].latest.definition["fields"]}
     decision = {f["name"]: f["type"] for f in topics()["card-decisions"].latest.definition["fields"]}
 
-    assert fields["reason"]["symbols"] == [r.name for r in Reject if r != Reject.NONE]
-    assert decision["degraded"]["items"]["symbols"] == list(DEGRADATIONS)
+    assert fields["reason"]["symbols"] == [*(r.name for r in Reject if r != Reject.NONE), OTHER]
+    assert decision["degraded"]["items"]["symbols"] == [*DEGRADATIONS, OTHER]
+
+
+OTHER = "OTHER"
+GROWING = {
+    "AlertKind",
+    "DecisionSource",
+    "DeclineReason",
+    "Degraded",
+    "FallbackTier",
+    "RejectReason",
+    "TransactionClass",
+}
+"""Enums that get symbols as the services learn: a version that does not know one reads OTHER, so that one may be added."""
+
+
+def enums_of(definition: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(definition, dict):
+        if definition.get("type") == "enum":
+            yield definition
+        for value in definition.values():
+            yield from enums_of(value)
+    elif isinstance(definition, list):
+        for one in definition:
+            yield from enums_of(one)
+
+
+def test_enums_that_grow_have_a_symbol_for_what_a_version_does_not_know():
+    found = [
+        enum for topic in topics().values() for enum in enums_of(topic.latest.definition) if enum["name"] in GROWING
+    ]
+
+    assert {enum["name"] for enum in found} == GROWING
+    assert {(enum["default"], enum["symbols"][-1]) for enum in found} == {(OTHER, OTHER)}
 
 
 @pytest.mark.parametrize(
