@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what runs on a Kafka or a Redis, by its folder, a fixture or as the real side of a contract."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        real = parameters.get("log") == "kafka" or parameters.get("grid") == "redis"
+        real = bool({"kafka", "redis"} & {one for one in parameters.values() if isinstance(one, str)})
         if real or STARTS_SERVERS & set(item.path.parts) or FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("stack")
 
