@@ -179,8 +179,8 @@ PIPELINE: Final = (
         ),
     ),
     (
-        lines("Processor by process", "percentunit", (f'rate(process_cpu_seconds_total{{{OF_ALL}}}{PER_S})', "{{job}} {{instance}}")),
-        lines("Memory by process", "bytes", (f'process_resident_memory_bytes{{{OF_ALL}}}', "{{job}} {{instance}}")),
+        lines("Processor by process", "percentunit", (f"rate(process_cpu_seconds_total{{{OF_ALL}}}{PER_S})", "{{job}} {{instance}}")),
+        lines("Memory by process", "bytes", (f"process_resident_memory_bytes{{{OF_ALL}}}", "{{job}} {{instance}}")),
         lines(
             "Profiles in the near caches, and copies of others'", "none",
             ("proact_profiles_cached", "{{instance}}"), ("proact_foreign_cache_profiles", "{{instance}} copies"),
