@@ -6,7 +6,7 @@ from typing import Final
 
 from services.checker.evidence import Evidence
 from services.checker.findings import Verdict
-from services.checker.reference import schemas_of
+from services.checker.oracle import schemas_of
 from services.checker.scoring import ByRisk, key_of
 
 _TOPIC: Final = "card-alerts"

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.checker.evidence import DEAD_LETTERS, Evidence, Seen
 from services.checker.findings import Verdict
-from services.checker.reference import home_of, schemas_of
+from services.checker.oracle import home_of, schemas_of
 
 ASTRAY: Final = "WRONG_PARTITION"
 """What a dead letter says, or a decision, of a record that lies in another partition than its key belongs to."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.checker.evidence import Seen
 from services.checker.findings import Verdict
-from services.checker.reference import acceptable
+from services.checker.oracle import acceptable
 
 INTERNAL_ERROR: Final = "INTERNAL_ERROR"
 UNDECODED: Final = frozenset({"KILLS_DECODER", INTERNAL_ERROR})

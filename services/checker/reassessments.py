@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.checker.evidence import REASSESSMENTS, REQUESTS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import letters_of
-from services.checker.reference import schemas_of
+from services.checker.oracle import schemas_of
 
 Place = tuple[int, int]
 """Partition and offset of a transaction."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from services.checker.evidence import REFERENCE, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import in_their_partitions, letters_of
-from services.checker.reference import Schemas, schemas_of
+from services.checker.oracle import Schemas, schemas_of
 
 ACCOUNT, CUSTOMER, NOTICE = struct.Struct("<HHIqqq"), struct.Struct("<HHHHHHIqqdd"), struct.Struct("<qqH")
 STATUSES: Final = ("ACTIVE", "FROZEN", "CLOSED")

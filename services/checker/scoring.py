@@ -157,6 +157,10 @@ class Scoring:
             by_risk |= self._check_scored(self._models[name, version], booster, mine, verdict)
         return by_risk
 
+    def names_of(self, decision: dict[str, Any]) -> Sequence[str]:
+        """Return what the features of a decision are called; nothing where no released model knows them."""
+        return self._names.get(decision["feature_set_hash"], ())
+
     def _wrong_features(self, decision: dict[str, Any]) -> str | None:
         """Return what is wrong with a vector whatever is in it: its length, or that something is missing in it and no mark says so."""
         names = self._names.get(decision["feature_set_hash"])

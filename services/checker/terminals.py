@@ -14,7 +14,7 @@ from services.checker.card_numbers import holds_card_number, token_ok
 from services.checker.evidence import TERMINAL_EVENTS, Evidence, Seen
 from services.checker.findings import Verdict
 from services.checker.letters import in_their_partitions, letters_of
-from services.checker.reference import DAY, HEADER, HOUR, MASK40, NEVER, amounts, hash64, schemas_of, times_and_hashes
+from services.checker.oracle import DAY, HEADER, HOUR, MASK40, NEVER, amounts, hash64, schemas_of, times_and_hashes
 
 KEEP: Final = 45 * DAY
 BUCKET: Final = 6 * HOUR

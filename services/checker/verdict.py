@@ -23,9 +23,9 @@ from services.checker.evidence import (
 )
 from services.checker.findings import Verdict
 from services.checker.letters import ASTRAY
+from services.checker.oracle import OF_CARD, ROUNDED, Oracle, acceptable, decision_id, home_of, schemas_of
 from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
-from services.checker.reference import KM, OF_CARD, Reference, acceptable, decision_id, home_of, schemas_of
 from services.checker.reference_data import check_reference
 from services.checker.samples import check_samples
 from services.checker.scoring import Scoring, key_of
@@ -183,18 +183,18 @@ class Checker:
     ) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Compare every transaction with its answers, and the profiles with the fold; return the decisions with their transactions."""
         schemas, decided = schemas_of(INPUTS), []
-        references = {p: Reference() for p in self._evidence.log_end}
+        oracles = {p: Oracle() for p in self._evidence.log_end}
         packed: dict[int, dict[bytes, bytes]] = {}
         for seen in self._evidence.inputs:
             p = seen.partition
             if p not in packed and seen.offset >= (self._evidence.applied[p] or 0):
-                packed[p] = {card: one.packed() for card, one in references[p].cards.items()}
+                packed[p] = {card: one.packed() for card, one in oracles[p].cards.items()}
             mine = answers.pop((p, seen.offset), [])
             self._count_answers(seen, mine)
             record = None if len(seen.value or b"") > RECORD_BYTES_MAX else schemas.decode(seen.value)
             record = None if left_out(seen, record, {a.reason for a in mine}, self._excused, self._verdict) else record
             good = record is not None and acceptable(record, seen.key, seen.timestamp_ms)
-            expected = references[p].decide(record, seen.offset) if good and record is not None else None
+            expected = oracles[p].decide(record, seen.offset) if good and record is not None else None
             for answer in mine:
                 self._compare(seen, answer, expected, record)
                 if answer.decision is not None:
@@ -205,8 +205,8 @@ class Checker:
         for (p, offset), invented in answers.items():
             for answer in invented:
                 self._verdict.blame("G1a", f"{answer.where} answers {p}/{offset}, which is not on the log")
-        for p, reference in references.items():
-            self._compare_profiles(p, packed.get(p, {card: one.packed() for card, one in reference.cards.items()}))
+        for p, oracle in oracles.items():
+            self._compare_profiles(p, packed.get(p, {card: one.packed() for card, one in oracle.cards.items()}))
         return decided
 
     def _count_answers(self, seen: Seen, mine: list[_Answer]) -> None:
@@ -245,12 +245,12 @@ class Checker:
             )
             if said != wanted
         ]
-        wrong += [
-            f"feature {j}: {a!r}, not {b!r}"
-            # What follows was read of others: it is recorded, and not to be had again.
-            for j, (a, b) in enumerate(zip(decision["features"], expected.vector, strict=False))
-            if not same_number(a, math.nan if blind and j in OF_CARD else b, rounded=j in KM)
-        ]
+        # The others were read of other services: they are recorded, and not to be had again.
+        given = dict(zip(self._scoring.names_of(decision), decision["features"], strict=False))
+        for name, value in expected.vector.items() if given else ():
+            wanted = math.nan if blind and name.startswith(OF_CARD) else value
+            if name not in given or not same_number(given[name], wanted, rounded=name in ROUNDED):
+                wrong.append(f"feature {name}: {given.get(name)!r}, not {wanted!r}")
         if wrong:
             self._verdict.blame("wrong-decision", f"{where}: {'; '.join(wrong[:4])}")
 

@@ -8,8 +8,8 @@ import pytest
 
 from services.checker.evidence import DEAD_LETTERS, OUTPUTS, REQUESTS, Evidence, Seen
 from services.checker.findings import Verdict
+from services.checker.oracle import home_of
 from services.checker.reassessments import check_reassessments
-from services.checker.reference import home_of
 from services.checker.reference_data import check_reference
 from services.checker.terminals import check_terminals, event_of
 from services.codec.records import encode_record

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from services.checker.reference import home_of
+from services.checker.oracle import home_of
 from services.codec.reassessments import REQUESTS
 from services.codec.records import decode_record, encode_record
 from services.codec.reference import KEY_FIELDS, decode_change

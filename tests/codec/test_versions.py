@@ -14,7 +14,7 @@ from fastavro.schema import parse_schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.checker.reference import Schemas
+from services.checker.oracle import Schemas
 from services.codec.program import compile_program
 from services.codec.reading import ColumnarReader, Decoded
 from services.codec.records import UndecodableError, decode_as_newest, encode_record, encode_written

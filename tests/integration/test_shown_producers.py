@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.checker.reference import home_of
+from services.checker.oracle import home_of
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.streams.clients import ATOMIC, PRODUCER

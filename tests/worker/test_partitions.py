@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.checker.reference import home_of
+from services.checker.oracle import home_of
 from services.codec.records import decode_record
 from services.codec.reference import ACCOUNTS, CUSTOMERS, encode_account, encode_customer
 from services.codec.terminal_events import TOPIC as TERMINALS

@@ -29,11 +29,10 @@ MODES: Final = ("CHIP", "CONTACTLESS", "MAGSTRIPE", "ECOMMERCE", "MANUAL", "ATM"
 HEADER, PLACE, POSITION = struct.Struct("<HHHHqqq"), struct.Struct("<IH"), struct.Struct("<Bff")
 LAYOUT: Final = 2
 MASK32, MASK40, MASK64 = 2**32 - 1, 2**40 - 1, 2**64 - 1
-KM: Final = (19, 20)
+ROUNDED: Final = ("card_km_from_last", "card_km_per_hour")
 """The features that go through the machine's sine and cosine: equal up to rounding, not bit for bit."""
-
-OF_CARD: Final = (*range(3, 21), 24, 25)
-"""The features of the card's own past."""
+OF_CARD: Final = "card_"
+"""How the names of the features of the card's own past begin."""
 NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")
 
 
@@ -206,12 +205,13 @@ class Card:
 class Expected:
     """What must have been said of one transaction, beside its score."""
 
-    vector: list[float]
+    vector: dict[str, float]
+    """By the feature's name."""
     degraded: list[str]
     repeat: bool
 
 
-class Reference:
+class Oracle:
     """Folds one partition's transactions, in order."""
 
     def __init__(self) -> None:
@@ -246,29 +246,37 @@ class Reference:
         return expected
 
 
-def vector(card: Card, entry: tuple[Any, ...], scale: int) -> list[float]:
-    """Return the features of a transaction, in their declared order."""
+def vector(card: Card, entry: tuple[Any, ...], scale: int) -> dict[str, float]:
+    """Return the features of a transaction and of its card's past, by name."""
     now, amount = entry[0], entry[1]
     newest = bisect.bisect_right(card.times, now)
     past = [e for e in card.entries[bisect.bisect_right(card.times, now - HORIZON) : newest] if e[2] != entry[2]]
     past.reverse()  # newest first: the order in which squares are summed
     hour, weekday = now // HOUR % 24, (now // DAY + 3) % 7
     day = _since(past, now - DAY)
-    values = [amount / scale, float(weekday >= 5), float(hour <= 6)]
-    for window in (day, _since(past, now - 7 * DAY), past):
+    found = {
+        "transaction_amount": amount / scale,
+        "transaction_is_weekend": float(weekday >= 5),
+        "transaction_is_night": float(hour <= 6),
+        "transaction_entry_mode": float(entry[7]),
+        "transaction_hour": float(hour),
+        "transaction_weekday": float(weekday),
+        "card_count_10m": float(len(_since(past, now - 10 * MINUTE))),
+        "card_count_1h": float(len(_since(past, now - HOUR))),
+        "card_sum_1d": sum(e[1] for e in day) / scale,
+        "card_seconds_since_last": (now - past[0][0]) / 1000.0 if past else math.nan,
+        "card_distinct_terminals_1d": float(len({e[3] for e in day})),
+        "card_distinct_countries_1d": float(len({e[6] for e in day})),
+        "card_times_at_terminal_30d": float(sum(e[3] == entry[3] for e in past)),
+    }
+    for days, window in ((1, day), (7, _since(past, now - 7 * DAY)), (30, past)):
         total = sum(e[1] for e in window)
-        values += [len(window) + 1.0, (float(total) + float(amount)) / (len(window) + 1.0) / scale]
-    values += [float(len(_since(past, now - 10 * MINUTE))), float(len(_since(past, now - HOUR)))]
-    values.append(sum(e[1] for e in day) / scale)
-    values.append((now - past[0][0]) / 1000.0 if past else math.nan)
-    values += _against_the_past(past, float(amount))
-    values += [float(len({e[3] for e in day})), float(len({e[6] for e in day}))]
-    values.append(float(sum(e[3] == entry[3] for e in past)))
-    values += _movement(past, entry)
-    values += [float(entry[7]), float(hour), float(weekday)]
+        found[f"card_count_with_current_{days}d"] = len(window) + 1.0
+        found[f"card_mean_with_current_{days}d"] = (float(total) + float(amount)) / (len(window) + 1.0) / scale
     median = statistics.median([float(e[1]) for e in past[:40]]) if past else math.nan
-    high = [e for e in _since(past, now - 14 * DAY) if e[1] > 3.0 * median]
-    return [*values, amount / median if past and median > 0 else math.nan, float(len(high))]
+    found["card_amount_to_median_30d"] = amount / median if past and median > 0 else math.nan
+    found["card_high_amounts_14d"] = float(sum(e[1] > 3.0 * median for e in _since(past, now - 14 * DAY)))
+    return found | _against_the_past(past, float(amount)) | _movement(past, entry)
 
 
 def _since(newest_first: list[tuple[Any, ...]], edge: int) -> list[tuple[Any, ...]]:
@@ -278,9 +286,10 @@ def _since(newest_first: list[tuple[Any, ...]], edge: int) -> list[tuple[Any, ..
     return newest_first
 
 
-def _against_the_past(past: list[tuple[Any, ...]], amount: float) -> list[float]:
+def _against_the_past(past: list[tuple[Any, ...]], amount: float) -> dict[str, float]:
+    names = ("card_amount_to_mean_30d", "card_amount_deviation_30d", "card_amount_to_largest_30d")
     if not past:
-        return [math.nan] * 3
+        return dict.fromkeys(names, math.nan)
     count = float(len(past))
     squares = 0.0
     for e in past:
@@ -288,18 +297,19 @@ def _against_the_past(past: list[tuple[Any, ...]], amount: float) -> list[float]
     mean, largest = float(sum(e[1] for e in past)) / count, float(max(e[1] for e in past))
     variance = squares / count - mean * mean
     deviation = math.sqrt(variance) if variance > 1e-6 * mean * mean else 0.0
-    return [
+    values = (
         amount / mean if mean > 0 else math.nan,
         (amount - mean) / deviation if deviation > 0 else math.nan,
         amount / largest if largest > 0 else math.nan,
-    ]
+    )
+    return dict(zip(names, values, strict=True))
 
 
-def _movement(past: list[tuple[Any, ...]], entry: tuple[Any, ...]) -> list[float]:
+def _movement(past: list[tuple[Any, ...]], entry: tuple[Any, ...]) -> dict[str, float]:
     last = next((e for e in past if not math.isnan(e[4])), None)
     if last is None or math.isnan(entry[4]):
-        return [math.nan, math.nan]
+        return dict.fromkeys(ROUNDED, math.nan)
     a, b, angle = math.radians(last[4]), math.radians(entry[4]), math.radians(entry[5] - last[5])
     h = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(angle / 2) ** 2
     km = 2 * 6371.0088 * math.asin(math.sqrt(min(1.0, h)))
-    return [km, km * 3600.0 / max((entry[0] - last[0]) / 1000.0, 1.0)]
+    return dict(zip(ROUNDED, (km, km * 3600.0 / max((entry[0] - last[0]) / 1000.0, 1.0)), strict=True))
