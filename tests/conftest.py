@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from tests.stacks import Stack, StackPool, new_stack
 # The first call of a kernel loads or compiles it; and no test is about time but those that say so.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
+
+# A test that was started in the background, or by nohup, would have its children ignore what it sends them.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 _STACK = choose_stack()
 HANDBOOK = Path(__file__).parents[2] / "shared" / "data" / "handbook"
