@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.checker import reference as oracle_cards
+from services.checker import oracle as oracle_cards
 from services.checker import terminals as oracle_terminals
 from services.core import layouts
 from services.core.card.layout import CARD
