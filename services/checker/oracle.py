@@ -31,6 +31,15 @@ LAYOUT: Final = 2
 MASK32, MASK40, MASK64 = 2**32 - 1, 2**40 - 1, 2**64 - 1
 ROUNDED: Final = ("card_km_from_last", "card_km_per_hour")
 """The features that go through the machine's sine and cosine: equal up to rounding, not bit for bit."""
+FEATURES: Final = (
+    "transaction_amount", "transaction_is_weekend", "transaction_is_night", "card_count_with_current_1d", "card_mean_with_current_1d",
+    "card_count_with_current_7d", "card_mean_with_current_7d", "card_count_with_current_30d", "card_mean_with_current_30d",
+    "card_count_10m", "card_count_1h", "card_sum_1d", "card_seconds_since_last", "card_amount_to_mean_30d",
+    "card_amount_deviation_30d", "card_amount_to_largest_30d", "card_distinct_terminals_1d", "card_distinct_countries_1d",
+    "card_times_at_terminal_30d", *ROUNDED, "transaction_entry_mode", "transaction_hour", "transaction_weekday",
+    "card_amount_to_median_30d", "card_high_amounts_14d",
+)  # fmt: skip
+"""How a vector begins where no released model says what is in it: what follows was read of others."""
 OF_CARD: Final = "card_"
 """How the names of the features of the card's own past begin."""
 NAMESPACE: Final = bytes.fromhex("5d1c7a90e3b64f28a1c40b9be2f7d635")

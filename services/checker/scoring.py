@@ -163,8 +163,8 @@ class Scoring:
 
     def _wrong_features(self, decision: dict[str, Any]) -> str | None:
         """Return what is wrong with a vector whatever is in it: its length, or that something is missing in it and no mark says so."""
-        names = self._names.get(decision["feature_set_hash"])
-        if names is None:
+        names = self.names_of(decision)
+        if not names:
             return None if decision["fallback_tier"] in WITHOUT_MODEL else "features that no released model knows"
         if len(decision["features"]) != len(names):
             return f"{len(decision['features'])} features, not {len(names)}"

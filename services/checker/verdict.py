@@ -23,7 +23,7 @@ from services.checker.evidence import (
 )
 from services.checker.findings import Verdict
 from services.checker.letters import ASTRAY
-from services.checker.oracle import OF_CARD, ROUNDED, Oracle, acceptable, decision_id, home_of, schemas_of
+from services.checker.oracle import FEATURES, OF_CARD, ROUNDED, Oracle, acceptable, decision_id, home_of, schemas_of
 from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
 from services.checker.reference_data import check_reference
@@ -246,8 +246,8 @@ class Checker:
             if said != wanted
         ]
         # The others were read of other services: they are recorded, and not to be had again.
-        given = dict(zip(self._scoring.names_of(decision), decision["features"], strict=False))
-        for name, value in expected.vector.items() if given else ():
+        given = dict(zip(self._scoring.names_of(decision) or FEATURES, decision["features"], strict=False))
+        for name, value in expected.vector.items():
             wanted = math.nan if blind and name.startswith(OF_CARD) else value
             if name not in given or not same_number(given[name], wanted, rounded=name in ROUNDED):
                 wrong.append(f"feature {name}: {given.get(name)!r}, not {wanted!r}")

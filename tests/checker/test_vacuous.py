@@ -12,6 +12,7 @@ import pytest
 
 from services.checker.evidence import OUTPUTS, Evidence, Seen
 from services.checker.findings import Verdict
+from services.checker.oracle import FEATURES
 from services.checker.scoring import OF_KNOWN_TERMINAL
 from services.codec.records import decode_record, encode_record
 from services.codec.schemas import topics
@@ -103,6 +104,19 @@ def test_what_is_known_of_a_terminal_and_missing_without_a_mark_is_wrong():
     assert all(all(math.isnan(d["features"][at]) for at in KNOWN) for d in unknown)
     assert unmarked.totals["wrong-decision"] == len(unknown)
     assert "terminal_known_count_1d is missing without a mark" in unmarked.anomalies["wrong-decision"][0]
+
+
+def test_features_are_compared_where_no_released_model_says_what_they_are_called():
+    """A decision without a model may name a feature set that nobody knows: the oracle goes by its own list then."""
+    at = FEATURE_NAMES.index("card_count_10m")
+    of_nobody = {"feature_set_hash": "0" * 16, "fallback_tier": "SAFE_DEFAULT"}
+    verdict = with_decisions(
+        lambda d: of_nobody | {"features": [v + 1.0 if j == at else v for j, v in enumerate(d["features"])]}
+    )
+
+    wrong = [said for said in verdict.anomalies["wrong-decision"] if "feature card_count_10m" in said]
+    assert len(wrong) > 0
+    assert FEATURE_NAMES[: len(FEATURES)] == FEATURES
 
 
 def test_a_grid_that_holds_nothing_or_the_same_for_everybody_is_not_the_fold():

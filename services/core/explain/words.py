@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from services.core.columns import ENTRY_MODES
+from services.core.profiles import DAY_MS
 
 THE_AMOUNT: Final = "the amount"
 """What the amount is called once it has been said."""
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 
 
 class Words:
@@ -25,10 +25,10 @@ class Words:
     @property
     def span(self) -> str:
         """The window: ``24 hours``, ``7 days``, ``10 minutes``, ``hour``."""
-        if self.window_ms % _DAY_MS == 0:
-            days = self.window_ms // _DAY_MS
+        if self.window_ms % DAY_MS == 0:
+            days = self.window_ms // DAY_MS
             return "24 hours" if days == 1 else f"{days} days"
-        minutes = self.window_ms // _MINUTE_MS
+        minutes = self.window_ms // 60_000
         return f"{minutes} minutes" if minutes != 60 else "hour"
 
     @property

@@ -17,9 +17,7 @@ from services.core.aggregates import (
 )
 from services.core.card.windows import distance_km
 from services.core.columns import TransactionColumns, type_f64, type_i64
-from services.core.features import (
-    FEATURES,
-)
+from services.core.features import FEATURES
 from services.core.money import scales_of
 from services.core.profiles import DAY_MS
 from services.core.reference.eligibility import Eligibility, eligibility_of

@@ -16,9 +16,7 @@ from services.core.aggregates import (
     LAST_GENUINE_DAYS,
 )
 from services.core.columns import type_f64, type_i64
-from services.core.features import (
-    FEATURES,
-)
+from services.core.features import FEATURES
 from services.core.profiles import DAY_MS, OpenProfiles
 from services.core.terminal.windows import (
     FIRST_FRAUD,
