@@ -10,8 +10,8 @@ from services.checker.findings import Verdict
 from services.checker.oracle import acceptable
 
 INTERNAL_ERROR: Final = "INTERNAL_ERROR"
-UNDECODED: Final = frozenset({"KILLS_DECODER", INTERNAL_ERROR})
-"""What is refused for these is in no fold, whatever it is."""
+UNDECODED: Final = frozenset({"KILLS_DECODER", INTERNAL_ERROR, "OTHER"})
+"""What is refused for these is in no fold, whatever it is; ``OTHER`` stands for a reason that only a newer program gives."""
 
 
 def left_out(

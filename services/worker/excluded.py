@@ -113,7 +113,9 @@ def letters_of(records: Records) -> Iterator[Letter]:
         except UndecodableError:
             continue
         if schema.topic == DEAD_LETTERS:
-            excluded_of = Excluded(Reject[letter["reason"]], letter["source_timestamp_ms"])
+            # A reason that only a newer program gives: the record was answered by this letter, and so is not decided on either.
+            why = Reject.__members__.get(letter["reason"], Reject.INTERNAL_ERROR)
+            excluded_of = Excluded(why, letter["source_timestamp_ms"])
             yield Letter(letter["source_topic"], letter["source_partition"], letter["source_offset"], excluded_of)
 
 

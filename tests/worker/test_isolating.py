@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.codec.records import encode_written
 from services.codec.transactions import TOPIC
 from services.core.columns import Text
 from services.core.validation import Reject
@@ -36,6 +37,7 @@ from services.worker.folding import FoldError, fold_log
 from services.worker.isolating import AHEAD_MAX, Lead, LeadInBatch, isolate
 from services.worker.outages import PROBE_EVERY_S
 from services.worker.processor import LateOutputs, ProcessingError, guarded
+from tests.codec.fuzzing import examples_of
 from tests.generators import random_events, to_columns
 from tests.worker.memory_system import EVENTS, KAFKA_TIMESTAMP_MS, SAFE, MemorySystem, reference, released_model
 
@@ -194,6 +196,19 @@ def test_letters_of_another_topic_of_that_name_leave_nothing_out():
     system.drain(successor)
 
     assert system.grid.profiles == expected.grid.profiles
+
+
+def test_a_record_that_a_newer_program_refused_for_a_reason_unknown_here_is_left_out():
+    letter = examples_of(DEAD_LETTERS)[0] | {"reason": "OTHER", "source_topic": TOPIC, "source_partition": 0}
+    values = [encode_written(DEAD_LETTERS, letter | {"source_offset": offset}) for offset in (3, 8)]
+    zeros = np.zeros(2, np.int64)
+    letters = list(letters_of(Records(DEAD_LETTERS, zeros, zeros, zeros, [None] * 2, values)))
+
+    class Written(_OtherLetters):
+        def read(self, extent: tuple[int, int]) -> Iterator[list[Letter]]:  # noqa: ARG002
+            yield letters
+
+    assert recall(Written(2), TOPIC, {0: (0, 5)}, 0) == {0: {3: letters[0].excluded_of}}
 
 
 def test_an_exception_that_does_not_come_again_refuses_nothing():
