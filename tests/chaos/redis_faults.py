@@ -55,7 +55,7 @@ def redis_loses(system: ChaosSystem) -> Measured:
     lost: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("all", client.flushall),
         ("meta", lambda: client.delete(f"{tag}:meta")),
-        ("card", lambda: client.hdel(f"{tag}:profiles", client.hrandfield(f"{tag}:profiles"))),
+        ("card", lambda: client.hdel(f"{tag}:profiles", _some_card(client, f"{tag}:profiles"))),
     )
     for _, lose in lost:
         system.set_back()
@@ -63,6 +63,16 @@ def redis_loses(system: ChaosSystem) -> Measured:
         wait_for_progress(system, 30)
         time.sleep(2.5)
     return {"lost": [name for name, _ in lost], "back_s": taken_over(system)}
+
+
+def _some_card(client: redis.Redis, profiles: str) -> str | bytes:
+    """Return a card that has a profile: after the loss before, the first ones are perhaps still to be written."""
+    until_s = time.monotonic() + 30
+    while (card := client.hrandfield(profiles)) is None:
+        if time.monotonic() > until_s:
+            raise NotFiredError("there is no profile to lose")
+        time.sleep(0.1)
+    return card  # type: ignore[return-value]  # the client is not asynchronous
 
 
 @fault("F-27", "answers of Redis are lost after it wrote")
