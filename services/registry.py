@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.core.layouts import (
     ACCOUNT_LAYOUT,
+    ARCHIVE_LAYOUT,
     CARD_LAYOUT,
     CUSTOMER_LAYOUT,
     LABEL_LAYOUT,
@@ -40,13 +41,20 @@ class LogSpec:
     """The version of the profiles that are folded from it; see :class:`services.worker.processor.Processor`."""
     processor: str
     """Makes, without arguments, what folds it: to fold takes no model."""
+    space: str = ""
+    """Before the topic's name where another service works the same topic off, too: so the grid keeps the two apart."""
+
+    @property
+    def name(self) -> str:
+        """By what the grid knows its partitions; the topic's own name for the service that keeps its profiles."""
+        return self.space + self.topic
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One service. Names of the form ``module:name`` are for :func:`load`.
 
-    With one log ``proact grid --service`` knows its partitions by the service's name, with several by their topics.
+    With one log ``proact grid --service`` knows its partitions by the service's name, with several by those of the logs.
     """
 
     name: str
@@ -72,8 +80,8 @@ class ServiceSpec:
     """What must hold for it to be ready, beside :data:`services.runtime.health.CONDITIONS`."""
     metrics: str = "services.runtime.catalogue:WORKER_METRICS"
     build: str | None = None
-    """Makes the parts of its worker where its processor alone will not do: (settings, clock, metrics, health) ->
-    :class:`services.worker.assembling.Parts`. May raise ConfigError. For services with one log."""
+    """Makes the parts of a worker where its processor alone will not do: (log, settings, clock, metrics, health) ->
+    :class:`services.worker.assembling.Parts`. May raise ConfigError."""
     check: str | None = None
     """Tells a person at once of settings that the service could make do with: (settings), raises ConfigError."""
     warm_up: str | None = None
@@ -84,7 +92,6 @@ class ServiceSpec:
 
     def __post_init__(self) -> None:
         assert self.logs, "a service works something off"
-        assert self.build is None or len(self.logs) == 1, "parts are of one worker"
 
     def group_id(self, settings: Settings, topic: str) -> str:
         """Return the consumer group that works off one of its topics: two topics in one group would rebalance each other."""
@@ -162,6 +169,24 @@ SERVICES: Final = (
         check="services.decision.model_loader:check_model",
         warm_up="services.reassessor.parts:warm_up",
     ),
+    ServiceSpec(
+        name="archiver",
+        summary="Run archivers: keep the topics as tables of the lake.",
+        purpose="Run archivers until SIGTERM or Ctrl-C: they keep what happened as Delta Lake tables, which other tools read.",
+        holds="none, but they can halt",
+        logs=tuple(
+            LogSpec(topic, ARCHIVE_LAYOUT, f"services.archiver.processor:of_{topic.replace('-', '_')}", "lake-")
+            for topic in ("card-transactions", "card-decisions", "fraud-labels", "card-reassessments", "rule-sets")
+        ),
+        group_setting="archiver_group_id",
+        keeps_profiles=False,
+        settings=("lake_url", "lake_interval_ms"),
+        example="--lake-url .proact/lake --metrics-port 9158",
+        conditions=("lake_reachable",),
+        metrics="services.runtime.catalogue:ARCHIVER_METRICS",
+        build="services.archiver.parts:build",
+        warm_up="services.archiver.parts:warm_up",
+    ),
 )
 """In the order of the command line's help."""
 
@@ -171,33 +196,35 @@ def _by_name() -> dict[str, ServiceSpec]:
     return {spec.name: spec for spec in SERVICES}
 
 
-def _by_topic() -> dict[str, ServiceSpec]:
-    found = {log.topic: spec for spec in SERVICES for log in spec.logs}
-    assert len(found) == sum(len(spec.logs) for spec in SERVICES), "two services work one topic off"
+def _by_log() -> dict[str, ServiceSpec]:
+    found = {log.name: spec for spec in SERVICES for log in spec.logs}
+    assert len(found) == sum(len(spec.logs) for spec in SERVICES), "the grid would mix two services' partitions up"
     return found
 
 
 BY_NAME: Final[Mapping[str, ServiceSpec]] = _by_name()
-BY_TOPIC: Final[Mapping[str, ServiceSpec]] = _by_topic()
-LOGS: Final[Mapping[str, LogSpec]] = {log.topic: log for spec in SERVICES for log in spec.logs}
-"""By topic."""
+BY_LOG: Final[Mapping[str, ServiceSpec]] = _by_log()
+LOGS: Final[Mapping[str, LogSpec]] = {log.name: log for spec in SERVICES for log in spec.logs}
+"""By the names that the grid knows."""
+BY_TOPIC: Final[Mapping[str, LogSpec]] = {log.topic: log for log in LOGS.values() if not log.space}
+"""The logs of the services that answer a topic's records, or keep profiles of them; who only copies them elsewhere is left out."""
 
 
-def log_name(topic: str) -> str:
-    """Return what ``proact grid --service`` calls the partitions of a topic."""
-    spec = BY_TOPIC[topic]
-    return spec.name if len(spec.logs) == 1 else topic
+def service_name(log: str) -> str:
+    """Return what ``proact grid --service`` calls a log."""
+    spec = BY_LOG[log]
+    return spec.name if len(spec.logs) == 1 else log
 
 
-TOPIC_OF: Final[Mapping[str, str]] = {log_name(topic): topic for topic in LOGS}
-"""The topic whose partitions ``proact grid --service`` means by a name."""
-DEFAULT_LOG: Final = next(iter(TOPIC_OF))
+LOG_OF: Final[Mapping[str, str]] = {service_name(log): log for log in LOGS}
+"""The log whose partitions ``proact grid --service`` means by a name."""
+DEFAULT_LOG: Final = next(iter(LOG_OF))
 """The name that it means where none is given."""
 
 
-def group_of(settings: Settings, topic: str) -> str:
-    """Return the consumer group that works a topic off."""
-    return BY_TOPIC[topic].group_id(settings, topic)
+def group_of(settings: Settings, log: str) -> str:
+    """Return the consumer group that works a log off."""
+    return BY_LOG[log].group_id(settings, LOGS[log].topic)
 
 
 def readers_of(topic: str) -> tuple[str, ...]:

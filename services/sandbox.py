@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from services.registry import BY_NAME
 from services.runtime.settings import resolve_settings
@@ -10,4 +11,4 @@ from services.worker.assembling import sandbox_processor
 from services.worker.sandbox import try_records
 
 if __name__ == "__main__":
-    try_records(sandbox_processor(BY_NAME[sys.argv[1]], resolve_settings({})))
+    try_records(partial(sandbox_processor, BY_NAME[sys.argv[1]], resolve_settings({})))

@@ -12,7 +12,20 @@ import pytest
 from services.cli.main import proact
 from services.codec.schemas import topics
 from services.monitor import __main__ as monitor
-from services.registry import BY_NAME, BY_TOPIC, LOGS, METRICS_PORT, SERVICES, TOPIC_OF, load, readers_of, sandbox_of
+from services.registry import (
+    BY_LOG,
+    BY_NAME,
+    BY_TOPIC,
+    LOG_OF,
+    LOGS,
+    METRICS_PORT,
+    SERVICES,
+    group_of,
+    load,
+    readers_of,
+    sandbox_of,
+)
+from services.runtime.catalogue import TABLE
 from services.runtime.clock import SystemClock
 from services.runtime.health import CONDITIONS, Health
 from services.runtime.metrics import MetricsRegistry
@@ -30,15 +43,16 @@ def test_the_registry_imports_nothing_that_takes_its_time():
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("topic", LOGS)
-def test_a_processor_is_what_its_entry_says(topic):
-    log, spec = LOGS[topic], BY_TOPIC[topic]
+@pytest.mark.parametrize("name", LOGS)
+def test_a_processor_is_what_its_entry_says(name):
+    log, spec = LOGS[name], BY_LOG[name]
     processor = load(log.processor)()
 
-    assert (processor.topic, processor.layout) == (topic, log.layout)
+    assert (processor.topic, processor.log, processor.layout) == (log.topic, name, log.layout)
     assert tuple(processor.looks_up) == spec.looks_up
     # The reassessor waits for what it reads: for it alone nothing has to be saved soon.
-    assert processor.read_by_others == bool(set(readers_of(topic)) - {"reassessor"})
+    assert processor.read_by_others == bool(set(readers_of(name)) - {"reassessor"})
+    assert sandbox_processor(spec, resolve_settings({}, {}), log.topic).topic == log.topic
 
 
 @pytest.mark.parametrize("spec", SERVICES, ids=lambda spec: spec.name)
@@ -69,7 +83,7 @@ def test_every_folder_with_a_processor_is_a_services_and_has_no_start_of_its_own
 
 def test_groups_are_those_that_the_settings_name():
     settings = resolve_settings({"group_id": "a", "profiler_group_id": "b", "reference_group_id": "c"}, {})
-    groups = {topic: spec.group_id(settings, topic) for topic, spec in BY_TOPIC.items()}
+    groups = {log: group_of(settings, log) for log in BY_TOPIC}
 
     assert groups == {
         "card-transactions": "a", "terminal-events": "b", "fraud-labels": "proact-router", "accounts": "c-accounts",
@@ -78,7 +92,12 @@ def test_groups_are_those_that_the_settings_name():
 
 
 def test_the_grids_names_are_services_or_the_topics_of_a_service_with_several():
-    assert list(TOPIC_OF) == ["scorer", "profiler", "router", "accounts", "customers", "reassessor"]
+    archived = [name for name in LOGS if name not in BY_TOPIC]
+
+    assert list(LOG_OF) == ["scorer", "profiler", "router", "accounts", "customers", "reassessor", *archived]
+    assert archived == [f"lake-{log.topic}" for log in BY_NAME["archiver"].logs]
+    assert {log.topic for log in BY_NAME["archiver"].logs} == {n for n, one in topics().items() if one.lake_date}
+    assert set(TABLE.values or ()) == {log.topic for log in BY_NAME["archiver"].logs}
 
 
 @pytest.mark.parametrize("spec", SERVICES, ids=lambda spec: spec.name)
@@ -101,7 +120,7 @@ def test_a_process_of_nobody_says_what_there_is(arguments):
     assert done.stderr.strip() == f"proact: say python -m services NAME, one of {', '.join(BY_NAME)}"
 
 
-@pytest.mark.parametrize("name", ["profiler", "router", "reference"])
+@pytest.mark.parametrize("name", ["profiler", "router", "reference", "archiver"])
 def test_a_service_is_built_with_the_conditions_of_its_entry(name):
     """Kafka and Redis are away, which is waited out once it runs."""
     away = {"kafka_bootstrap_servers": "127.0.0.1:1", "redis_url": "redis://127.0.0.1:1/0", "transactional_id": "me"}
@@ -135,4 +154,5 @@ def test_the_monitor_asks_after_every_service(monkeypatch):
     with pytest.raises(EndError):
         monitor.run_monitor(resolve_settings({}, {}), monitor.threading.Event())
 
-    assert asked == {topic: BY_TOPIC[topic].group_id(resolve_settings({}, {}), topic) for topic in LOGS}
+    settings = resolve_settings({}, {})
+    assert asked == {name: (log.topic, group_of(settings, name)) for name, log in LOGS.items()}

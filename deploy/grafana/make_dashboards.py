@@ -219,6 +219,19 @@ STORES: Final = (
         lines("Redis commands", "ops", (f"rate(proact_grid_commands_total{PER_S})", "commands")),
         lines("Redis connections", "none", ("proact_grid_clients", "connections")),
     ),
+    (
+        lines("Rows written to each table of the lake", "ops", (rate("proact_lake_rows_total", "table"), "{{table}}")),
+        lines("Lake: age of the oldest record of the last commit", "s", ("max by (table) (proact_lake_behind_seconds)", "{{table}}")),
+        lines(
+            "Lake: commits that failed, and records that no table can hold", "ops",
+            (rate("proact_lake_failures_total", "table"), "{{table}} failed"), (rate("proact_lake_left_out_total", "table"), "{{table}} left out"),
+            (rate("proact_lake_commits_total", "table"), "{{table}} committed"),
+        ),
+        lines(
+            "Lake: rows that wait, and time of the last commit", "none",
+            ("sum by (table) (proact_lake_waiting_bytes)", "{{table}} bytes"), ("max by (table) (proact_lake_write_seconds)", "{{table}} seconds"),
+        ),
+    ),
 )  # fmt: skip
 
 DASHBOARDS: Final = {

@@ -10,7 +10,7 @@ import click
 
 from services.cli.grid_stores import CONNECTION, halt_seen, open_stores
 from services.cli.options import UserError, counted, example, progress, with_settings
-from services.registry import BY_TOPIC, LOGS, log_name
+from services.registry import BY_LOG, BY_TOPIC, service_name
 from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
@@ -85,7 +85,9 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
         stores.admin.partitions()
         stores.grid.status(stores.topic, [0])
     groups = {
-        topic: Group(spec.name, spec.group_id(settings, topic), spec.keeps_profiles) for topic, spec in BY_TOPIC.items()
+        topic: Group(spec.name, spec.group_id(settings, topic), spec.keeps_profiles)
+        for topic, spec in BY_LOG.items()
+        if topic in BY_TOPIC
     }
     where = Where(settings.kafka.admin({}), settings.grid.address, settings.grid.arguments())
     looker = Looker(where, groups)
@@ -100,8 +102,8 @@ def _gather(settings: Settings) -> tuple[Evidence, Rest]:
 def _halts(settings: Settings) -> dict[tuple[str, int], str]:
     """Return why services leave partitions alone, as far as it can be seen from outside, with what helps. Raises UserError."""
     found = {}
-    for topic in LOGS:
-        with open_stores(settings, log_name(topic)) as stores:
+    for topic in BY_TOPIC:  # what is archived is compared by `proact lake check`
+        with open_stores(settings, service_name(topic)) as stores:
             for p, (state, held) in stores.look(None).items():
                 halt = halt_seen(state, held)
                 if halt is not None:

@@ -38,7 +38,7 @@ def _row(stores: Stores, partition: int, state: LogState, held: PartitionStatus)
         "poison": sorted(held.poison),
         "errors": sorted(held.errors),
         "reason": None if halt is None else str(halt),
-        "remedy": None if halt is None else halt.remedy(stores.topic, partition),
+        "remedy": None if halt is None else halt.remedy(stores.log, partition),
     }
 
 
@@ -125,10 +125,10 @@ def resume(settings: Settings, service: str, partition: int | None, accept_appli
                 _set_committed(stores, p, applied)
             if accept_gap and state.committed is not None:
                 _accept_gap(stores, p, state, applied)
-            stores.grid.resume(stores.topic, p, state.log_end)
+            stores.grid.resume(stores.log, p, state.log_end)
         for p, (state, held) in stores.look(partition).items():
             halt = halt_seen(state, held)
-            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.remedy(stores.topic, p)}"
+            said = "resumed" if halt is None else f"still halted, {halt}\n  remedy: {halt.remedy(stores.log, p)}"
             click.echo(f"partition {p}: {said}")
 
 
@@ -144,7 +144,7 @@ def _accept_gap(stores: Stores, partition: int, state: LogState, applied: int | 
     if committed != state.committed:
         _set_committed(stores, partition, committed)
     if applied is not None and not state.log_start <= applied <= committed:
-        stores.grid.halt(stores.topic, partition, GAP_ACCEPTED, drop=True)
+        stores.grid.halt(stores.log, partition, GAP_ACCEPTED, drop=True)
         click.echo(f"partition {partition}: profiles at offset {applied:,} dropped")
 
 

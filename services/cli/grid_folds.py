@@ -62,7 +62,7 @@ def _refused_before(stores: Stores, partition: int, extent: tuple[int, int]) -> 
 
 def _stays(stores: Stores, partition: int, halt: Halt) -> UserError:
     """Return why a partition is not rebuilt, with the command that helps."""
-    return UserError(f"partition {partition} stays as it is. {halt}; {halt.remedy(stores.topic, partition)}")
+    return UserError(f"partition {partition} stays as it is. {halt}; {halt.remedy(stores.log, partition)}")
 
 
 def _require_offset(stores: Stores, partition: int, state: LogState, held: PartitionStatus) -> None:
@@ -131,26 +131,26 @@ def _rebuild(stores: Stores, partition: int, begins_ms: int | None) -> None:
     from services.worker.excluded import excluded_of
     from services.worker.folding import FoldWriter
 
-    topic, grid = stores.topic, stores.grid
-    [held] = grid.status(topic, [partition])
-    grid.halt(topic, partition, REBUILDING if begins_ms is None else REBUILDING_SHORT, drop=True)
+    log, grid = stores.log, stores.grid
+    [held] = grid.status(log, [partition])
+    grid.halt(log, partition, REBUILDING if begins_ms is None else REBUILDING_SHORT, drop=True)
     # Asked again: nobody decides on it any more, but a batch was perhaps under way.
     state = stores.log_states([partition], stable=True)[partition]
     identity = LogIdentity(state.topic_id, state.partitions, stores.processor.layout)
-    claim = grid.claim(topic, partition, identity, even_if_halted=True)
+    claim = grid.claim(log, partition, identity, even_if_halted=True)
     if begins_ms is not None:
-        grid.note_beginning(topic, claim, begins_ms)
-    begin, writer = state.log_start, FoldWriter(grid, topic, claim)
+        grid.note_beginning(log, claim, begins_ms)
+    begin, writer = state.log_start, FoldWriter(grid, log, claim)
     end = begin if state.committed is None else state.committed
     excluded = _refused_before(stores, partition, (begin, end)) | excluded_of(held.poison, held.errors)
     folded = _fold(stores, partition, ((begin, end), begins_ms), excluded, writer)
     if state.committed is not None:
         writer(end, {})  # behind the last record, too, and where there was none
     for offset in folded.poison:
-        grid.note_poison(topic, claim, offset)
-    grid.note_errors(topic, claim, folded.errors)
-    grid.release(topic, [claim])
-    grid.resume(topic, partition, 0 if begins_ms is None else state.log_end)
+        grid.note_poison(log, claim, offset)
+    grid.note_errors(log, claim, folded.errors)
+    grid.release(log, [claim])
+    grid.resume(log, partition, 0 if begins_ms is None else state.log_end)
     click.echo(f"partition {partition}: {len(folded.profiles):,} profiles folded from [{begin:,}, {end:,})")
 
 
@@ -193,9 +193,9 @@ def verify(settings: Settings, service: str, partition: int | None) -> int:
 
 def _stand_still(stores: Stores, partition: int) -> tuple[PartitionStatus, dict[bytes, bytes]]:
     for _ in range(20):
-        [before] = stores.grid.status(stores.topic, [partition])
-        held = stores.grid.dump(stores.topic, partition)
-        [after] = stores.grid.status(stores.topic, [partition])
+        [before] = stores.grid.status(stores.log, [partition])
+        held = stores.grid.dump(stores.log, partition)
+        [after] = stores.grid.status(stores.log, [partition])
         if before.applied == after.applied:
             return after, held
     raise UserError(f"partition {partition} never stands still: verify it when there is less traffic")

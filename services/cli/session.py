@@ -58,7 +58,10 @@ def running_session(
 ) -> Iterator[Session]:
     """Start everything on free ports; stop everything whatever happens. Raises StackError, StreamsError, ChildError."""
     with temporary_stack(folder, progress, settings.topic_counts) as stack:
-        own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(log_format="json")
+        lake = str((folder / "lake").absolute())  # what is shown leaves nothing behind
+        own = settings.connected_to(stack.kafka_connection, stack.grid_connection).with_values(
+            log_format="json", lake_url=lake
+        )
         progress(f"starting {', '.join(BY_NAME)}: model, kernels, partitions")
         with ExitStack() as started:
             children = {

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.cli.options import UserError, counted, example, progress
+from services.cli.dataset import SINCE, UNTIL, read, wanted_of
+from services.cli.options import UserError, counted, example, progress, with_settings
 from services.offline.simulator.generate import CARDS_MAX
+from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from services.offline.trainer.training import History
+    from services.offline.trainer.training import History, Labelled
 
 _START_MS = 1_750_032_000_000  # 2025-06-16: a fixed day, so that the same seed trains the same model
 LABEL_DELAY_DAYS = 14
@@ -58,6 +61,10 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 @_CARDS
 @_DAYS
 @_SEED
+@click.option("--from-lake", is_flag=True, help="Train on what was decided and became of it: the lake, until --until.")
+@with_settings("lake_url")
+@SINCE
+@UNTIL
 @click.option(
     "--label-delay-days",
     default=LABEL_DELAY_DAYS,
@@ -72,10 +79,7 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
     help="NAME/vN: the release's folder; by default models/fraud/vN with a number that no model has.",
 )
 @click.option("--overwrite", is_flag=True, help="Write over a model that is there; never over the live one.")
-def train(
-    data: Path | None, mapping: str, cards: int, days: int, seed: int, label_delay_days: int,
-    output: Path | None, overwrite: bool,
-) -> None:  # fmt: skip
+def train(settings: Settings, label_delay_days: int, output: Path | None, overwrite: bool, **source: Any) -> None:
     """Train on history, choose thresholds from the cost table, test on the last days, and write the release.
 
     What is live stays live: the last line but one says how to change that.
@@ -89,8 +93,8 @@ def train(
     output = next_release(Path("models"), DEFAULT_NAME) if output is None else output
     try:
         check_free(output, live, overwrite=overwrite)
-        history, costs = history_of(data, mapping, cards, days, seed), CostTable()
-        manifest = release(output, run(history, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
+        costs, labelled = CostTable(), _labelled(settings, label_delay_days, **source)
+        manifest = release(output, run(labelled, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s; {_how_to_use(output, live)}")
@@ -99,6 +103,30 @@ def train(
             {"model": manifest.name, "version": manifest.version, "classes": manifest.classes, **manifest.metrics}
         )
     )
+
+
+def _labelled(
+    settings: Settings,
+    label_delay_days: int,
+    *,
+    from_lake: bool,
+    since: date | None,
+    until: date | None,
+    **history: Any,
+) -> Labelled:
+    """Return what is trained on, with its vectors. Raises UserError, ValueError."""
+    from services.core.features import FEATURE_NAMES
+    from services.offline.trainer.training import Labelled
+
+    if from_lake:
+        if history["data"] is not None:
+            raise UserError("say --data or --from-lake, not both")
+        return read(settings, wanted_of(since, until, label_delay_days)).labelled()
+    if since or until:
+        raise UserError("--from and --until are of the lake: say --from-lake, too")
+    found = history_of(**history)
+    progress(f"computing {len(FEATURE_NAMES)} features of {len(found.columns):,} transactions")
+    return Labelled.of(found)
 
 
 def _live_or_none() -> Path | None:

@@ -66,7 +66,7 @@ def read_varint(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN0
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _read_double(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def read_double(buffer, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return the bits of a double, and the position behind it, or a status below 0."""
     if at + 8 > stop:
         # Of the same type as what is read: numba would make a float of an unsigned and a signed number, and lose bits.
@@ -86,7 +86,7 @@ def _fits(operation: int, argument: int, value: int) -> bool:
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return where a string, bytes or a fixed of ``size`` begins, or a status below 0, and its size."""
     if not is_fixed:
         size, at = read_varint(buffer, at, stop)
@@ -94,7 +94,7 @@ def _find_sized(buffer, at, stop, is_fixed, size):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _read_number(buffer, at, stop, operation, argument):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def read_number(buffer, at, stop, operation, argument):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return a long, an int, an enum or a boolean, and the position behind it, or a status below 0."""
     if operation == BOOLEAN:
         return (buffer[at], at + 1) if at < stop and buffer[at] <= 1 else (0, -_MALFORMED)
@@ -113,13 +113,13 @@ def _skip_scalar(buffer, at, stop, row):  # type: ignore[no-untyped-def]  # noqa
         if branch == null_branch:
             return at
     if operation == DOUBLE:
-        return _read_double(buffer, at, stop)[1]
+        return read_double(buffer, at, stop)[1]
     if operation in (STRING, BYTES, FIXED):
-        begin, size = _find_sized(buffer, at, stop, operation == FIXED, argument)
+        begin, size = find_sized(buffer, at, stop, operation == FIXED, argument)
         if operation == STRING and begin >= 0 and not valid_utf8(buffer, begin, begin + size):
             return -_UTF8
         return begin + size
-    return _read_number(buffer, at, stop, operation, argument)[1]
+    return read_number(buffer, at, stop, operation, argument)[1]
 
 
 @njit(cache=True, nogil=True)
@@ -181,9 +181,9 @@ def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # 
                     double_bits[f, i] = _NAN_BITS
                     continue
             if operation == DOUBLE:
-                double_bits[f, i], at = _read_double(buffer, at, stop)
+                double_bits[f, i], at = read_double(buffer, at, stop)
             elif operation in (STRING, BYTES, FIXED):
-                ints[f, i], size = _find_sized(buffer, at, stop, operation == FIXED, argument)
+                ints[f, i], size = find_sized(buffer, at, stop, operation == FIXED, argument)
                 lengths[f, i], at = size, ints[f, i] + size
                 if operation == STRING and at >= 0 and not valid_utf8(buffer, at - size, at):
                     at = -_UTF8
@@ -194,7 +194,7 @@ def _read_rows(buffer, length, header, table, cells, limits, status) -> int:  # 
                 at, lengths[f, i] = _read_doubles(buffer, at, stop)
                 ints[f, i] = at - 8 * lengths[f, i] - (lengths[f, i] > 0)
             else:
-                ints[f, i], at = _read_number(buffer, at, stop, operation, argument)
+                ints[f, i], at = read_number(buffer, at, stop, operation, argument)
             if at < 0:
                 break
         status[i] = (_UTF8 if at == -_UTF8 else _MALFORMED) if at < 0 else _TRAILING * (at != stop)

@@ -23,7 +23,9 @@ MAGIC: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
 _TOPIC_KEYS: Final = {"key", "partitions", "max_message_bytes", "producers", "consumers"}
 _ENVELOPE: Final = "envelope"
-_OPTIONAL_KEYS: Final = {"record_bytes_max", "retention_days", "compacted", "scaled_by", "written_version"}
+_OPTIONAL_KEYS: Final = {
+    "record_bytes_max", "retention_days", "compacted", "scaled_by", "written_version", "lake_date", "lake_retention_days",
+}  # fmt: skip
 SCALES: Final = ("partitions", "terminal_partitions", "decision_partitions")
 """The settings that a topic's number of partitions may follow."""
 
@@ -65,6 +67,10 @@ class Topic:
     """The setting that says how many partitions there are; None: always as many."""
     written_version: int | None = None
     """The version that producers write; None: the newest."""
+    lake_date: str | None = None
+    """The field, in epoch milliseconds, by whose day a record is kept in the lake; None: it is not kept there."""
+    lake_retention_days: int | None = None
+    """For how many days; None: for ever."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or (self.retention_days is not None and self.retention_days < 1):
@@ -77,6 +83,11 @@ class Topic:
             raise ValueError(f"topic {self.name} has no schema v1.avsc")
         if self.written_version not in (None, *(schema.version for schema in self.versions)):
             raise ValueError(f"topic {self.name}: there is no schema of the written_version {self.written_version}")
+        times = {field["name"] for field in self.latest.definition["fields"] if field["type"] == "long"}
+        if self.lake_date not in (None, *times):
+            raise ValueError(f"topic {self.name}: lake_date {self.lake_date} is no field of the type long")
+        if self.lake_retention_days is not None and (self.lake_date is None or self.lake_retention_days < 1):
+            raise ValueError(f"topic {self.name}: lake_retention_days is at least 1, and wants a lake_date")
 
     @property
     def latest(self) -> Schema:
@@ -132,6 +143,8 @@ def _load_topic(folder: Path) -> Topic:
         envelopes=_load_versions(folder, f"{_ENVELOPE}*.avsc"),
         scaled_by=described.get("scaled_by"),
         written_version=described.get("written_version"),
+        lake_date=described.get("lake_date"),
+        lake_retention_days=described.get("lake_retention_days"),
     )
 
 

@@ -16,6 +16,8 @@ LABEL_LAYOUT: Final = 0x201
 ACCOUNT_LAYOUT: Final = 0x301
 CUSTOMER_LAYOUT: Final = 0x401
 REASSESSMENT_LAYOUT: Final = 0x501
+ARCHIVE_LAYOUT: Final = 0x601
+"""Of every topic that is archived: it stands beside the offset only, since the table is what remembers."""
 
 LAYOUTS: Final[Mapping[str, int]] = {
     "card-transactions": CARD_LAYOUT,

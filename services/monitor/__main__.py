@@ -36,7 +36,7 @@ def run_monitor(settings: Settings, stop: threading.Event) -> None:
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     admin, grid = KafkaAdmin(settings.kafka), RedisStatus(settings.grid)
     log.info("monitor runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
-    groups = {topic: group_of(settings, topic) for topic in LOGS}
+    groups = {name: (log.topic, group_of(settings, name)) for name, log in LOGS.items()}
     before: dict[str, str | None] = {"kafka": None, "redis": None}
     while not stop.is_set():
         health.beat()

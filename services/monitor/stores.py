@@ -12,18 +12,18 @@ from services.streams import StreamsError
 from services.streams.admin import KafkaAdmin
 
 
-def measure_kafka(admin: KafkaAdmin, groups: Mapping[str, str], metrics: MetricsRegistry) -> str | None:
+def measure_kafka(admin: KafkaAdmin, groups: Mapping[str, tuple[str, str]], metrics: MetricsRegistry) -> str | None:
     """Set Kafka's metrics; return why it could not be asked. Its offsets then stay away: old ones would look alive.
 
     Args:
         admin: asks.
-        groups: of each topic that is worked off, the group that does.
+        groups: by log, its topic and the group that works it off.
         metrics: changed.
     """
     series = (m.TOPIC_START, m.TOPIC_END, m.GROUP_LAG)
     try:
         brokers, extents = admin.brokers(), admin.extents()
-        lags = {topic: admin.group_lags(topic, group, extents) for topic, group in groups.items()}
+        lags = {log: admin.group_lags(topic, group, extents) for log, (topic, group) in groups.items()}
     except StreamsError as error:
         metrics.set(m.KAFKA_UP, 0)
         metrics.set(m.KAFKA_BROKERS, 0)
@@ -34,7 +34,7 @@ def measure_kafka(admin: KafkaAdmin, groups: Mapping[str, str], metrics: Metrics
     metrics.set(m.KAFKA_BROKERS, brokers)
     metrics.replace(m.TOPIC_START, {(t, str(p)): start for (t, p), (start, _) in extents.items()})
     metrics.replace(m.TOPIC_END, {(t, str(p)): end for (t, p), (_, end) in extents.items()})
-    metrics.replace(m.GROUP_LAG, {(topic, str(p)): lag for topic, found in lags.items() for p, lag in found.items()})
+    metrics.replace(m.GROUP_LAG, {(log, str(p)): lag for log, found in lags.items() for p, lag in found.items()})
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.core.fallback import SafeDefault
 from services.reassessor.processor import ReassessorProcessor
+from services.registry import LogSpec
 from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -25,7 +26,7 @@ def warm_up(processor: ReassessorProcessor) -> None:
     warm_up_scorer(ScorerProcessor(processor.engine.model, processor.engine.safe))
 
 
-def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
     """See :attr:`services.registry.ServiceSpec.build`."""
     processor = ReassessorProcessor(None, safe_default_of(settings))
     follower = keepers(settings, settings.reassessor_group_id, health, metrics, processor)

@@ -72,7 +72,7 @@ class ReassessedOutcome(RefusingOutcome):
 class ReassessorProcessor(FollowsReleases):
     """See :class:`services.worker.processor.Processor` for the protocol."""
 
-    topic = REQUESTS
+    topic = log = REQUESTS
     layout = REASSESSMENT_LAYOUT
     history_ms = 0
     looks_up: Sequence[str] = (TRANSACTIONS, *OTHERS)

@@ -104,6 +104,10 @@ HALT_CAUSE: Final = Label(
 )  # fmt: skip
 """The names of :class:`services.worker.halting.Cause`, to which a test holds them: nothing here imports the worker."""
 PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
+TABLE: Final = Label(
+    "table", ("card-transactions", "card-decisions", "fraud-labels", "card-reassessments", "rule-sets")
+)
+"""The topics that are archived, to which a test holds them."""
 
 RECORDS_IN = Metric(
     "proact_records_in_total", COUNTER, "records", "worked off: decided, refused, or folded after a take-over"
@@ -218,6 +222,33 @@ REASSESSOR_METRICS: Final = (
     *WORKER_METRICS, REASSESSED, LOOKUPS_MISSED, MODEL_INFO, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 
+LAKE_ROWS = Metric("proact_lake_rows_total", COUNTER, "rows", "written to a table of the lake", (TABLE,))
+LAKE_COMMITS = Metric(
+    "proact_lake_commits_total", COUNTER, "commits", "of a table of the lake by the archiver", (TABLE,)
+)
+LAKE_FAILURES = Metric(
+    "proact_lake_failures_total", COUNTER, "commits", "of a table that failed; they are tried again", (TABLE,)
+)
+LAKE_LEFT_OUT = Metric(
+    "proact_lake_left_out_total",
+    COUNTER,
+    "records",
+    "that no table can hold, because they cannot be decoded or look like a card number",
+    (TABLE,),
+)
+LAKE_BEHIND = Metric(
+    "proact_lake_behind_seconds",
+    GAUGE,
+    "s",
+    "age of the oldest record of the last commit, by Kafka's timestamp",
+    (TABLE,),
+)
+LAKE_WAITING = Metric("proact_lake_waiting_bytes", GAUGE, "bytes", "of rows that wait for the next commit", (TABLE,))
+LAKE_WRITE_SECONDS = Metric("proact_lake_write_seconds", GAUGE, "s", "that the last commit took", (TABLE,))
+ARCHIVER_METRICS: Final = (
+    *WORKER_METRICS, LAKE_ROWS, LAKE_COMMITS, LAKE_FAILURES, LAKE_LEFT_OUT, LAKE_BEHIND, LAKE_WAITING, LAKE_WRITE_SECONDS,
+)  # fmt: skip
+
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
 KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
 TOPIC_END = Metric(
@@ -230,7 +261,7 @@ GROUP_LAG = Metric(
     "proact_group_lag_records",
     GAUGE,
     "records",
-    "behind the committed offsets of those who work a topic off, whether they run or not",
+    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers",
     (TOPIC, PARTITION),
 )
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
@@ -248,6 +279,10 @@ MONITOR_METRICS: Final = (
     GRID_CLIENTS, GRID_COMMANDS, GRID_EVICTED, GRID_LOG_BYTES, GRID_LOG_OK,
 )  # fmt: skip
 
+ALL_METRICS: Final = tuple(
+    dict.fromkeys((*SCORER_METRICS, *PROFILER_METRICS, *REASSESSOR_METRICS, *ARCHIVER_METRICS, *MONITOR_METRICS))
+)
+
 
 def _table(metrics: tuple[Metric, ...]) -> str:
     rows = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
@@ -262,6 +297,7 @@ def metrics_table() -> str:
         "Of a scorer:": tuple(m for m in SCORER_METRICS if m not in WORKER_METRICS),
         f"Of a profiler, beside `{REPEATS.name}`:": (BUCKETED,),
         "Of a reassessor, beside those of a scorer on models and rule sets:": (REASSESSED,),
+        "Of an archiver:": tuple(m for m in ARCHIVER_METRICS if m not in WORKER_METRICS),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
     }
     return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())

@@ -8,6 +8,7 @@ from services.core.fallback import SafeDefault
 from services.decision.model_loader import ModelLoader, usable_model
 from services.decision.releases import FollowsReleases
 from services.decision.rule_sets import RuleSetFollower
+from services.registry import LogSpec
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -63,6 +64,6 @@ def parts_with(processor: ScorerProcessor, settings: Settings, metrics: MetricsR
     return Parts(processor, follower, without_profiles=processor.decide_without_profiles if alone else None)
 
 
-def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
+def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
     """See :attr:`services.registry.ServiceSpec.build`."""
     return parts_with(ScorerProcessor(None, safe_default_of(settings)), settings, metrics, health)

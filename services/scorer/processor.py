@@ -58,7 +58,7 @@ class ScoredOutcome(RefusingOutcome):
 class ScorerProcessor(FollowsReleases):
     """See :class:`services.worker.processor.Processor` for the protocol."""
 
-    topic = TOPIC
+    topic = log = TOPIC
     layout = CARD.version
     history_ms = KEEP_MS + DAY_MS
     """What a profile keeps, and a day that event times may be ahead."""

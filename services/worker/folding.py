@@ -116,14 +116,14 @@ class FoldWriter:
     """Writes a fold into the grid as it grows; only as long as its claim stands."""
 
     grid: Grid
-    topic: str
+    log: str
     claim: Claim
     applied: int | None = None
 
     def __call__(self, target: int, changed: dict[bytes, bytes]) -> None:
         """See ``Write``. Raises FoldError when somebody else has claimed the partition, GridUnavailableError."""
         write = GridWrite(self.claim, self.applied, target, list(changed), list(changed.values()))
-        [answer] = self.grid.apply(self.topic, [write])
+        [answer] = self.grid.apply(self.log, [write])
         if answer is not Applied.APPLIED:
             raise FoldError(f"the grid refused the profiles of partition {self.claim.partition}: {answer.value}")
         self.applied = target

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final
 
 from services.grid import LogIdentity
-from services.registry import DEFAULT_LOG, LOGS, log_name
+from services.registry import DEFAULT_LOG, LOGS, service_name
 from services.streams import LogState, Source
 
 MINUTE_MS = 60_000
@@ -43,24 +43,24 @@ class Cause(Enum):
     )
     MARKED = "somebody or a worker halted it, see the reason; when that is mended: proact grid resume"
 
-    def remedy(self, topic: str, partition: int | None = None) -> str:
-        """What the operator can do about a partition of a topic."""
-        return _named_for(topic, self.value, partition)
+    def remedy(self, log: str, partition: int | None = None) -> str:
+        """What the operator can do about a partition of a log, by the name that the grid knows."""
+        return _named_for(log, self.value, partition)
 
 
-_COMMAND: Final = re.compile(r"(proact grid \w+)(?: --service \w+)?((?: --accept-\w+)*)")
+_COMMAND: Final = re.compile(r"(proact grid \w+)(?: --service [\w-]+)?((?: --accept-\w+)*)")
 
 
-def _named_for(topic: str, remedy: str, partition: int | None = None) -> str:
-    """Return a remedy with its commands meant for one partition, and for the service that works a topic off; one is theirs by default."""
-    named = "" if topic not in LOGS or log_name(topic) == DEFAULT_LOG else f" --service {log_name(topic)}"
+def _named_for(log: str, remedy: str, partition: int | None = None) -> str:
+    """Return a remedy with its commands meant for one partition, and for the service that works a log off; one is theirs by default."""
+    named = "" if log not in LOGS or service_name(log) == DEFAULT_LOG else f" --service {service_name(log)}"
     named += "" if partition is None else f" --partition {partition}"
     return _COMMAND.sub(rf"\g<1>{named}\g<2>", remedy)
 
 
-def damaged(topic: str, error: Exception) -> str:
+def damaged(log: str, error: Exception) -> str:
     """Return what people read where stored profiles are not what was written."""
-    return f"damaged profiles: {error}; remedy: {_named_for(topic, 'proact grid rebuild')}"
+    return f"damaged profiles: {error}; remedy: {_named_for(log, 'proact grid rebuild')}"
 
 
 REBUILDING: Final = "it is rebuilt from the log; if that was interrupted: proact grid rebuild"
@@ -81,10 +81,10 @@ class Halt:
     def __str__(self) -> str:
         return f"{self.cause.name}: {self.detail}"
 
-    def remedy(self, topic: str, partition: int) -> str:
+    def remedy(self, log: str, partition: int) -> str:
         """What helps: of a mark that names a command itself, that one."""
         named = list(_COMMAND.finditer(self.detail)) if self.cause is Cause.MARKED else []
-        return _named_for(topic, named[-1].group(), partition) if named else self.cause.remedy(topic, partition)
+        return _named_for(log, named[-1].group(), partition) if named else self.cause.remedy(log, partition)
 
 
 def halt_of(state: LogState, applied: int | None) -> Halt | None:

@@ -78,7 +78,7 @@ class Worker(Generic[P, R]):
         self._outages = Outages(ports.source, ports.clock, health, metrics)
         self._partitions = Partitions()
         self._ownership = Ownership(processor, ports, self._partitions, self._outages)
-        self._poison = PoisonDetector(processor.topic, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
+        self._poison = PoisonDetector(processor.log, ports.grid, ports.sandbox(self._outages), self._outages, metrics)
         self._isolation: Isolation[tuple[P, R]] = Isolation(
             self._poison, self._ownership, self._outages, ports.clock, metrics
         )
@@ -96,7 +96,7 @@ class Worker(Generic[P, R]):
         self._deciding = Deciding(processor, self._reading, self._partitions, waiting, self._stages)
         pipeline = PublishPipeline(ports.publisher, publishing, self._partitions, self._stages, self._count_published)
         self._completion = BatchCompletion(pipeline, writer, self._own)
-        self._pressed = self._crashed = False
+        self._pressed = self._crashed = self._had_records = False
         self._breaker = Breaker(limits.breaker_share)
         self._notices = RateLimitedLog(ports.clock)
         self._fencing_monitor = FencingMonitor(ports.clock)
@@ -174,14 +174,19 @@ class Worker(Generic[P, R]):
         self._places.close()
         self._source.close()
 
-    def turn(self) -> None:
+    @property
+    def had_records(self) -> bool:
+        """Whether records came in the last turn."""
+        return self._had_records
+
+    def turn(self, *, patient: bool = True) -> None:
         """Poll once, and do what came: a change of assignment, a batch, or nothing."""
         self._health.beat()
         most = min(CAREFUL_BATCH if self._poison.careful else 2**31, self._limits.batch_records_max)
         try:
             self._follower.turn()
             if self._membership.turn():
-                self._step(most)
+                self._step(most, patient=patient)
         except FencedError as error:
             self._give_up("fenced", error)
             self._fencing_monitor.note(error)
@@ -201,10 +206,12 @@ class Worker(Generic[P, R]):
         except AbandonedError as error:
             self._give_up("abandoned", error)
 
-    def _step(self, most: int) -> None:
+    def _step(self, most: int, *, patient: bool) -> None:
         if not self._pressed:
             self._completion.pace()
-        records = self._source.poll(most, 0.0 if self._completion.in_flight else self._limits.poll_timeout_s)
+        waits = patient and not self._completion.in_flight
+        records = self._source.poll(most, self._limits.poll_timeout_s if waits else 0.0)
+        self._had_records = len(records) > 0
         if self._outages.assigned_anew:
             self._take_over()
         elif len(records):
@@ -252,7 +259,7 @@ class Worker(Generic[P, R]):
         # A spare, which the group gave nothing, is as ready as one can be.
         there, halts = not self._ownership.topic_missing, self._partitions.halted
         self._health.set("partitions_assigned", self._source.assignment.member and there and not halts)
-        self._health.show(detail_of(self._partitions, self._processor.topic, there=there))
+        self._health.show(detail_of(self._partitions, self._processor, there=there))
 
     def _recall(self, again: Mapping[int, tuple[int, int]]) -> dict[int, dict[int, Excluded]]:
         """Return what the dead letters say of records that are folded again. Raises StreamsError, AbandonedError."""
@@ -306,7 +313,7 @@ class Worker(Generic[P, R]):
             outcome = self._deciding.decide(prepared, emit, now_ms, with_deadline=not self._poison.careful)
         except CorruptProfileError as error:
             for partition in {prepared.partitions[row] for row in error.rows}:
-                self._ownership.halt(partition, damaged(self._processor.topic, error))
+                self._ownership.halt(partition, damaged(self._processor.log, error))
             raise AbandonedError(str(error)) from error
         if encode:
             guarded(lambda: list(outcome.outputs))

@@ -23,7 +23,7 @@ class OwnedGrid:
     """
 
     def __init__(self, processor: Processor[Any, Any], grid: Grid, partitions: Partitions, outages: Outages) -> None:
-        self._topic, self._announces, self._seed = processor.topic, processor.announces, processor.seed
+        self._log, self._announces, self._seed = processor.log, processor.announces, processor.seed
         self._grid, self._partitions, self._outages = grid, partitions, outages
 
     @property
@@ -53,7 +53,7 @@ class OwnedGrid:
         """Do the same and wait for nothing. Raises GridMovedError, GridUnavailableError."""
         owned = self._partitions.owned
         reads = [GridRead(owned[p].claim, owned[p].applied, cards) for p, cards in wanted.items()]
-        return self._grid.read(self._topic, reads, lookups, with_deadline=with_deadline)
+        return self._grid.read(self._log, reads, lookups, with_deadline=with_deadline)
 
     def holds_all(self, *, with_deadline: bool) -> None:
         """Ask whether it holds what was written to it, of every partition. Raises GridMovedError, GridUnavailableError."""
@@ -80,7 +80,7 @@ class OwnedGrid:
 
     def apply(self, writes: Sequence[GridWrite]) -> Sequence[Applied]:
         """Write; the same writes may be repeated. Raises GridUnavailableError: it may have happened."""
-        return self._grid.apply(self._topic, writes)
+        return self._grid.apply(self._log, writes)
 
     def apply_patiently(self, writes: Sequence[GridWrite]) -> Sequence[Applied]:
         """Do the same, waiting the grid's outages out. Raises AbandonedError."""

@@ -28,7 +28,8 @@ class Ownership:
     """Takes partitions over for one worker, on its thread."""
 
     def __init__(self, processor: Processor[Any, Any], ports: Ports, partitions: Partitions, outages: Outages) -> None:
-        self._topic, self._layout, self._history_ms = processor.topic, processor.layout, processor.history_ms
+        self._topic, self._log = processor.topic, processor.log
+        self._layout, self._history_ms = processor.layout, processor.history_ms
         self._source, self._publisher, self._grid, self._clock = ports.source, ports.publisher, ports.grid, ports.clock
         self._partitions, self._outages = partitions, outages
         self._resumed: dict[int, int] = {}
@@ -136,7 +137,7 @@ class Ownership:
         """Ask the grid how often partitions were resumed; False where it is away, and nobody waits for it. Raises AbandonedError."""
 
         def ask() -> list[int]:
-            return self._grid.resumed(self._topic, partitions)
+            return self._grid.resumed(self._log, partitions)
 
         try:
             counts = self._outages.wait_out("redis", ask) if patient else ask()
@@ -152,7 +153,7 @@ class Ownership:
             return
         identity = LogIdentity(state.topic_id, state.partitions, self._layout)
         try:
-            claim = self._outages.wait_out("redis", lambda: self._grid.claim(self._topic, partition, identity))
+            claim = self._outages.wait_out("redis", lambda: self._grid.claim(self._log, partition, identity))
         except HaltedError as error:
             self._leave_alone(partition, Halt(Cause.MARKED, str(error)))
             return
@@ -188,7 +189,7 @@ class Ownership:
         """Begin with a log that does not reach back far enough, which was accepted: every profile will say so for as long as that counts."""
         now_ms, wait_out = self._clock.now_ms(), self._outages.wait_out
         begins_ms = wait_out("kafka", lambda: beginning_of(self._source, claim.partition, state, now_ms))
-        wait_out("redis", lambda: self._grid.note_beginning(self._topic, claim, begins_ms))
+        wait_out("redis", lambda: self._grid.note_beginning(self._log, claim, begins_ms))
         log.warning("profiles begin with a short log", extra=fields(partition=claim.partition, begins_ms=begins_ms))
         return replace(claim, begins_ms=begins_ms)
 
@@ -202,13 +203,13 @@ class Ownership:
                 partition=partition,
                 cause=halt.cause.name,
                 reason=halt.detail,
-                remedy=halt.remedy(self._topic, partition),
+                remedy=halt.remedy(self._log, partition),
             ),
         )
 
     def halt(self, partition: int, reason: str) -> None:
         """Mark a partition as halted, for every worker; it is left alone from the next take-over on."""
-        self._outages.wait_out("redis", lambda: self._grid.halt(self._topic, partition, reason))
+        self._outages.wait_out("redis", lambda: self._grid.halt(self._log, partition, reason))
 
     def folded_again(self) -> dict[int, tuple[int, int]]:
         """Return, by partition, from which offset to which records are folded whose outputs exist already."""
@@ -218,7 +219,7 @@ class Ownership:
         """Whether somebody resumed a halted partition since it was left alone."""
         halted = list(self.halted)
         try:
-            counts = self._grid.resumed(self._topic, halted) if halted else []
+            counts = self._grid.resumed(self._log, halted) if halted else []
         except GridUnavailableError:
             return False
         return any(count != self._resumed.get(p, 0) for p, count in zip(halted, counts, strict=True))
@@ -238,7 +239,7 @@ class Ownership:
         """Tell successors that nobody died. It is a courtesy: without it they are only more careful than they need be."""
         if claims:
             try:
-                self._grid.release(self._topic, claims)
+                self._grid.release(self._log, claims)
             except GridUnavailableError:
                 log.warning("could not release partitions", extra=fields(partitions=[c.partition for c in claims]))
 

@@ -45,8 +45,8 @@ class Sandbox(Protocol):
 class PoisonDetector:
     """Knows which records one worker must not decode, and finds those that kill, on its thread."""
 
-    def __init__(self, topic: str, grid: Grid, sandbox: Sandbox, outages: Outages, metrics: MetricsRegistry) -> None:
-        self._topic, self._grid, self._sandbox, self._outages, self._metrics = topic, grid, sandbox, outages, metrics
+    def __init__(self, log: str, grid: Grid, sandbox: Sandbox, outages: Outages, metrics: MetricsRegistry) -> None:
+        self._log, self._grid, self._sandbox, self._outages, self._metrics = log, grid, sandbox, outages, metrics
         self._careful_until: dict[int, int] = {}
         self._attempts: dict[int, tuple[tuple[int, int], ...]] = {}
         """By partition, the records (begin, end) that dead owners were at, as long as they are still to come."""
@@ -115,7 +115,7 @@ class PoisonDetector:
             if out.why == Reject.INTERNAL_ERROR:
                 self._unnoted.setdefault(partition, set()).add(offset)
             else:
-                note = partial(self._grid.note_poison, self._topic, owned[partition].claim, offset)
+                note = partial(self._grid.note_poison, self._log, owned[partition].claim, offset)
                 self._outages.wait_out("redis", note)
         self._note_errors(owned, patient=False)
 
@@ -142,7 +142,7 @@ class PoisonDetector:
 
     def _note_errors(self, owned: Mapping[int, PartitionState], *, patient: bool) -> None:
         for partition, offsets in list(self._unnoted.items()):
-            note = partial(self._grid.note_errors, self._topic, owned[partition].claim, offsets)
+            note = partial(self._grid.note_errors, self._log, owned[partition].claim, offsets)
             try:
                 self._outages.wait_out("redis", note) if patient else note()
             except GridUnavailableError:
@@ -150,7 +150,7 @@ class PoisonDetector:
             del self._unnoted[partition]
 
     def _note(self, owned: PartitionState, attempt: Attempt | None) -> None:
-        self._outages.wait_out("redis", lambda: self._grid.note_attempt(self._topic, owned.claim, attempt))
+        self._outages.wait_out("redis", lambda: self._grid.note_attempt(self._log, owned.claim, attempt))
 
     def _search(self, records: Records, rows: np.ndarray, owned: PartitionState) -> None:
         """Halve until every record that kills is found alone."""
@@ -167,7 +167,7 @@ class PoisonDetector:
             self._search(records, rows[middle:], owned)
             return
         partition, offset = owned.claim.partition, int(records.offset[rows[0]])
-        self._outages.wait_out("redis", lambda: self._grid.note_poison(self._topic, owned.claim, offset))
+        self._outages.wait_out("redis", lambda: self._grid.note_poison(self._log, owned.claim, offset))
         self._excluded.setdefault(partition, {})[offset] = Excluded(Reject.KILLS_DECODER)
         self._metrics.add(m.POISON_RECORDS)
         log.error("a record kills the process that decodes it", extra=fields(partition=partition, offset=offset))

@@ -188,6 +188,8 @@ class Processor(Protocol[P, R]):
     """The deciding part of a service."""
 
     topic: str
+    log: str
+    """By what the grid knows the topic's partitions: its name, but where another service works it off, too."""
     layout: int
     """The version of the profiles that it writes."""
     history_ms: int

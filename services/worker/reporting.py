@@ -11,16 +11,17 @@ from services.runtime.metrics import MetricsRegistry
 from services.streams import Source
 from services.worker.halting import Cause
 from services.worker.partition_state import Partitions
+from services.worker.processor import Processor
 from services.worker.reading import Reading
 
 REPORT_EVERY_S: Final = 0.25
 """How often it is set: asking the client for it costs more than a small batch."""
 
 
-def detail_of(partitions: Partitions, topic: str, *, there: bool) -> dict[str, Any]:
+def detail_of(partitions: Partitions, processor: Processor[Any, Any], *, there: bool) -> dict[str, Any]:
     """Return what ``/readyz`` says of a worker's partitions; ``there``: whether there is the topic."""
-    halted = {p: f"{halt}; {halt.remedy(topic, p)}" for p, halt in partitions.halted.items()}
-    missing = {} if there else {"topic": f"there is no topic {topic}"}
+    halted = {p: f"{halt}; {halt.remedy(processor.log, p)}" for p, halt in partitions.halted.items()}
+    missing = {} if there else {"topic": f"there is no topic {processor.topic}"}
     return {"partitions": sorted(partitions.owned), "halted": halted, **missing}
 
 

@@ -9,7 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any, Final
 
@@ -112,10 +112,16 @@ def _try(processor: Processor[Any, Any], records: Records, excluded: type_i64) -
     guarded(work)
 
 
-def try_records(processor: Processor[Any, Any]) -> None:
-    """Decide on each batch that comes on the standard input as if all cards were new; say so when it went well."""
+def try_records(processor_of: Callable[[str], Processor[Any, Any]]) -> None:
+    """Decide on each batch that comes on the standard input as if all cards were new; say so when it went well.
+
+    Args:
+        processor_of: makes what decides on records of a topic.
+    """
+    made = cache(processor_of)
     for line in sys.stdin.buffer:
         records = load_records(line)
+        processor = made(records.topic)
         # What raises is the worker's to find. Here it is left out, lest it hide what kills behind it; and nobody died of what waits for others.
         with suppress(NotOfRecordsError, NotYetError):
             isolate(records, np.zeros(len(records), np.int64), partial(_try, processor), lambda *_: None)

@@ -73,6 +73,11 @@ class TopicProcessor(ABC, Generic[P]):
     looks_up: Sequence[str] = ()
     read_by_others = announces = False
 
+    @property
+    def log(self) -> str:
+        """See :class:`services.worker.processor.Processor`."""
+        return self.topic
+
     @abstractmethod
     def prepare(self, records: Records, excluded: type_i64) -> P:
         """See :class:`services.worker.processor.Processor`."""

@@ -19,8 +19,13 @@ class TurnTaker(Protocol):
         """Begin."""
         ...
 
-    def turn(self) -> None:
-        """Do what there is to do, without waiting for long. May raise DuplicateWorkerError."""
+    @property
+    def had_records(self) -> bool:
+        """Whether records came in its last turn."""
+        ...
+
+    def turn(self, *, patient: bool = True) -> None:
+        """Do what there is to do, without waiting for long, or at all if it is not patient. May raise DuplicateWorkerError."""
         ...
 
     def release(self) -> None:
@@ -43,9 +48,12 @@ def run_in_turn(workers: Sequence[TurnTaker]) -> None:
             ending.callback(worker.close)
             worker.open()
         try:
+            patient = True
             while not any(worker.stopping for worker in workers):
                 for worker in workers:
-                    worker.turn()
+                    worker.turn(patient=patient)
+                # Nobody waits for records of one topic while those of another one come.
+                patient = len(workers) == 1 or not any(worker.had_records for worker in workers)
         except BaseException:
             for worker in workers:
                 worker.crash()

@@ -93,6 +93,31 @@ def bench_compare(base: str, options: tuple[str, ...], rounds: int) -> None:
     click.echo(json.dumps(found))
 
 
+@benchmarks.command("bench-lake", epilog=example(f"{NAME} bench-lake --records 500000"))
+@with_settings("data_folder")
+@click.option(
+    "--records", default=1_000_000, show_default=True, type=click.IntRange(200_000), help="Decisions of the backlog."
+)
+@click.option(
+    "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are reported."
+)
+def bench_lake(settings: Settings, records: int, runs: int) -> None:
+    """Measure how many decisions a second an archiver keeps on one core, from Kafka to its table. The last line is JSON."""
+    from services.runtime.children import ChildError
+    from services.stack.folders import claimed
+    from services.stack.processes import StackError
+    from services.streams import StreamsError
+    from tests.benchmarks.lake import measure_lake
+
+    folder = Path(settings.data_folder) / "bench-lake"
+    try:
+        with claimed(folder, "a bench"), interruptible():
+            found = measure_lake(settings, folder, records, runs, progress)
+    except (ChildError, StackError, StreamsError) as error:
+        raise UserError(str(error)) from None
+    click.echo(json.dumps(found))
+
+
 @benchmarks.command("bench-gate", epilog=example(f"{NAME} bench-gate"))
 def bench_gate() -> None:
     """Check that deciding is as many times as quick as the plain worker's way as it was: ratios of pairs, half a minute. The last line is JSON."""

@@ -17,6 +17,7 @@ from services.checker.verdict import Checker
 from services.offline.simulator.reference import simulate_reference
 from services.runtime.settings import Settings
 from services.stack.processes import StackError
+from tests.chaos.archive import lake_faults
 from tests.chaos.capacity import measure_capacity
 from tests.chaos.errors import ChaosError
 from tests.chaos.faults import FAULTS
@@ -212,6 +213,7 @@ def _judge(system: ChaosSystem, report: ChaosReport, progress: Callable[[str], N
         .judge(lambda _: None)
         .as_json()
     )
+    report.failures += lake_faults(evidence, own.lake_url)
     report.rounds.append({**verdict, "capacity_per_s": round(system.capacity), "load_per_s": round(rate)})
     counts = {k: v for k, v in verdict.items() if isinstance(v, int)}
     progress(f"  {verdict['verdict']}: {counts} {verdict['anomalies'] or ''}")

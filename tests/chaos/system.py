@@ -128,7 +128,7 @@ class ChaosSystem:
     """Everything of one round."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.folder, self._settings = folder, settings
+        self.folder, self._settings = folder, settings.with_values(lake_url=str((folder / "lake").absolute()))
         doors = [(free_port(), free_port()) for _ in range(WORKERS + len(HELPERS))]
         self.redis_doors = [free_port() for _ in doors]
         self.redis_port = free_port()
@@ -140,7 +140,7 @@ class ChaosSystem:
         """The other services."""
         self._watch: threading.Thread | None = None
         self._ended = threading.Event()
-        self.settings = settings.connected_to(self.stack.kafka_connection, self.stack.grid_connection)
+        self.settings = self._settings.connected_to(self.stack.kafka_connection, self.stack.grid_connection)
         self.admin = KafkaAdmin(self.stack.kafka_connection)
         self.extra_redis: list[Any] = []
         self.capacity = 0.0
@@ -226,7 +226,7 @@ class ChaosSystem:
 
     def lags(self) -> list[int | None]:
         """Return how many records wait for each service; None where Kafka does not tell."""
-        return [self.admin.group_lag(topic, group_of(self._settings, topic)) for topic in LOGS]
+        return [self.admin.group_lag(log.topic, group_of(self._settings, name)) for name, log in LOGS.items()]
 
     def announce(self, people: SimulatedReference) -> None:
         """Send what the bank knows of some people."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.decision.model_loader import usable_model
-from services.registry import BY_NAME, ServiceSpec
+from services.registry import BY_NAME, LogSpec, ServiceSpec
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -144,7 +144,7 @@ def _hurt_producers(points: Points) -> Callable[..., KafkaAtomicProducer]:
     return make_hurt
 
 
-def build_killable(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
+def build_killable(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
     """Build the parts of a scorer that dies of certain records."""
     return scorer_parts.parts_with(
         VictimProcessor(None, scorer_parts.safe_default_of(settings)), settings, metrics, health
@@ -188,7 +188,7 @@ def main() -> None:
     """Run with settings from the environment."""
     settings = resolve_settings({})
     if sys.argv[1:] == [SANDBOX]:
-        try_records(killable_in_sandbox(settings))
+        try_records(lambda _: killable_in_sandbox(settings))
         return
     try:
         run_service(

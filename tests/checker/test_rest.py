@@ -11,10 +11,10 @@ import pytest
 from services.checker.evidence import DECISIONS, INPUTS, REQUESTS, TERMINAL_EVENTS, Evidence
 from services.checker.findings import Verdict
 from services.checker.rest import Group, Look, Position, find_rest
-from services.registry import BY_TOPIC
+from services.registry import BY_LOG, BY_TOPIC
 from tests.checker.judged import evidence_of, judge, scorer_world
 
-GROUPS = {topic: Group(spec.name, f"group-{topic}", spec.keeps_profiles) for topic, spec in BY_TOPIC.items()}
+GROUPS = {topic: Group(BY_LOG[topic].name, f"group-{topic}", BY_LOG[topic].keeps_profiles) for topic in BY_TOPIC}
 Positions = dict[str, dict[int, Position]]
 
 

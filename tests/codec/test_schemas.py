@@ -26,7 +26,7 @@ from services.core.card.windows import DEGRADATIONS
 from services.core.columns import Text
 from services.core.validation import Reject, validate
 from services.paths import data_folder
-from services.registry import LOGS, load
+from services.registry import BY_TOPIC, load
 from services.runtime.settings import SETTINGS, resolve_settings
 from services.streams import Records
 from services.streams.memory import MemoryLog
@@ -40,7 +40,7 @@ _REJECTED = sorted(SCHEMAS.glob("*/examples/rejected/*.json"))
 REJECTED_KEYS = [path for path in _REJECTED if "key" in json.loads(path.read_text())]
 """Good records under a wrong key, or none."""
 REJECTED = [path for path in _REJECTED if path not in REJECTED_KEYS]
-SERVICES = {topic: load(log.processor)() for topic, log in LOGS.items() if topic != TOPIC}
+SERVICES = {topic: load(log.processor)() for topic, log in BY_TOPIC.items() if topic != TOPIC}
 NOW_MS = 1_767_225_600_000 + 3_600_000
 
 

@@ -25,7 +25,7 @@ from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
 from services.grid.keys import meta_key, profiles_key
 from services.grid.redis import RedisGrid
-from services.registry import log_name, sandbox_of
+from services.registry import sandbox_of, service_name
 from services.runtime.clock import SystemClock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -62,7 +62,7 @@ class System:
 
     def begin(self, topic: str) -> None:
         """Begin anew: an empty topic, an empty Redis, a group that nobody knows."""
-        self.topic, self.service = topic, log_name(topic)
+        self.topic, self.service = topic, service_name(topic)
         own = "group_id" if self.service == "scorer" else f"{self.service}_group_id"
         self.settings = settings_for(self.stack, poll_timeout_ms=20, **{own: f"group-{uuid.uuid4().hex[:8]}"})
         redis.Redis.from_url(self.stack.redis_url).flushall()

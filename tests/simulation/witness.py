@@ -39,7 +39,7 @@ def offsets_of(profile: bytes | None) -> list[int]:
 class WitnessProcessor:
     """See :class:`services.worker.processor.Processor`. An answer names its record and what was folded before it."""
 
-    topic, layout, history_ms = TOPIC, 1, KEEP_MS + DAY_MS
+    topic, log, layout, history_ms = TOPIC, TOPIC, 1, KEEP_MS + DAY_MS
     looks_up: Sequence[str] = ()
     read_by_others = announces = False
 

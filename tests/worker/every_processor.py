@@ -15,20 +15,22 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.inference.artifact import load_small
 from services.inference.released import live_model
 from services.reassessor.processor import ReassessorProcessor
-from services.registry import LOGS, load
+from services.registry import BY_TOPIC, LOGS, load
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.worker.processor import LookedUp
 from tests.benchmarks.core_only import CoreProcessor
 from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
-PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in LOGS.items()} | {
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    log.topic + (", archived" if log.space else ""): load(log.processor) for log in LOGS.values()
+} | {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, alone": lambda: CoreProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, by the small model": lambda: ScorerProcessor(load_small(live_model()), SAFE),
     REQUESTS: lambda: ReassessorProcessor(released_model(), SAFE),
 }
-KEYS = {topic: topics()[topic].key for topic in LOGS if topic != LABELS}
+KEYS = {topic: topics()[topic].key for topic in BY_TOPIC if topic != LABELS}
 
 
 def key_of(topic: str, value: bytes | None) -> bytes | None:

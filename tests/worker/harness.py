@@ -65,6 +65,8 @@ class MemoryWorkers:
     places: PlaceReader = field(default_factory=NoPlaceReader)
     background: type[LateBackground] = PromptBackground
     types: Types = field(default_factory=Types)
+    adapt: Callable[[Ports], Ports] = lambda ports: ports
+    """Puts a service's own in the place of some ports, as :attr:`services.worker.assembling.Parts.adapt` does."""
     health: Health | None = None
     """That of all of them, where a test asks it what they say; each has its own otherwise."""
     metrics: MetricsRegistry | None = None
@@ -91,7 +93,7 @@ class MemoryWorkers:
             background=self.background,
         )
         health, metrics = self.health or Health(self.clock), self.metrics or MetricsRegistry()
-        worker = self.types.worker(processor, ports, health, metrics, self.limits)
+        worker = self.types.worker(processor, self.adapt(ports), health, metrics, self.limits)
         return Assembled(worker=worker, source=source, health=health, metrics=metrics)
 
     def _publisher(self, source: MemorySource, name: str, wire: Callable[[str, Callable[[], Any]], Any]) -> Publisher:

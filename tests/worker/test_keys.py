@@ -16,14 +16,14 @@ from services.codec.schemas import topics
 from services.core.columns import uuid_text
 from services.offline.replay.labels import recorded_truth, simulated_truth
 from services.offline.simulator.generate import simulate
-from services.registry import LOGS, load
+from services.registry import BY_TOPIC, load
 from services.streams import Records
 from tests.codec.test_schemas import EXAMPLES, REJECTED_KEYS, to_record
 
 NOW_MS = 1_767_225_600_000 + 3_600_000
 ID = uuid.UUID("8a6e0804-2bd0-4672-b79d-d97027f9071a")
 
-PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in LOGS.items()}
+PROCESSORS: dict[str, Callable[[], Any]] = {topic: load(log.processor) for topic, log in BY_TOPIC.items()}
 
 
 def example_of(topic: str) -> dict[str, Any]:

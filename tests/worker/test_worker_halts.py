@@ -10,7 +10,7 @@ import pytest
 from services.codec.transactions import TOPIC
 from services.core.profiles import DAY_MS
 from services.grid.memory import MemoryGrid
-from services.registry import TOPIC_OF
+from services.registry import LOG_OF
 from services.runtime import catalogue as m
 from services.worker.breaker import REFUSED_MIN
 from services.worker.halting import GAP_ACCEPTED, REBUILDING, REBUILDING_SHORT, Cause, Halt, damaged
@@ -215,9 +215,9 @@ def test_profiles_of_another_layout_are_folded_again_and_never_mixed():
 @pytest.mark.parametrize("cause", Cause)
 def test_what_helps_is_one_command_for_the_service_and_the_partition_that_it_is_about(cause):
     assert cause.remedy("card-transactions") == cause.value
-    for service, topic in TOPIC_OF.items():
+    for service, topic in LOG_OF.items():
         named = "" if service == "scorer" else f" --service {service}"
-        [command] = re.findall(r"proact grid \w+(?: --[a-z-]+(?: \w+)?)*", Halt(cause, "why").remedy(topic, 3))
+        [command] = re.findall(r"proact grid \w+(?: --[a-z-]+(?: [\w-]+)?)*", Halt(cause, "why").remedy(topic, 3))
         assert re.fullmatch(
             rf"proact grid (rebuild|resume){named} --partition 3( --accept-(applied|gap|loss))?", command
         )

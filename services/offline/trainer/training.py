@@ -11,7 +11,6 @@ import xgboost
 
 from services.core.classes import TransactionClass, classify
 from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
-from services.core.features import FEATURE_NAMES
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.policy import Action
@@ -74,6 +73,50 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """Transactions as a model is trained and tested on, one row each: their vectors, and the truth as far as it is known."""
+
+    vectors: type_f64
+    fraud: type_bool
+    known: type_bool
+    """Of which the truth is known; the others are neither learnt from nor tested on."""
+    weight: type_f64
+    """How many transactions a row stands for."""
+    scenario: np.ndarray
+    amount_eur: type_f64
+    card: type_i64
+    """A number for each card."""
+    day: type_i64
+    """Whole days since the first."""
+    source: dict[str, Any]
+    """What the data are, for the manifest."""
+
+    @classmethod
+    def of(cls, history: History) -> Labelled:
+        """Compute the vectors of a history."""
+        columns, known = history.columns, history.has_label
+        card, _ = group_text(columns.card_id, np.zeros(len(columns), np.int64))
+        return cls(
+            vectors=compute_offline(columns, history.labels, history.reference).vectors,
+            fraud=history.fraud,
+            known=known,
+            weight=np.ones(len(columns)),
+            scenario=history.scenario,
+            amount_eur=history.amount_eur,
+            card=card,
+            day=days_of(columns.event_time_ms),
+            source={
+                "source": history.source,
+                "transactions": len(columns),
+                "without_label": int(np.count_nonzero(~known)),
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self.day)
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """A split by time: warm-up for the windows, training, a gap as long as labels take, validation and test.
 
@@ -127,11 +170,9 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
-    """A history with its vectors, and which rows are for what."""
+    """Transactions, and which rows are for what."""
 
-    history: History
-    vectors: type_f64
-    day: type_i64
+    rows: Labelled
     train: type_bool
     validate: type_bool
     test: type_bool
@@ -142,28 +183,30 @@ class _Examples:
 
     def measure(self, predictor: Predictor, rows: type_bool, costs: CostTable) -> dict[str, Any]:
         """Return the metrics of a predictor on some rows."""
-        vectors = self.vectors[rows]
+        data = self.rows
+        vectors = data.vectors[rows]
         scores = predictor.predict(vectors)
-        fraud, amount_eur = self.history.fraud[rows], self.history.amount_eur[rows]
+        fraud, amount_eur = data.fraud[rows], data.amount_eur[rows]
         actions = predictor.actions(classify(vectors), scores)
-        card, _ = group_text(self.history.columns.card_id, np.zeros(len(self.day), np.int64))
         return {
-            "test": ranking_metrics(scores, fraud, card[rows], self.day[rows])
+            "test": ranking_metrics(scores, fraud, data.card[rows], data.day[rows])
             | action_metrics(actions, fraud, amount_eur, costs),
-            "by_scenario": scenario_metrics(actions, self.history.scenario[rows]),
+            "by_scenario": scenario_metrics(actions, data.scenario[rows]),
         }
 
 
-def _days(history: History) -> type_i64:
-    """Return the day of each transaction, counted from the midnight before the first."""
-    time_ms = history.columns.event_time_ms
-    return time_ms // DAY_MS - time_ms.min() // DAY_MS
+def days_of(time_ms: type_i64) -> type_i64:
+    """Return the day of each time in epoch milliseconds, counted from the midnight before the first."""
+    return time_ms // DAY_MS - time_ms.min(initial=2**62) // DAY_MS
 
 
-def _fit(vectors: type_f64, fraud: type_bool, **others: Any) -> xgboost.Booster:
+def _fit(vectors: type_f64, rows: type_bool, data: Labelled, **others: Any) -> xgboost.Booster:
+    """Train on vectors of some rows of the data."""
     # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
-    rounds = others.pop("rounds", ROUNDS)
-    return xgboost.train(PARAMETERS | others, xgboost.DMatrix(vectors, label=fraud), num_boost_round=rounds)
+    rounds, weight = others.pop("rounds", ROUNDS), data.weight[rows]
+    # Weights that are all one would give the same trees, and take longer.
+    matrix = xgboost.DMatrix(vectors, label=data.fraud[rows], weight=None if (weight == 1).all() else weight)
+    return xgboost.train(PARAMETERS | others, matrix, num_boost_round=rounds)
 
 
 def _with_gaps(vectors: type_f64) -> type_f64:
@@ -185,18 +228,17 @@ def _scores(booster: xgboost.Booster, vectors: type_f64) -> type_f64:
     return np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
 
 
-def train(history: History, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
+def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
     """Train, choose the table of classes and its thresholds on the validation days, test on the last days.
 
     Raises:
         ValueError: the history is too short, or a range holds no fraud.
     """
-    progress(f"computing {len(FEATURE_NAMES)} features of {len(history.columns):,} transactions")
-    split = split_for(int(_days(history).max()) + 1, label_delay)
-    examples = _examples(history, split)
-    train_rows, test_rows, vectors = examples.train, examples.test, examples.vectors
-    progress(f"training on {int(train_rows.sum()):,} transactions, {int(history.fraud[train_rows].sum()):,} frauds")
-    champion = _fit(_with_gaps(vectors[train_rows]), history.fraud[train_rows])
+    split = split_for(int(data.day.max(initial=-1)) + 1, label_delay)
+    examples = _examples(data, split)
+    train_rows, test_rows, vectors = examples.train, examples.test, data.vectors
+    progress(f"training on {int(train_rows.sum()):,} transactions, {int(data.fraud[train_rows].sum()):,} frauds")
+    champion = _fit(_with_gaps(vectors[train_rows]), train_rows, data)
     boosters, table = _table(examples, champion, costs, progress)
     boosters[SMALL], small_route = _small(examples, costs)
     anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
@@ -207,28 +249,28 @@ def train(history: History, label_delay: int, costs: CostTable, progress: Callab
     scores = predictor.predict(vectors[test_rows])
     approved = predictor.actions(classify(vectors[test_rows]), scores) == Action.APPROVE
     anomalous = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
-    metrics["anomaly"] = {"reviewed": int(anomalous.sum()), "frauds": int(history.fraud[test_rows][anomalous].sum())}
+    metrics["anomaly"] = {"reviewed": int(anomalous.sum()), "frauds": int(data.fraud[test_rows][anomalous].sum())}
     metrics["by_class"] = table.by_class
     small = ClassTable(dict.fromkeys(TransactionClass, small_route), read)
-    metrics["small"] = replace(examples, vectors=without_others(vectors)).measure(small, test_rows, costs)["test"]
+    alone = replace(examples, rows=replace(data, vectors=without_others(vectors)))
+    metrics["small"] = alone.measure(small, test_rows, costs)["test"]
     return Trained(
         boosters, anomaly, table, small_route, _describe(examples, split), metrics, _golden(vectors[test_rows], scores),
-        scores, history.fraud[test_rows],
+        scores, data.fraud[test_rows],
     )  # fmt: skip
 
 
-def _examples(history: History, split: Split) -> _Examples:
-    """Compute the vectors, and split by time. Raises ValueError."""
-    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
-    known = history.has_label
+def _examples(data: Labelled, split: Split) -> _Examples:
+    """Split by time. Raises ValueError."""
+    known, day = data.known, data.day
     examples = _Examples(
-        history, vectors, day,
+        data,
         train=known & (day >= split.train_from) & (day < split.train_until),
         validate=known & (day >= split.validate_from) & (day < split.test_from),
         test=known & (day >= split.test_from),
     )  # fmt: skip
     for name, chosen in examples.ranges.items():
-        if not history.fraud[chosen].any():
+        if not data.fraud[chosen].any():
             raise ValueError(f"the {name} days hold no fraud: give more cards or days")
     return examples
 
@@ -237,31 +279,29 @@ def _table(
     examples: _Examples, champion: xgboost.Booster, costs: CostTable, progress: Callable[[str], None]
 ) -> tuple[dict[str, xgboost.Booster], Table]:
     """Choose the table of classes; return it with the boosters that it names."""
-    history, v = examples.history, examples.validate
-    classes, tried = classify(examples.vectors), {CHAMPION: champion}
+    data, v = examples.rows, examples.validate
+    classes, tried = classify(data.vectors), {CHAMPION: champion}
 
     def own(one: TransactionClass) -> type_f64 | None:
         rows = examples.train & (classes == one)
-        if history.fraud[rows].sum() < OWN_FRAUDS_MIN:
+        if data.fraud[rows].sum() < OWN_FRAUDS_MIN:
             return None
         progress(f"trying a booster of its own for {one.name}")
-        tried[booster_name(one)] = _fit(_with_gaps(examples.vectors[rows]), history.fraud[rows])
-        return _scores(tried[booster_name(one)], examples.vectors[v & (classes == one)])
+        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), rows, data)
+        return _scores(tried[booster_name(one)], data.vectors[v & (classes == one)])
 
-    judged = Judged(history.fraud[v], history.amount_eur[v], classes[v])
-    table = choose_table(_scores(champion, examples.vectors[v]), own, judged, costs)
+    judged = Judged(data.fraud[v], data.amount_eur[v], classes[v])
+    table = choose_table(_scores(champion, data.vectors[v]), own, judged, costs)
     named = {route.booster for route in table.routes.values()}
     return {name: booster for name, booster in tried.items() if name in named}, table
 
 
 def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
     """Train what decides when others are not heard in time: on the card's own past alone."""
-    history, rows, v = examples.history, examples.train, examples.validate
-    booster = _fit(
-        without_others(examples.vectors[rows]), history.fraud[rows], max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS
-    )
-    scores = _scores(booster, without_others(examples.vectors[v]))
-    return booster, Route(SMALL, choose_thresholds(scores, history.fraud[v], history.amount_eur[v], costs))
+    data, rows, v = examples.rows, examples.train, examples.validate
+    booster = _fit(without_others(data.vectors[rows]), rows, data, max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
+    scores = _scores(booster, without_others(data.vectors[v]))
+    return booster, Route(SMALL, choose_thresholds(scores, data.fraud[v], data.amount_eur[v], costs))
 
 
 def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> dict[str, Any]:
@@ -270,11 +310,11 @@ def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> 
     Raises:
         ValueError: there are no frauds after the warm-up.
     """
-    vectors, day = compute_offline(history.columns, history.labels, history.reference).vectors, _days(history)
-    rows = history.has_label & (day >= warm_up_days)
-    if not history.fraud[rows].any():
-        raise ValueError("there is no fraud after the first 30 days: give more cards or days")
-    return _Examples(history, vectors, day, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
+    data = Labelled.of(history)
+    rows = data.known & (data.day >= warm_up_days)
+    if not data.fraud[rows].any():
+        raise ValueError(f"there is no fraud after the first {warm_up_days} days: give more cards or days")
+    return _Examples(data, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
 
 
 def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
@@ -284,12 +324,9 @@ def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
 
 
 def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
-    history = examples.history
-    return {
-        "source": history.source,
-        "transactions": len(history.columns),
-        "without_label": int(np.count_nonzero(~history.has_label)),
-        "days": int(examples.day.max()) + 1,
+    data = examples.rows
+    return data.source | {
+        "days": int(data.day.max()) + 1,
         "label_delay_days": split.label_delay,
         "ranges_in_days": {
             "train": [split.train_from, split.train_until],
@@ -297,6 +334,6 @@ def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
             "test": [split.test_from, split.test_until],
         },
         "rows": {name: int(chosen.sum()) for name, chosen in examples.ranges.items()},
-        "frauds": {name: int(history.fraud[chosen].sum()) for name, chosen in examples.ranges.items()},
+        "frauds": {name: int(data.fraud[chosen].sum()) for name, chosen in examples.ranges.items()},
         "parameters": PARAMETERS | {"rounds": ROUNDS},
     }

@@ -1,0 +1,1 @@
+"""The archiver: topics into tables of the lake."""

@@ -1,0 +1,208 @@
+"""Training sets from the lake: what serving saw, joined with the truth as far as it was known by a day.
+
+Nothing that became known later is in it. A vector is the one that the decision was made from, so that it holds the labels of terminals that were
+known then, and no others. A label counts if it was known by the day; of several of a transaction the newest one. What has not had time to mature
+is left out: a transaction that is younger than the delay may be a fraud that nobody has noticed yet, and would teach that it is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from services.core.columns import type_bool, type_f64
+from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
+from services.core.money import EXPONENTS
+from services.core.profiles import DAY_MS
+from services.lake.queries import Lake
+from services.offline.simulator.world import EUR_PER_UNIT
+from services.offline.trainer.training import Labelled, days_of
+
+TABLES: Final = ("card-transactions", "card-decisions", "fraud-labels")
+_LABELS: Final = """
+    SELECT transaction_id, is_fraud, scenario FROM fraud_labels WHERE known_at_ms <= $until_ms
+    QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY known_at_ms DESC, kafka_offset DESC) = 1
+"""
+_SERVED: Final = f"""
+    SELECT d.transaction_id, d.card_id, d.event_time_ms, d.features, d.action, d.source_partition, d.source_offset,
+        t.billing_amount_minor, t.billing_currency, l.is_fraud, l.scenario
+    FROM card_decisions d
+    JOIN card_transactions t ON t.kafka_partition = d.source_partition AND t.kafka_offset = d.source_offset
+    LEFT JOIN ({_LABELS}) l ON l.transaction_id = d.transaction_id
+    WHERE d.event_time_ms >= $from_ms AND d.event_time_ms < $mature_ms AND NOT d.repeat AND d.fallback_tier = 'CHAMPION'
+        AND d.feature_set_hash = $hash
+    ORDER BY d.event_time_ms, d.source_partition, d.source_offset
+"""  # noqa: S608 - two constants
+_LEFT_OUT: Final = """
+    SELECT count(*) FILTER (event_time_ms >= $mature_ms) AS immature,
+        count(*) FILTER (event_time_ms < $mature_ms AND repeat) AS repeats,
+        count(*) FILTER (event_time_ms < $mature_ms AND NOT repeat AND fallback_tier != 'CHAMPION') AS below_champion,
+        count(*) FILTER (event_time_ms < $mature_ms AND NOT repeat AND fallback_tier = 'CHAMPION' AND feature_set_hash != $hash)
+            AS of_other_feature_sets
+    FROM card_decisions WHERE event_time_ms >= $from_ms AND event_time_ms < $until_ms
+"""
+_LATE: Final = """
+    SELECT count(*) AS labels, count(*) FILTER (known_at_ms - event_time_ms > $delay_ms) AS later FROM fraud_labels
+    WHERE is_fraud AND known_at_ms <= $until_ms
+"""
+
+
+class TrainingSetError(ValueError):
+    """There is nothing to learn from, or the lake lacks what is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPeriod:
+    """Which decisions a training set is of."""
+
+    until: date
+    """The day before which everything must have been known: 00:00 UTC."""
+    label_delay_days: int = 7
+    """Transactions of so many days before ``until`` are left out."""
+    since: date | None = None
+    """The first day of transactions; None: all that the lake has."""
+
+    def __post_init__(self) -> None:
+        if self.since is not None and self.since >= self.until:
+            raise TrainingSetError(f"the days are in the wrong order: from {self.since} until {self.until}")
+        if self.label_delay_days < 0:
+            raise TrainingSetError(f"labels do not come before their transactions: {self.label_delay_days} days")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the queries are asked with."""
+        until_ms, delay_ms = midnight_ms(self.until), self.label_delay_days * DAY_MS
+        return {
+            "from_ms": -(2**62) if self.since is None else midnight_ms(self.since), "until_ms": until_ms, "mature_ms": until_ms - delay_ms,
+            "delay_ms": delay_ms, "hash": FEATURE_SET_HASH,
+        }  # fmt: skip
+
+
+def midnight_ms(day: date) -> int:
+    """Return when a day begins, in epoch milliseconds."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Decisions with their vectors and the truth, one row each, in the order of their events."""
+
+    table: pa.Table
+    """Of each: transaction_id, card_id, event_time_ms, action, billing_amount_minor, billing_currency, is_fraud, scenario, source_partition,
+    source_offset."""
+    vectors: type_f64
+    """(n, features)"""
+    description: dict[str, Any]
+    """What it is of, and what was left out: for the manifest."""
+
+    @property
+    def fraud(self) -> type_bool:
+        """Which are known to be fraud."""
+        return self.table["is_fraud"].fill_null(False).to_numpy()
+
+    @property
+    def blocked(self) -> type_bool:
+        """Which were blocked: what they were is rarely known, since nobody complains about what did not happen."""
+        return pc.equal(self.table["action"], "BLOCK").to_numpy()
+
+    @property
+    def known(self) -> type_bool:
+        """Of which the truth is known: those that have a label, and those that went through and nobody complained about."""
+        return self.table["is_fraud"].is_valid().to_numpy() | ~self.blocked
+
+    def labelled(self) -> Labelled:
+        """Return it as a model is trained on it. Raises TrainingSetError where there is nothing."""
+        if not len(self.table):
+            raise TrainingSetError(
+                f"the lake holds no decision of these days to learn from: {self.description['left_out']}"
+            )
+        time_ms = self.table["event_time_ms"].to_numpy()
+        cards = self.table["card_id"].combine_chunks().dictionary_encode()
+        scenario = self.table["scenario"].to_numpy(zero_copy_only=False)
+        named = np.where(self.fraud, "fraud", "genuine").astype(object)
+        has_name = np.array([one is not None for one in scenario], bool)
+        return Labelled(
+            vectors=self.vectors,
+            fraud=self.fraud,
+            known=self.known,
+            weight=np.ones(len(self.table)),
+            scenario=np.where(has_name, scenario, named),
+            amount_eur=_amounts_in_eur(self.table),
+            card=cards.indices.to_numpy().astype(np.int64),
+            day=days_of(time_ms),
+            source=self.description,
+        )
+
+
+def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Served:
+    """Join decisions with what was known of them.
+
+    Args:
+        lake: of which tables are read.
+        wanted: which decisions.
+        code_revision: of the program that does it, for the manifest.
+
+    Raises:
+        TrainingSetError: a table is missing.
+        LakeError: the lake cannot be read.
+    """
+    names = [topic.replace("-", "_") for topic in TABLES]
+    if missing := [name for name in names if name not in lake.tables]:
+        raise TrainingSetError(f"the lake has no table {missing[0]}: the archiver makes it (`proact archiver`)")
+    parameters = wanted.parameters
+    table = lake.query(_SERVED, parameters)
+    left_out = lake.query(_LEFT_OUT, parameters).to_pylist()[0]
+    late = lake.query(_LATE, parameters).to_pylist()[0]
+    vectors = _matrix(table["features"])
+    table = table.drop_columns(["features"])
+    served = Served(table, vectors, {})
+    return Served(
+        table,
+        vectors,
+        {
+            "source": "lake",
+            "transactions": len(table),
+            "without_label": int(np.count_nonzero(~served.known)),
+            "until": wanted.until.isoformat(),
+            "since": None if wanted.since is None else wanted.since.isoformat(),
+            "label_delay": wanted.label_delay_days,
+            "labels": int(table["is_fraud"].is_valid().to_numpy().sum()),
+            "frauds_known": int(served.fraud.sum()),
+            "blocked": int(served.blocked.sum()),
+            "left_out": left_out,
+            "frauds_noticed_later_than_the_delay": round(late["later"] / late["labels"], 4) if late["labels"] else None,
+            "delta_versions": {name: lake.tables[name].version() for name in names},
+            "code_revision": code_revision,
+        },
+    )
+
+
+def _matrix(features: pa.ChunkedArray) -> type_f64:
+    flat: type_f64 = pc.list_flatten(features).to_numpy()
+    return np.ascontiguousarray(flat.reshape(len(features), len(FEATURE_NAMES)))
+
+
+def _amounts_in_eur(table: pa.Table) -> type_f64:
+    """Return billing amounts in EUR, by the simulator's round rates; another currency counts as EUR. For the cost table only."""
+    codes = table["billing_currency"].combine_chunks().dictionary_encode()
+    rates = np.array([EUR_PER_UNIT.get(code, 1.0) / 10 ** EXPONENTS[code] for code in codes.dictionary.to_pylist()])
+    amounts: type_f64 = table["billing_amount_minor"].to_numpy() * rates[codes.indices.to_numpy()]
+    return amounts
+
+
+def write_served(served: Served, path: Path) -> None:
+    """Write a training set as one Parquet file: a column for each feature, beside those of ``served.table``, ``known`` and ``blocked``."""
+    table = served.table.append_column("known", pa.array(served.known)).append_column(
+        "blocked", pa.array(served.blocked)
+    )
+    for j, name in enumerate(FEATURE_NAMES):
+        table = table.append_column(name, pa.array(served.vectors[:, j]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, path, compression="zstd")
