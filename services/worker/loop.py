@@ -96,10 +96,9 @@ class Worker(Generic[P, R]):
         self._deciding = Deciding(processor, self._reading, self._partitions, waiting, self._stages)
         pipeline = PublishPipeline(ports.publisher, publishing, self._partitions, self._stages, self._count_published)
         self._completion = BatchCompletion(pipeline, writer, self._own)
-        self._pressed = self._crashed = self._had_records = False
+        self._pressed = self._crashed = self.had_records = False
         self._breaker = Breaker(limits.breaker_share)
-        self._notices = RateLimitedLog(ports.clock)
-        self._fencing_monitor = FencingMonitor(ports.clock)
+        self._notices, self._fencing_monitor = RateLimitedLog(ports.clock), FencingMonitor(ports.clock)
         self._membership = GroupMembership(ports.source, ports.grid, ports.clock, health)
 
     @property
@@ -174,11 +173,6 @@ class Worker(Generic[P, R]):
         self._places.close()
         self._source.close()
 
-    @property
-    def had_records(self) -> bool:
-        """Whether records came in the last turn."""
-        return self._had_records
-
     def turn(self, *, patient: bool = True) -> None:
         """Poll once, and do what came: a change of assignment, a batch, or nothing."""
         self._health.beat()
@@ -209,9 +203,8 @@ class Worker(Generic[P, R]):
     def _step(self, most: int, *, patient: bool) -> None:
         if not self._pressed:
             self._completion.pace()
-        waits = patient and not self._completion.in_flight
-        records = self._source.poll(most, self._limits.poll_timeout_s if waits else 0.0)
-        self._had_records = len(records) > 0
+        records = self._source.poll(most, self._limits.poll_timeout_s * (patient and not self._completion.in_flight))
+        self.had_records = len(records) > 0
         if self._outages.assigned_anew:
             self._take_over()
         elif len(records):

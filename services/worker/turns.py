@@ -19,10 +19,8 @@ class TurnTaker(Protocol):
         """Begin."""
         ...
 
-    @property
-    def had_records(self) -> bool:
-        """Whether records came in its last turn."""
-        ...
+    had_records: bool
+    """Whether records came in its last turn."""
 
     def turn(self, *, patient: bool = True) -> None:
         """Do what there is to do, without waiting for long, or at all if it is not patient. May raise DuplicateWorkerError."""
