@@ -48,6 +48,7 @@ OWN_STACK = {
     "bench-gate",
     "costs",
     "parity",
+    "bench-lake",
     "train",
     "benchmark-quality",
 }
@@ -56,6 +57,7 @@ ARGUMENTS = {
     "replay": ["missing.parquet"], "tail": ["card-alerts"], "token": ["8a6e0804-2bd0-4672-b79d-d97027f9071a"], "rules check": ["missing.yaml"],
     "rules apply": ["missing.yaml"], "rules backtest": ["missing.yaml"], "evaluate": ["missing"], "parity": ["missing"],
     "benchmark-quality": ["missing"], "bench-compare": ["HEAD"], "models live": ["fraud/v4"],
+    "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
 }  # fmt: skip
 
 

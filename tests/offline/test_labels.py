@@ -19,7 +19,7 @@ from services.offline.datasets.mapping import DatasetError, load_mapping, read_d
 from services.offline.replay.labels import recorded_truth
 from services.offline.trainer.costs import CostTable
 from services.offline.trainer.history import file_history
-from services.offline.trainer.training import split_for, train
+from services.offline.trainer.training import Labelled, split_for, train
 from tests.benchmarks.replaying import read_recorded
 from tests.cli.running import run
 
@@ -216,7 +216,7 @@ def a_history(folder: Path, days: int = 40) -> tuple[str, str, np.ndarray]:
 def test_what_has_no_label_fills_windows_and_is_neither_learnt_from_nor_tested_on(tmp_path):
     file, mapping, fraud = a_history(tmp_path)
     history = file_history(Path(file), mapping)
-    trained = train(history, 3, CostTable(), lambda _: None)
+    trained = train(Labelled.of(history), 3, CostTable(), lambda _: None)
 
     split, day = split_for(40, 3), (history.columns.event_time_ms - START_MS) // DAY_MS
     known = history.has_label

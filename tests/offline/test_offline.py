@@ -29,7 +29,7 @@ from services.offline.trainer.costs import CostTable, choose_thresholds
 from services.offline.trainer.evaluation import card_precision_at
 from services.offline.trainer.history import simulated_history
 from services.offline.trainer.release import release
-from services.offline.trainer.training import Split, evaluate, split_for, train
+from services.offline.trainer.training import Labelled, Split, evaluate, split_for, train
 from tests.benchmarks.parity import bits_differ, same_second_twins
 
 START_MS = 1_767_225_600_000
@@ -174,7 +174,7 @@ def test_training_splits_by_time_with_the_label_delay_between():
 
 def test_training_makes_a_release_that_verifies(tmp_path: Path):
     history = simulated_history(1_200, 70, 3, START_MS)
-    trained = train(history, 7, CostTable(), lambda _: None)
+    trained = train(Labelled.of(history), 7, CostTable(), lambda _: None)
     manifest = release(tmp_path / "fraud" / "v9", trained, CostTable(), START_MS)
 
     model = load_model(tmp_path / "fraud" / "v9")
