@@ -25,6 +25,8 @@ from services.core.layouts import (
 if TYPE_CHECKING:
     from services.runtime.settings import Settings
 
+LAKE_PREFIX: Final = "lake-"
+"""What the names of the archivers' logs begin with."""
 METRICS_PORT: Final = 9108
 """On which the container of every service serves /metrics, /livez and /readyz."""
 _DECIDING: Final = ("lookup_timeout_ms", "model_path", "safe_challenge_from", "safe_review_from")
@@ -41,13 +43,13 @@ class LogSpec:
     """The version of the profiles that are folded from it; see :class:`services.worker.processor.Processor`."""
     processor: str
     """Makes, without arguments, what folds it: to fold takes no model."""
-    space: str = ""
-    """Before the topic's name where another service works the same topic off, too: so the grid keeps the two apart."""
+    grid_prefix: str = ""
+    """Before the topic's name in the grid where another service works the same topic off, too: so the two are kept apart."""
 
     @property
     def name(self) -> str:
         """By what the grid knows its partitions; the topic's own name for the service that keeps its profiles."""
-        return self.space + self.topic
+        return self.grid_prefix + self.topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ SERVICES: Final = (
         purpose="Run archivers until SIGTERM or Ctrl-C: they keep what happened as Delta Lake tables, which other tools read.",
         holds="none, but they can halt",
         logs=tuple(
-            LogSpec(topic, ARCHIVE_LAYOUT, f"services.archiver.processor:of_{topic.replace('-', '_')}", "lake-")
+            LogSpec(topic, ARCHIVE_LAYOUT, f"services.archiver.processor:of_{topic.replace('-', '_')}", LAKE_PREFIX)
             for topic in ("card-transactions", "card-decisions", "fraud-labels", "card-reassessments", "rule-sets")
         ),
         group_setting="archiver_group_id",
@@ -206,7 +208,7 @@ BY_NAME: Final[Mapping[str, ServiceSpec]] = _by_name()
 BY_LOG: Final[Mapping[str, ServiceSpec]] = _by_log()
 LOGS: Final[Mapping[str, LogSpec]] = {log.name: log for spec in SERVICES for log in spec.logs}
 """By the names that the grid knows."""
-BY_TOPIC: Final[Mapping[str, LogSpec]] = {log.topic: log for log in LOGS.values() if not log.space}
+BY_TOPIC: Final[Mapping[str, LogSpec]] = {log.topic: log for log in LOGS.values() if not log.grid_prefix}
 """The logs of the services that answer a topic's records, or keep profiles of them; who only copies them elsewhere is left out."""
 
 

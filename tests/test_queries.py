@@ -16,6 +16,7 @@ import yaml
 
 from services.codec.schemas import topics
 from services.observer.questions import QUESTIONS
+from services.registry import LOGS
 from services.runtime import catalogue as m
 from tests.test_deploy import ALERTS, RECORDING, ROOT, queries
 
@@ -74,7 +75,7 @@ def labels_of(series: str) -> dict[str, set[str] | None]:
     metric, part = METRICS.get(series) or METRICS.get(PART.sub("", series)), PART.search(series)
     own = {label.name: None if label.values is None else set(label.values) for label in metric.labels} if metric else {}
     if metric and "topic" in own:
-        own["topic"] = set(topics())
+        own["topic"] = {*topics(), *LOGS}  # the monitor names logs
     edges = {f"{edge:g}" for edge in metric.buckets} | {"+Inf"} if metric and part and part[1] == "bucket" else None
     return own | OF_PROMETHEUS | (OF_ALERTS if series == "ALERTS" else {}) | ({"le": edges} if edges else {})
 

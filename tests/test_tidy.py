@@ -73,7 +73,7 @@ MANY_PARAMETERS = {
     "codec/reading.py:_read_rows", "core/card/features.py:_fold_rows", "core/card/features.py:_moment_value", "core/validation.py:_equal_rows",
     "core/card/windows.py:insert_entry", "core/card/windows.py:last_seen", "core/card/windows.py:window_statistics",
     # click hands every option of a command to its function.
-    "cli/traffic.py:simulate", "cli/train.py:evaluate",
+    "cli/traffic.py:simulate",
     "cli/watch.py:tail", "cli/traffic.py:history_and_live",
     # Pure functions of as many independent columns.
     "offline/simulator/handbook.py:_add_frauds",

@@ -1,4 +1,4 @@
-"""A table is kept in order beside the worker's thread: small files are put together, old days and files that nobody needs are deleted."""
+"""A table is maintained beside the worker's thread: small files are put together, old days and files that nobody needs are deleted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from services.streams.background import Background, ThreadBackground
 log = logging.getLogger("proact.lake")
 
 EVERY_S: Final = 300.0
+STRAYS_EVERY: Final = 288
+"""Once a day files are looked for that no log names: that lists them all."""
 
 
 class Maintenance:
@@ -28,10 +30,11 @@ class Maintenance:
         mine: Callable[[], bool],
         background: Callable[[str], Background] = ThreadBackground,
     ) -> None:
-        """Keep a table in order; ``mine`` says whether this worker is who does, ``retention_days`` None keeps all days."""
+        """Maintain a table; ``mine`` says whether this worker is who does, ``retention_days`` None keeps all days."""
         self._table, self._retention_days, self._clock, self._mine = table, retention_days, clock, mine
-        self._background = background("keeps a table in order")
+        self._background = background("maintains a table")
         self._under_way = False
+        self._turns = 0
         self._next_s = clock.monotonic_s() + EVERY_S
 
     def begin(self) -> None:
@@ -55,9 +58,10 @@ class Maintenance:
                 today = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).date()
                 self._table.forget_before(first_day_kept(today, self._retention_days))
             self._table.compact()
-            self._table.vacuum()
+            self._table.vacuum(strays=self._turns % STRAYS_EVERY == 0)
+            self._turns += 1
         except LakeError as error:  # somebody else changed it meanwhile, or it is away: there is a next time
-            log.warning("the table could not be put in order", extra=fields(table=self._table.topic, error=str(error)))
+            log.warning("a table could not be maintained", extra=fields(table=self._table.topic, error=str(error)))
 
     def close(self) -> None:
         """See :class:`services.worker.followers.Follower`."""

@@ -27,14 +27,14 @@ def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegist
     processor = of_topic(log.topic)
     table = LakeTable(settings.lake_url, log.topic, processor.schema)
     publisher = LakePublisher(table, metrics, clock, health)
-    maintenance = Maintenance(table, topics()[log.topic].lake_retention_days, clock, lambda: publisher.keeps_order)
+    maintenance = Maintenance(table, topics()[log.topic].lake_retention_days, clock, lambda: publisher.maintains)
     saved_within_s = settings.lake_interval_ms / 1000
     return Parts(processor, maintenance, saved_within_s=saved_within_s, adapt=partial(into_the_lake, publisher))
 
 
 def into_the_lake(publisher: LakePublisher, ports: Ports) -> Ports:
     """Return ports whose outputs go into a table, and whose offsets come from it."""
-    publisher.commit_by(ports.source.commit)
+    publisher.publish_for(ports.source)
     return replace(
         ports, source=LakeSource(ports.source, publisher), publisher=publisher, grid=LakeGrid(ports.grid, publisher)
     )

@@ -1,7 +1,7 @@
 """What the archiver does with a topic: records in, rows of its table out. It keeps no profiles. No IO.
 
-What cannot be kept (it cannot be decoded, or looks like it holds a card number) is counted and left out, and becomes no dead letter: whoever works
-the topic off has answered it with one.
+What cannot be kept (it cannot be decoded, or looks like it holds a card number) is counted and left out, and becomes no dead letter: of topics that
+others send, the service that works them off has answered it with one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from services.core.immutable import immutable
 from services.core.layouts import ARCHIVE_LAYOUT
 from services.core.validation import AHEAD_MS_MAX, EARLIEST_MS, Reject
 from services.lake.columns import KAFKA_FIELDS, reader_of
+from services.registry import LAKE_PREFIX
 from services.runtime import catalogue as m
 from services.runtime.metrics import MetricsRegistry
 from services.streams import Output, Records
 from services.worker.dead_letters import notices, refuse_excluded, without_excluded
 from services.worker.processor import LookedUp, Prepared, RefusingOutcome
 
-SPACE = "lake-"
-"""Before the topic's name in the grid: its partitions are another service's, too."""
 _DAY_MS = 86_400_000
 
 
@@ -47,13 +46,6 @@ class PreparedRows(Prepared):
     rows: pa.RecordBatch
 
 
-@immutable
-class ArchivedOutcome(RefusingOutcome):
-    """The outcome with what is counted of it."""
-
-    rows: int
-
-
 class ArchiveProcessor:
     """Of one topic. See :class:`services.worker.processor.Processor`."""
 
@@ -64,7 +56,7 @@ class ArchiveProcessor:
 
     def __init__(self, topic: Topic) -> None:
         assert topic.lake_date is not None, f"{topic.name} has no table"
-        self.topic, self.log = topic.name, SPACE + topic.name
+        self.topic, self.log = topic.name, LAKE_PREFIX + topic.name
         self._date_of = topic.lake_date
         self._reader = reader_of(topic)
         self.schema: pa.Schema = self._reader.types.schema
@@ -78,8 +70,18 @@ class ArchiveProcessor:
         at_ms = read.columns[self.schema.get_field_index(self._date_of)].to_numpy(zero_copy_only=False)
         # A time that no record of ours has is the sender's mistake: it makes no table of a thousand days.
         at_ms = np.where((at_ms < EARLIEST_MS) | (at_ms > timestamp_ms + AHEAD_MS_MAX), timestamp_ms, at_ms)
-        of_kafka = (records.partition[kept], records.offset[kept], timestamp_ms, (at_ms // _DAY_MS).astype(np.int32))
-        added = [pa.array(values).cast(field.type) for values, field in zip(of_kafka, KAFKA_FIELDS, strict=True)]
+        # The topic's id is known to who publishes.
+        of_kafka = (
+            None,
+            records.partition[kept],
+            records.offset[kept],
+            timestamp_ms,
+            (at_ms // _DAY_MS).astype(np.int32),
+        )
+        added = [
+            pa.nulls(len(kept), field.type) if values is None else pa.array(values).cast(field.type)
+            for values, field in zip(of_kafka, KAFKA_FIELDS, strict=True)
+        ]
         rows = pa.RecordBatch.from_arrays([*read.columns, *added], schema=self.schema)
         return PreparedRows(records, [], [], {}, status=read.status, kept=kept, rows=rows)
 
@@ -90,13 +92,13 @@ class ArchiveProcessor:
         found: Mapping[str, LookedUp],  # noqa: ARG002 - it looks nothing up
         emit: type_bool,
         now_ms: int,  # noqa: ARG002 - rows are stamped by Kafka
-    ) -> ArchivedOutcome:
+    ) -> RefusingOutcome:
         """See :class:`services.worker.processor.Processor`."""
         new = emit[prepared.kept]
         rows = prepared.rows if new.all() else prepared.rows.filter(pa.array(new))
         bad = (prepared.status != Reject.NONE) & emit
         refused = np.flatnonzero(bad)
-        return ArchivedOutcome(
+        return RefusingOutcome(
             outputs=[TableRows(self.topic, [], [], rows)] if len(rows) else [],
             profiles=profiles,
             decided=len(rows),
@@ -105,7 +107,6 @@ class ArchiveProcessor:
             notices=notices(prepared.records, prepared.status, bad, {}),
             folded_until_ms={},
             rejected=prepared.status[refused],
-            rows=len(rows),
         )
 
     def seed(self, begins_ms: int) -> bytes | None:  # noqa: ARG002 - there are no profiles
@@ -116,7 +117,7 @@ class ArchiveProcessor:
         self,
         metrics: MetricsRegistry,
         prepared: PreparedRows,  # noqa: ARG002
-        outcome: ArchivedOutcome,
+        outcome: RefusingOutcome,
         committed_ms: int,  # noqa: ARG002
     ) -> None:
         """See :class:`services.worker.processor.Processor`."""

@@ -7,7 +7,7 @@ how far it is; a take-over asks the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,16 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.archiver.processor import TableRows
-from services.grid import Claim, Grid, LogIdentity
-from services.lake.table import LakeTable, Move, app_id_of
+from services.grid import Applied, Claim, Grid, GridWrite, LogIdentity
+from services.lake.columns import TOPIC_ID
+from services.lake.table import LakeError, LakeMovedError, LakeTable, Move, app_id_of
 from services.runtime import catalogue as m
 from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
-from services.streams import LogState, Output, Publication, Source, StreamsError
+from services.runtime.remedies import with_remedy
+from services.streams import LogState, Output, Publication, Source
+from services.worker.outages import AbandonedError
 
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """So many bytes of rows are written at once, whatever the time."""
+TABLE_LOST: Final = "its table was lost, and is filled again; if that was interrupted: proact grid resume"
 
 
 class LakePublisher:
@@ -33,6 +37,7 @@ class LakePublisher:
     def __init__(self, table: LakeTable, metrics: MetricsRegistry, clock: Clock, health: Health) -> None:
         self._table, self._metrics, self._clock, self._health = table, metrics, clock, health
         self._commit: Callable[[Mapping[int, int]], None] = lambda _: None
+        self._assigned: Callable[[], Collection[int]] = tuple
         self._topic_id = ""
         self._done: dict[int, int | None] = {}
         """By partition, up to which offset the table has records, by the last look or commit."""
@@ -42,9 +47,9 @@ class LakePublisher:
         """The same of what is in the table, and Kafka was not informed."""
         self._rows: list[pa.RecordBatch] = []
 
-    def commit_by(self, commit: Callable[[Mapping[int, int]], None]) -> None:
-        """Tell Kafka by this up to where the table is; it may raise StreamsError."""
-        self._commit = commit
+    def publish_for(self, source: Source) -> None:
+        """Publish what a source gave, and commit in its group up to where the table is."""
+        self._commit, self._assigned = source.commit, lambda: source.assignment.partitions
 
     @property
     def confirmed(self) -> bool:
@@ -54,17 +59,27 @@ class LakePublisher:
     def open(self) -> None:
         """See :class:`services.streams.Publisher`: what waits is read again from where the table is."""
         self._rows, self._ahead, self._uncommitted, self._done = [], {}, {}, {}
+        self._in_the_lake(self._table.open)
+
+    def _in_the_lake(self, work: Callable[[], None]) -> None:
+        """Do something with the table; where that fails this turn is given up, and the other topics' workers have theirs.
+
+        Raises AbandonedError: it may have happened.
+        """
         try:
-            self._table.open()
-        except StreamsError:
+            work()
+        except LakeMovedError as error:  # somebody else has the partition, and the table is well
+            raise AbandonedError(str(error)) from error
+        except LakeError as error:
             self._health.set("lake_reachable", holds=False)
-            raise
+            self._metrics.add(m.LAKE_FAILURES, 1, self._table.topic)
+            raise AbandonedError(with_remedy(error)) from error
         self._health.set("lake_reachable", holds=True)
 
     def committed(self, states: Mapping[int, LogState]) -> dict[int, LogState]:
         """Return what is known of partitions, with the table's word for what is done.
 
-        Where the log begins behind the table, records are missing from it; if a person has accepted that, Kafka has their offset.
+        Where the log does not reach to where the table is, records are missing; if a person has accepted that, Kafka has their offset.
         Raises StreamsError.
         """
         found, unsaid = {}, {}
@@ -72,19 +87,20 @@ class LakePublisher:
             self._topic_id = state.topic_id
             done = self._table.next_offset(app_id_of(self._table.topic, partition, state.topic_id))
             self._done[partition] = done
-            if done is not None and done < state.log_start:
-                done = max(done, state.committed or 0)
+            there = range(state.log_start, state.log_end + 1)
+            if done is not None and done not in there and state.committed in there:
+                done = state.committed
             found[partition] = replace(state, committed=done)
-            if done is not None and (state.committed is None or state.committed < done):
+            if done is not None and done in there and (state.committed is None or state.committed < done):
                 unsaid[partition] = done
         if unsaid:  # whoever wrote it died before Kafka was informed
             self._commit(unsaid)
         return found
 
     @property
-    def keeps_order(self) -> bool:
-        """Whether this worker, of all that write the table, is the one that keeps it in order: it has the first partition."""
-        return 0 in self._done
+    def maintains(self) -> bool:
+        """Whether this worker, of all that write the table, is the one that maintains it: it has the first partition."""
+        return 0 in self._assigned()
 
     def holds(self, partition: int) -> int | None:
         """Return up to which offset the table has records of a partition, by the last look."""
@@ -94,7 +110,9 @@ class LakePublisher:
         """See :class:`services.streams.Publisher`: rows wait, until there are many."""
         for output in outputs:
             assert isinstance(output, TableRows), "only rows have a table"
-            self._rows.append(output.rows)
+            at = output.rows.schema.get_field_index(TOPIC_ID)
+            ids = pa.repeat(self._topic_id, len(output.rows))
+            self._rows.append(output.rows.set_column(at, output.rows.schema.field(at), ids))
         self._ahead |= offsets
         waiting = sum(rows.nbytes for rows in self._rows)
         self._metrics.set(m.LAKE_WAITING, waiting, self._table.topic)
@@ -109,19 +127,13 @@ class LakePublisher:
             self._uncommitted = {}
 
     def _write(self) -> None:
-        """Commit what waits to the table. Raises LakeError: it may have happened."""
+        """Commit what waits to the table. Raises AbandonedError: it may have happened."""
         ahead, rows, table = self._ahead, self._rows, self._table
         moves = [
             Move(app_id_of(table.topic, p, self._topic_id), self._done.get(p), target) for p, target in ahead.items()
         ]
         begun_s = self._clock.monotonic_s()
-        try:
-            table.append(rows, moves)
-        except StreamsError:
-            self._health.set("lake_reachable", holds=False)
-            self._metrics.add(m.LAKE_FAILURES, 1, table.topic)
-            raise
-        self._health.set("lake_reachable", holds=True)
+        self._in_the_lake(lambda: table.append(rows, moves))
         self._measure(rows, self._clock.monotonic_s() - begun_s)
         self._done |= ahead
         self._uncommitted |= ahead
@@ -165,11 +177,16 @@ class LakeGrid:
         """See :class:`services.grid.Grid`."""
         claim = self._grid.claim(topic, partition, identity, even_if_halted=even_if_halted)
         held = self._publisher.holds(partition)
-        if claim.applied is None or (held is not None and claim.applied <= held):
-            return claim
-        self._grid.halt(topic, partition, "its table was lost; if that was interrupted: proact grid resume", drop=True)
-        self._grid.resume(topic, partition, 0)
-        return self._grid.claim(topic, partition, identity)
+        if claim.applied is not None and (held is None or claim.applied > held):
+            self._grid.halt(topic, partition, TABLE_LOST, drop=True)
+            self._grid.resume(topic, partition, 0)
+            claim = self._grid.claim(topic, partition, identity)
+        if (
+            claim.applied is None and held is not None
+        ):  # it was lost: nothing before the table's offset need be read again
+            [answer] = self._grid.apply(topic, [GridWrite(claim, None, held, [], [])])
+            claim = replace(claim, applied=held) if answer is Applied.APPLIED else claim
+        return claim
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._grid, name)

@@ -6,6 +6,7 @@ Kafka and Redis are asked with clients of the checker's own, so that a fault in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -182,6 +183,15 @@ def applied_of(meta: dict[bytes, bytes]) -> int | None:
     return int(meta[b"applied"]) if b"applied" in meta else None
 
 
+@contextmanager
+def kafka_answers() -> Iterator[None]:
+    """Say of what a client of Kafka raises that Kafka is away. Raises AwayError."""
+    try:
+        yield
+    except confluent_kafka.KafkaException as error:
+        raise AwayError(f"Kafka: {error.args[0].str()}") from error
+
+
 def gather(where: Where, groups: tuple[str, str], progress: Callable[[str], None]) -> Evidence:
     """Read everything, at rest.
 
@@ -194,10 +204,9 @@ def gather(where: Where, groups: tuple[str, str], progress: Callable[[str], None
         EvidenceError: something does not answer.
     """
     try:
-        scorers, routers = (Log(where, group) for group in groups)
-        return _gather(scorers, routers, Profiles(where), progress)
-    except confluent_kafka.KafkaException as error:
-        raise AwayError(f"Kafka: {error.args[0].str()}") from error
+        with kafka_answers():
+            scorers, routers = (Log(where, group) for group in groups)
+            return _gather(scorers, routers, Profiles(where), progress)
     except (redis.exceptions.RedisError, OSError) as error:
         raise redis_error(error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -51,8 +52,21 @@ class TableVerdict:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ArchivedTopic:
+    """What a table is of."""
+
+    topic: str
+    topic_id: str | None = None
+    """Rows of another id are of a topic that was deleted and made anew, and are not compared; None: all rows are of this one."""
+    compacted: bool = False
+    """Whether Kafka drops records of a key when a later one comes: rows of what it dropped stay."""
+    forgotten: frozenset[str] = frozenset()
+    """SHA-256 of the transactions whose rows were removed."""
+
+
 def compare_table(
-    topic: str,
+    table: ArchivedTopic,
     records: Iterable[Seen],
     rows: Iterable[dict[str, Any]],
     starts: Mapping[int, int],
@@ -61,13 +75,13 @@ def compare_table(
     """Compare a topic with its table.
 
     Args:
-        topic: whose schemas say what a record is.
+        table: whose schemas say what a record is, and what may be missing or too much.
         records: all of the topic that are still there.
         rows: all of the table.
         starts: by partition, where the topic begins: rows of what was there before are looked at for being twice only.
         ends: by partition, up to where records must be in the table by now.
     """
-    schemas, verdict, missing = Schemas(topic), TableVerdict(), {}
+    schemas, verdict, missing = Schemas(table.topic), TableVerdict(), {}
     for seen in records:
         record = schemas.decode(seen.value)
         if record is None or any(isinstance(text, str) and holds_card_number(text) for text in record.values()):
@@ -76,18 +90,25 @@ def compare_table(
             missing[seen.partition, seen.offset] = record, seen.timestamp_ms
     found: Counter[tuple[int, int]] = Counter()
     for row in rows:
+        if table.topic_id is not None and row["kafka_topic_id"] != table.topic_id:
+            continue
         where = row["kafka_partition"], row["kafka_offset"]
         found[where] += 1
         if found[where] > 1:
             verdict.note("twice", where)
         elif where in missing:
             _compare_row(verdict, where, missing.pop(where), row)
-        elif where[1] >= starts.get(where[0], 0):
+        elif where[1] >= starts.get(where[0], 0) and not table.compacted:
             verdict.note("surplus", where)
-    for where in missing:
-        if where[1] < ends.get(where[0], 0):
+    for where, (record, _) in missing.items():
+        if where[1] < ends.get(where[0], 0) and not _forgotten(record, table.forgotten):
             verdict.note("lost", where)
     return verdict
+
+
+def _forgotten(record: dict[str, Any], forgotten: frozenset[str]) -> bool:
+    kept = _as_kept(record.get("transaction_id"))
+    return kept is not None and hashlib.sha256(str(kept).encode()).hexdigest() in forgotten
 
 
 def _compare_row(

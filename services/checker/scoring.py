@@ -150,7 +150,9 @@ class Scoring:
                 continue
             model = decision["model"], decision["model_version"]
             if model not in self._models:
-                verdict.blame("wrong-decision", f"by a model that is not released: {model}")
+                verdict.blame(
+                    "wrong-decision", f"by a model that is not released: {model}; name its folder with --model"
+                )
                 continue
             by_booster[*model, self._models[model].route(decision)[0]].append(decision)
         for (name, version, booster), mine in by_booster.items():

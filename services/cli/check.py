@@ -29,7 +29,14 @@ RECORDS_PER_S: Final = 1_600
 @click.option(
     "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
 )
-def check(settings: Settings, canaries: tuple[str, ...]) -> int:
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The folder of a model that decided and is not released; may be said again.",
+)
+def check(settings: Settings, canaries: tuple[str, ...], models: tuple[Path, ...]) -> int:
     """Prove, record by record, what the services did: run it when they are at rest.
 
     Reads all topics and the whole grid, decides every transaction again in plain Python that shares no code with the scorers,
@@ -49,6 +56,10 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
     from services.checker.scoring import Scoring, released_folders
     from services.checker.verdict import Checker
 
+    named = [*models, *([Path(settings.model_path)] if settings.model_path else [])]
+    if absent := [one for one in named if not (one / "manifest.json").is_file()]:
+        raise UserError(f"{absent[0]} is no folder of a model: it has no manifest.json")
+    folders = [*released_folders(), *named]
     try:
         evidence, rest = _gather(settings)
     except EvidenceError as error:
@@ -56,7 +67,6 @@ def check(settings: Settings, canaries: tuple[str, ...]) -> int:
         raise UserError(f"{with_remedy(error)} ({where})") from None
     repeats = settings.guarantee == "at_least_once"
     marks = [canary.encode() for canary in canaries]
-    folders = [*released_folders(), *([Path(settings.model_path)] if settings.model_path else [])]
     safe = settings.safe_challenge_from, settings.safe_review_from
     verdict = Checker(evidence, Scoring(folders, safe), repeats=repeats, canaries=marks).judge(progress)
     verdict.take(rest)

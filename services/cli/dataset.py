@@ -62,19 +62,26 @@ def dataset() -> None:
     """Training sets: what serving saw, joined with what was known of it by a day."""
 
 
-def wanted_of(since: date | None, until: date | None, label_delay: int) -> TrainingPeriod:
+REPLAYED = click.option(
+    "--replayed",
+    is_flag=True,
+    help="The lake holds history that was replayed: when it was decided says nothing of what was known.",
+)
+
+
+def period_of(since: date | None, until: date | None, label_delay: int, **more: bool) -> TrainingPeriod:
     """Return which decisions are meant. Raises UserError."""
     from services.offline.datasets.served import TrainingPeriod, TrainingSetError
 
     if until is None:
         raise UserError("say --until DATE: the day before which everything must have been known")
     try:
-        return TrainingPeriod(until, label_delay, since)
+        return TrainingPeriod(until, label_delay, since, **more)
     except TrainingSetError as error:
         raise UserError(str(error)) from None
 
 
-def read(settings: Settings, wanted: TrainingPeriod, *, recomputed: bool = False) -> Served:
+def read(settings: Settings, period: TrainingPeriod, *, recomputed: bool = False) -> Served:
     """Return a training set of the lake, its description saying whether the log makes the same. Raises UserError."""
     from dataclasses import replace
 
@@ -84,16 +91,20 @@ def read(settings: Settings, wanted: TrainingPeriod, *, recomputed: bool = False
     from services.offline.datasets.served import TrainingSetError, read_served
 
     lake = open_lake(settings)
-    progress(f"reading decisions until {wanted.until} and what was known of them")
+    progress(f"reading decisions until {period.until} and what was known of them")
     try:
-        served = read_served(lake, wanted, code_revision())
+        served = read_served(lake, period, code_revision())
         if not recomputed:
             return served
         progress("folding the log again")
-        made = recompute(lake, served, wanted)
+        made = recompute(lake, served, period)
     except (TrainingSetError, LakeError) as error:
         raise UserError(str(error)) from None
-    said = {"recomputed": {"compared": made.compared, "different": made.different}}
+    said = {
+        "recomputed": {
+            "compared": made.compared, "different": made.different, "rows_too_early": made.too_early, "rows_made": made.made,
+        }
+    }  # fmt: skip
     return replace(served, vectors=made.vectors, description=served.description | said)
 
 
@@ -102,10 +113,11 @@ def read(settings: Settings, wanted: TrainingPeriod, *, recomputed: bool = False
 @SINCE
 @UNTIL
 @DELAY
+@REPLAYED
 @click.option(
     "--recompute",
     is_flag=True,
-    help="Fold the log again, by the kernels that serve, and compare with what was served, bit by bit.",
+    help="Fold the log again, by the kernels that serve: compare with what was served, bit by bit, and make the vectors of other feature sets anew.",
 )
 @click.option(
     "--output",
@@ -121,7 +133,7 @@ def build(settings: Settings, recompute: bool, output: Path | None, **period: An
     """
     from services.offline.datasets.served import write_served
 
-    wanted = wanted_of(**period)
+    wanted = period_of(**period, all_feature_sets=recompute)
     served = read(settings, wanted, recomputed=recompute)
     folder = output or Path("datasets") / wanted.until.isoformat()
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,10 +56,11 @@ def status(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found]))
         return
-    click.echo(f"{'table':<20} {'rows':>12} {'files':>6} {'MiB':>8}  days")
+    click.echo(f"{'table':<20} {'rows':>12} {'files':>6} {'MiB':>8}  {'days':<24}  next offset of each partition")
     for one in found:
         days = "" if one.first_day is None else f"{one.first_day} to {one.last_day}"
-        click.echo(f"{one.table:<20} {one.rows:>12,} {one.files:>6,} {one.bytes / 2**20:>8.1f}  {days}")
+        offsets = " ".join(f"{partition}:{offset}" for partition, offset in one.next_offsets.items())
+        click.echo(f"{one.table:<20} {one.rows:>12,} {one.files:>6,} {one.bytes / 2**20:>8.1f}  {days:<24}  {offsets}")
 
 
 @lake.command(
@@ -81,22 +84,46 @@ def sql(settings: Settings, form: str, query: str) -> None:
 
 
 def _print(found: pa.Table, form: str) -> None:
+    names = _distinct(found.column_names)
     if form == "csv":
-        from pyarrow import csv
+        import csv
 
-        csv.write_csv(found, sys.stdout.buffer)
+        written = csv.writer(sys.stdout, lineterminator="\n")
+        written.writerow(names)
+        written.writerows(
+            [json.dumps(_finite(v)) if isinstance(v, list | dict) else v for v in row] for row in _rows(found)
+        )
     elif form == "json":
-        for batch in found.to_batches():
-            for row in batch.to_pylist():
-                click.echo(json.dumps(row, default=str))
+        for row in _rows(found):
+            click.echo(json.dumps(_finite(dict(zip(names, row, strict=True))), default=str))
     else:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(*found.column_names)
-        for row in found.to_pylist():
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table = Table(*map(escape, names))
+        for row in _rows(found):
+            table.add_row(*("" if value is None else escape(str(value)) for value in row))
         Console().print(table)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names of which none stands twice."""
+    return [name if name not in names[:i] else f"{name}_{i}" for i, name in enumerate(names)]
+
+
+def _rows(found: pa.Table) -> Iterator[tuple[Any, ...]]:
+    for batch in found.to_batches():
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JSON can have it: it has no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value
 
 
 @lake.command(epilog=example("proact lake optimize"))
@@ -125,18 +152,19 @@ def optimize(settings: Settings, keep_hours: int) -> None:
 def forget(settings: Settings, customer: str, who: str | None, yes: bool) -> None:
     """Remove a customer's rows from every table and every file, and note it in the table lake_audit.
 
-    What Kafka still holds is not archived again; what comes later is. Older versions of the tables can no longer be read where they held the
-    customer.
+    Say it again for what came later, or if it was interrupted: labels come days after their transactions. What Kafka still holds is not archived
+    again. Older versions of the tables can no longer be read where they held the customer.
     """
     import time
 
+    from services.lake.forgetting import forget as run
     from services.lake.table import LakeError
 
     found = open_lake(settings)
     if not yes:
         click.confirm(f"Remove {customer} from every table of {settings.lake_url} for good?", abort=True, err=True)
     try:
-        removed = found.forget(customer, who or getpass.getuser(), time.time_ns() // 1_000_000)
+        removed = run(found, customer, who or getpass.getuser(), time.time_ns() // 1_000_000, time.sleep)
     except LakeError as error:
         raise UserError(with_remedy(error)) from None
     for table, count in removed.items():
@@ -153,28 +181,41 @@ def check(settings: Settings, tables: tuple[str, ...]) -> int:
 
     Prints one JSON object; the exit code is 1 if a record that was archived is lost, twice or another one.
     """
-    from services.checker.evidence import EvidenceError, Log, Where
+    from services.checker.evidence import EvidenceError, Log, Where, kafka_answers
     from services.lake.table import LakeError
+    from services.streams import StreamsError
 
-    lake_, found = open_lake(settings), {}
-    spec = BY_NAME["archiver"]
+    spec, found = BY_NAME["archiver"], {}
     try:
-        for topic in tables or ARCHIVED:
-            progress(f"comparing {topic} with its table")
-            log = Log(Where(settings.kafka.admin({}), ""), spec.group_id(settings, topic))
-            found[topic] = _compare(lake_, log, topic)
-    except (EvidenceError, LakeError) as error:
+        with kafka_answers():
+            for topic in tables or ARCHIVED:
+                progress(f"comparing {topic} with its table")
+                log = Log(Where(settings.kafka.admin({}), ""), spec.group_id(settings, topic))
+                found[topic] = _compare(settings, log, topic)
+    except (EvidenceError, LakeError, StreamsError) as error:
         raise UserError(with_remedy(error)) from None
     holds = all(one["lost"] + one["twice"] + one["different"] + one["surplus"] == 0 for one in found.values())
     click.echo(json.dumps({"verdict": "ok" if holds else "broken", "tables": found}))
     return int(not holds)
 
 
-def _compare(lake_: Lake, log: Log, topic: str) -> dict[str, Any]:
-    from services.checker.lake import compare_table
+def _compare(settings: Settings, log: Log, topic: str) -> dict[str, Any]:
+    from services.checker.lake import ArchivedTopic, compare_table
+    from services.codec.schemas import topics
+    from services.lake.queries import FORGOTTEN
+    from services.streams.admin import KafkaAdmin
 
     starts = log.starts(topic)
-    ends = log.committed(starts, topic, stable=False)
-    name = topic.replace("-", "_")
+    ends = log.committed(
+        starts, topic, stable=False
+    )  # before the table is looked at: what is committed by now is in it
+    described, name, lake_ = topics()[topic], topic.replace("-", "_"), open_lake(settings)
+    forgotten = lake_.of_rows(FORGOTTEN, "true", "transaction_sha256") if FORGOTTEN in lake_.tables else []
+    table = ArchivedTopic(
+        topic,
+        KafkaAdmin(settings.kafka).topic_id(topic),
+        compacted=described.retention_days is None,
+        forgotten=frozenset(forgotten),
+    )
     rows = lake_.rows(name) if name in lake_.tables else iter(())
-    return compare_table(topic, log.read(topic), rows, starts, ends).as_json() | {"committed": sum(ends.values())}
+    return compare_table(table, log.read(topic), rows, starts, ends).as_json() | {"committed": sum(ends.values())}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.cli.dataset import SINCE, UNTIL, read, wanted_of
+from services.cli.dataset import REPLAYED, SINCE, UNTIL, period_of, read
 from services.cli.options import UserError, counted, example, progress, with_settings
 from services.offline.simulator.generate import CARDS_MAX
 from services.runtime.settings import Settings
@@ -65,6 +64,7 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 @with_settings("lake_url")
 @SINCE
 @UNTIL
+@REPLAYED
 @click.option(
     "--label-delay-days",
     default=LABEL_DELAY_DAYS,
@@ -93,7 +93,7 @@ def train(settings: Settings, label_delay_days: int, output: Path | None, overwr
     output = next_release(Path("models"), DEFAULT_NAME) if output is None else output
     try:
         check_free(output, live, overwrite=overwrite)
-        costs, labelled = CostTable(), _labelled(settings, label_delay_days, **source)
+        costs, labelled = CostTable(), _labelled(settings, label_delay_days, source)
         manifest = release(output, run(labelled, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
@@ -105,26 +105,20 @@ def train(settings: Settings, label_delay_days: int, output: Path | None, overwr
     )
 
 
-def _labelled(
-    settings: Settings,
-    label_delay_days: int,
-    *,
-    from_lake: bool,
-    since: date | None,
-    until: date | None,
-    **history: Any,
-) -> Labelled:
-    """Return what is trained on, with its vectors. Raises UserError, ValueError."""
+def _labelled(settings: Settings, label_delay_days: int, source: dict[str, Any]) -> Labelled:
+    """Return what is trained on, with its vectors: of the lake, of a file, or simulated. Raises UserError, ValueError."""
     from services.core.features import FEATURE_NAMES
     from services.offline.trainer.training import Labelled
 
+    from_lake, replayed = source.pop("from_lake"), source.pop("replayed")
+    since, until = source.pop("since"), source.pop("until")
     if from_lake:
-        if history["data"] is not None:
+        if source["data"] is not None:
             raise UserError("say --data or --from-lake, not both")
-        return read(settings, wanted_of(since, until, label_delay_days)).labelled()
-    if since or until:
-        raise UserError("--from and --until are of the lake: say --from-lake, too")
-    found = history_of(**history)
+        return read(settings, period_of(since, until, label_delay_days, replayed=replayed)).labelled()
+    if since or until or replayed:
+        raise UserError("--from, --until and --replayed are of the lake: say --from-lake, too")
+    found = history_of(**source)
     progress(f"computing {len(FEATURE_NAMES)} features of {len(found.columns):,} transactions")
     return Labelled.of(found)
 
@@ -158,15 +152,22 @@ def _how_to_use(output: Path, live: Path | None) -> str:
 @click.option(
     "--seed", default=99, show_default=True, type=click.IntRange(0), help="Another seed than in training: other people."
 )
-def evaluate(model: Path, data: Path | None, mapping: str, cards: int, days: int, seed: int) -> None:
-    """Test a released model on transactions that it was not trained on; the first 30 days only fill the windows."""
+@click.option(
+    "--warm-up-days",
+    default=30,
+    show_default=True,
+    type=click.IntRange(0, 365),
+    help="How many days only fill the windows.",
+)
+def evaluate(model: Path, warm_up_days: int, **source: Any) -> None:
+    """Test a released model on transactions that it was not trained on; the first days only fill the windows."""
     from services.inference import ModelError
     from services.inference.artifact import load_model
     from services.offline.trainer.training import evaluate as run
 
     try:
         loaded = load_model(model)
-        metrics = run(loaded, history_of(data, mapping, cards, days, seed))
+        metrics = run(loaded, history_of(**source), warm_up_days)
     except (ModelError, ValueError) as error:
         raise UserError(str(error)) from None
     click.echo(json.dumps(metrics))

@@ -28,13 +28,15 @@ from services.core.validation import Reject
 
 DATE: Final = "event_date"
 """The column that tables are partitioned by."""
+TOPIC_ID: Final = "kafka_topic_id"
 KAFKA_FIELDS: Final = (
+    pa.field(TOPIC_ID, pa.string()),
     pa.field("kafka_partition", pa.int32()),
     pa.field("kafka_offset", pa.int64()),
     pa.field("kafka_timestamp_ms", pa.int64()),
     pa.field(DATE, pa.date32()),
 )
-"""Where a record lies, when Kafka got it, and the day that it is kept under: that of its event, or of Kafka's timestamp where that is no time."""
+"""Where a record lies (a topic that was made anew has another id), when Kafka got it, and the day that it is kept under: that of its event, or of Kafka's timestamp where that is no time."""
 _SCALARS: Final = {
     "long": pa.int64(), "int": pa.int32(), "string": pa.string(), "bytes": pa.binary(), "boolean": pa.bool_(), "double": pa.float64(),
     "float": pa.float32(),

@@ -11,10 +11,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import ClassVar, Final
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, ClassVar, Final
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -30,6 +32,14 @@ SMALL_FILES: Final = 8
 """So many files of one day are put together."""
 VACUUM_AFTER_H: Final = 7 * 24
 """How long files that no version needs any more are kept for those who still read them."""
+STRAY_AFTER_H: Final = 1
+"""A file that no log names is of a commit that was killed, once it is so old: none takes so long."""
+STORAGE: Final = {"timeout": "8s", "connect_timeout": "3s", "max_retries": "2", "retry_timeout": "10s"}
+"""Of a lake that is reached over a network: within the 15 s that Kafka's group waits for a worker."""
+_CONFIGURATION: Final = {
+    # Above the age of what vacuum deletes: else the log would forget files before they are.
+    "delta.deletedFileRetentionDuration": "interval 60 days",
+}
 COMPRESSION: Final = WriterProperties(compression="ZSTD", compression_level=1)
 
 
@@ -74,7 +84,7 @@ class LakeTable:
         """Look at the table anew; make it if there is none."""
         with lake_errors(self.url):
             try:
-                self._table = DeltaTable(self.url)
+                self._table = opened(self.url)
             except TableNotFoundError:
                 self._table = DeltaTable.create(
                     self.url,
@@ -83,7 +93,11 @@ class LakeTable:
                     partition_by=[DATE],
                     description=f"the records of the topic {self.topic}",
                     # Delta's log would hold the least and the largest of every text, whoever was forgotten meanwhile.
-                    configuration={"delta.dataSkippingStatsColumns": ",".join(_numbers(self._schema))},
+                    configuration={
+                        **_CONFIGURATION,
+                        "delta.dataSkippingStatsColumns": ",".join(_numbers(self._schema)),
+                    },
+                    storage_options=storage_of(self.url),
                 )
 
     def next_offset(self, app_id: str) -> int | None:
@@ -119,7 +133,7 @@ class LakeTable:
     def compact(self) -> int:
         """Put small files of each day together; return how many days were."""
         with lake_errors(self.url):
-            table = DeltaTable(self.url)
+            table = opened(self.url)
             small: dict[str, int] = {}
             for one in files_of(table):
                 small[one.day] = small.get(one.day, 0) + (one.size_bytes < FILE_BYTES // 2)
@@ -133,24 +147,63 @@ class LakeTable:
         return len(days)
 
     def forget_before(self, day: date) -> None:
-        """Remove the records of all days before one."""
+        """Remove the records of all days before one that Kafka got before it, too: a history that was replayed lately stays."""
+        before_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+        old = pc.field("kafka_timestamp_ms") < before_ms
         with lake_errors(self.url):
-            table = DeltaTable(self.url)
-            if any(one.day < day.isoformat() for one in files_of(table)):
-                table.delete(f"{DATE} < '{day.isoformat()}'")
+            table = opened(self.url)
+            for one in sorted({found.day for found in files_of(table)}):
+                if one < day.isoformat() and table.to_pyarrow_dataset().count_rows(filter=of_day(one) & old):
+                    rewrite_day(opened(self.url), one, ~old)
 
-    def vacuum(self, retention_h: int = VACUUM_AFTER_H) -> int:
-        """Delete files that no version of the last hours needs; return how many were."""
+    def vacuum(self, retention_h: int = VACUUM_AFTER_H, *, strays: bool = False) -> int:
+        """Delete files that no version of the last hours needs; return how many were.
+
+        Args:
+            retention_h: how many hours.
+            strays: whether files are looked for, too, that no log names; each file of the table is listed then.
+        """
         with lake_errors(self.url):
-            deleted = DeltaTable(self.url).vacuum(
+            deleted = opened(self.url).vacuum(
                 retention_hours=retention_h, dry_run=False, enforce_retention_duration=False
             )
+            if strays:
+                deleted += opened(self.url).vacuum(
+                    retention_hours=max(STRAY_AFTER_H, retention_h),
+                    dry_run=False,
+                    enforce_retention_duration=False,
+                    full=True,
+                )
         return len(deleted)
 
     @property
     def _opened(self) -> DeltaTable:
         assert self._table is not None, "not open"
         return self._table
+
+
+def storage_of(url: str) -> dict[str, str] | None:
+    """Return what is said to the library of where a lake is; its own variables say who may."""
+    return dict(STORAGE) if "://" in url else None
+
+
+def opened(url: str) -> DeltaTable:
+    """Return a table as it is now. Raises what the library does."""
+    return DeltaTable(url, storage_options=storage_of(url))
+
+
+def of_day(day: str) -> Any:
+    """Return what holds of the rows of a day."""
+    return pc.field(DATE) == date.fromisoformat(day)
+
+
+def rewrite_day(table: DeltaTable, day: str, kept: Any) -> None:
+    """Write the rows of a day anew that an expression holds of, in the place of all of its rows. Raises what the library does.
+
+    Not by Delta's own delete: that writes texts of another type (views), on which pyarrow cannot filter beside the others.
+    """
+    rows = table.to_pyarrow_dataset().scanner(filter=of_day(day) & kept).to_reader()
+    write_deltalake(table, rows, mode="overwrite", predicate=f"{DATE} = '{day}'", writer_properties=COMPRESSION)
 
 
 def _numbers(schema: pa.Schema) -> list[str]:
@@ -162,7 +215,7 @@ def lake_errors(url: str) -> Iterator[None]:
     """Turn what the library raises into LakeError."""
     try:
         yield
-    except (DeltaError, OSError, ValueError, pa.ArrowException) as error:
+    except (DeltaError, OSError, ValueError, pa.ArrowException, duckdb.Error) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise LakeError(f"{url}: {said[:300]}") from error
 

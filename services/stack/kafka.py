@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -92,6 +93,16 @@ def resolve_jars(progress: Callable[[str], None]) -> Path:
     if complete.is_file():
         return folder
     progress(f"resolving Kafka {VERSION} and its dependencies as Maven artifacts, once")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        # Whoever comes meanwhile waits: a broker that starts beside a copy under way finds half of a jar.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.is_file():
+            _resolve_into(folder)
+    return folder
+
+
+def _resolve_into(folder: Path) -> None:
     import jgo  # noqa: PLC0415 - only the first time
 
     try:
@@ -106,8 +117,7 @@ def resolve_jars(progress: Callable[[str], None]) -> Path:
     needed = {f"kafka_2.13-{VERSION}.jar", f"kafka-clients-{VERSION}.jar"} - {jar.name for jar in jars}
     if needed:
         raise StackError(f"the resolver did not bring {', '.join(sorted(needed))}")
-    complete.write_text(f"{len(jars)} jars\n")
-    return folder
+    (folder / "complete").write_text(f"{len(jars)} jars\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from services.archiver.parts import into_the_lake
 from services.archiver.processor import ArchiveProcessor, of_topic
 from services.archiver.publisher import LakePublisher
 from services.checker.evidence import Seen
-from services.checker.lake import TableVerdict, compare_table
+from services.checker.lake import ArchivedTopic, TableVerdict, compare_table
 from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.codec.transactions import TOPIC, encode_transactions
@@ -108,7 +108,7 @@ class Archive:
     def verdict(self) -> TableVerdict:
         ends = {p: self.log.end(TOPIC, p) for p in range(PARTITIONS)}
         rows = Lake(str(self.folder), [TOPIC]).rows("card_transactions")
-        return compare_table(TOPIC, self.records(), rows, dict.fromkeys(ends, 0), ends)
+        return compare_table(ArchivedTopic(TOPIC), self.records(), rows, dict.fromkeys(ends, 0), ends)
 
 
 def assert_whole(archive: Archive, left_out: int = 0, runs: int = 1) -> None:

@@ -21,7 +21,7 @@ from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.terminal.windows import REACH_MS, fraud_labels
 from services.core.vacuous import VacuousError, require_varied
-from services.offline.datasets.mapping import namespaced_uuid
+from services.offline.datasets.fields import namespaced_uuid
 from services.offline.datasets.published import PUBLISHED
 from tests.benchmarks.collecting import Collected, Marks, ids_of
 

@@ -17,7 +17,8 @@ from services.core.kernels import partitions_of
 from services.core.profiles import DAY_MS
 from services.grid import GridUnavailableError
 from services.grid.redis import RedisGrid
-from services.offline.datasets.mapping import Dataset, DatasetError, load_mapping, namespaced_uuid, read_dataset
+from services.offline.datasets.fields import namespaced_uuid
+from services.offline.datasets.mapping import Dataset, DatasetError, load_mapping, read_dataset
 from services.offline.replay.labels import LabelFeed, recorded_truth
 from services.offline.replay.producer import Pace, TransactionProducer
 from services.runtime.clock import SystemClock

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from services.checker.evidence import DECISIONS, INPUTS, LABELS, REASSESSMENTS, Evidence, Seen
-from services.checker.lake import compare_table
+from services.checker.lake import ArchivedTopic, compare_table
 from services.lake.queries import Lake
 
 EVERY: Final = 50
@@ -37,7 +37,7 @@ def lake_faults(evidence: Evidence, lake_url: str) -> list[str]:
         # Of what is absent each must be something that no table can hold; of what is there some are looked at.
         some = [*absent, *(one for one in seen if one.offset % EVERY == 0 and (one.partition, one.offset) in found)]
         ends = {p: 1 + max(one.offset for one in seen if one.partition == p) for p in {one.partition for one in seen}}
-        verdict = compare_table(topic, some, _rows(lake, name), dict.fromkeys(ends, 0), ends)
+        verdict = compare_table(ArchivedTopic(topic), some, _rows(lake, name), dict.fromkeys(ends, 0), ends)
         surplus = len(found.keys() - {(one.partition, one.offset) for one in seen})
         if twice or surplus or not verdict.holds:
             said.append(f"the table of {topic}: {twice} twice, {surplus} too many; {verdict.as_json()}")

@@ -24,7 +24,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
 
     # A new Kafka takes a moment until it knows of groups; the monitor asks again every two seconds.
     wait_until(
-        lambda: measure_kafka(admin, {"card-transactions": "proact-scorer"}, metrics) is None,
+        lambda: measure_kafka(admin, {"card-transactions": ("card-transactions", "proact-scorer")}, metrics) is None,
         20,
         "Kafka tells everything",
     )
@@ -38,7 +38,7 @@ def test_the_monitor_tells_what_the_stores_say_and_that_they_are_away(own_stack)
     assert metrics.value(m.GRID_LOG_OK) == 1
     stack.redis.down()
     stack.kafka.down()
-    assert measure_kafka(admin, {"card-transactions": "proact-scorer"}, metrics)
+    assert measure_kafka(admin, {"card-transactions": ("card-transactions", "proact-scorer")}, metrics)
     assert measure_grid(RedisStatus(stack.grid_connection), metrics)
     assert metrics.value(m.KAFKA_UP) == metrics.value(m.GRID_UP) == 0
     assert metrics.value(m.TOPIC_END, "card-transactions", "0") == 0, "an offset of yesterday is none of today"

@@ -20,6 +20,7 @@ import click
 import pytest
 import redis
 
+from services.archiver.publisher import TABLE_LOST
 from services.cli.main import proact
 from services.codec.records import decode_record
 from services.codec.transactions import TOPIC
@@ -325,8 +326,10 @@ CASES = {
     "a rebuild was interrupted and the log is short": Case(Cause.MARKED, (shorten, marked(REBUILDING, drop=True))),
     "a rebuild of a short log was interrupted": Case(Cause.MARKED, (shorten, marked(REBUILDING_SHORT, drop=True))),
     "the acceptance of a gap was interrupted": Case(Cause.MARKED, (overtake, marked(GAP_ACCEPTED, drop=True))),
+    "an archiver that lost its table was interrupted": Case(Cause.MARKED, (marked(TABLE_LOST, drop=True),)),
 }
 HALTERS = {
+    "archiver/publisher.py": "an archiver that lost its table was interrupted",
     "cli/grid.py": "the acceptance of a gap was interrupted",
     "cli/grid_folds.py": "a rebuild was interrupted",
     "worker/loop.py": "the breaker",  # and a damaged profile, of which there are cases, too

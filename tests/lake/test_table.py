@@ -7,19 +7,29 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import services.lake.table as module
 from services.lake.columns import DATE
 from services.lake.table import LakeError, LakeMovedError, LakeTable, Move, app_id_of, first_day_kept
 
-SCHEMA = pa.schema([("a", pa.int64()), ("kafka_offset", pa.int64()), (DATE, pa.date32())])
+SCHEMA = pa.schema(
+    [
+        ("a", pa.int64()),
+        ("text", pa.string()),
+        ("kafka_offset", pa.int64()),
+        ("kafka_timestamp_ms", pa.int64()),
+        (DATE, pa.date32()),
+    ]
+)
 DAY = dt.date(2026, 1, 1)
 ME = app_id_of("topic", 0, "id")
 
 
-def rows(*numbers: int, day: dt.date = DAY) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([{"a": n, "kafka_offset": n, DATE: day} for n in numbers], schema=SCHEMA)
+def rows(*numbers: int, day: dt.date = DAY, at_ms: int = 0) -> pa.RecordBatch:
+    found = [{"a": n, "text": str(n), "kafka_offset": n, "kafka_timestamp_ms": at_ms, DATE: day} for n in numbers]
+    return pa.RecordBatch.from_pylist(found, schema=SCHEMA)
 
 
 def opened(folder: Path, schema: pa.Schema = SCHEMA) -> LakeTable:
@@ -120,15 +130,18 @@ def test_small_files_of_a_day_are_put_together_and_offsets_stay(tmp_path: Path):
     assert opened(tmp_path).next_offset(ME) == 10
 
 
-def test_days_beyond_the_retention_go_and_the_others_stay(tmp_path: Path):
-    table = opened(tmp_path)
-    table.append([rows(1, day=dt.date(2025, 1, 1)), rows(2)], [Move(ME, None, 3)])
+def test_days_beyond_the_retention_go_and_what_was_replayed_lately_stays(tmp_path: Path):
+    table, old = opened(tmp_path), dt.date(2025, 1, 1)
+    lately_ms = 1_767_225_600_000 + 86_400_000
+    table.append([rows(1, day=old), rows(3, day=old, at_ms=lately_ms), rows(2)], [Move(ME, None, 4)])
 
     table.forget_before(first_day_kept(dt.date(2026, 1, 31), 30))
     table.forget_before(first_day_kept(dt.date(2026, 1, 31), 30))
 
-    assert held(tmp_path) == [2]
-    assert opened(tmp_path).next_offset(ME) == 3
+    assert held(tmp_path) == [2, 3]
+    assert opened(tmp_path).next_offset(ME) == 4
+    found = deltalake.DeltaTable(str(tmp_path / "topic")).to_pyarrow_dataset().to_table(filter=pc.field("text") == "3")
+    assert found["a"].to_pylist() == [3], "texts are still what readers can filter on"
 
 
 def test_a_lake_that_cannot_be_written_says_where_and_what_helps(tmp_path: Path):

@@ -126,7 +126,7 @@ def test_anything_else_is_an_error_that_names_the_row(tmp_path, values, kind, la
 
 
 def test_the_row_is_that_of_the_file_and_not_of_a_chunk_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("services.offline.datasets.mapping.ROWS_PER_CHUNK", 10)
+    monkeypatch.setattr("services.offline.datasets.files.ROWS_PER_CHUNK", 10)
     values = [0] * 37 + [3] + [0] * 5
     for kind in ("parquet", "csv"):
         with pytest.raises(DatasetError, match="row 38: "):

@@ -13,12 +13,12 @@ from services.core.columns import Text
 from services.core.policy import Action, Thresholds
 from services.inference.artifact import load_model
 from services.observer.tally import distinct_actions, precision_recall
+from services.offline.datasets.fields import namespaced_uuid
 from services.offline.datasets.mapping import (
     DatasetError,
     Mapping,
     load_mapping,
     mapping_names,
-    namespaced_uuid,
     read_dataset,
 )
 from services.offline.datasets.parquet import write_parquet

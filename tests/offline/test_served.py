@@ -24,7 +24,7 @@ from services.offline.datasets.recomputed import recompute
 from services.offline.datasets.served import TABLES, TrainingPeriod, TrainingSetError, midnight_ms, read_served
 from tests.codec.fuzzing import examples_of
 from tests.generators import random_events, to_columns
-from tests.lake.filling import fill, fill_from
+from tests.lake.filling import fill, fill_from, fill_values
 from tests.worker.memory_system import MemorySystem
 
 DAY_MS = 86_400_000
@@ -34,9 +34,9 @@ EXAMPLE = examples_of("fraud-labels")[0]
 class ServedLake:
     """A run in memory, archived; and labels that a test adds."""
 
-    def __init__(self, folder: Path, events: int = 150, seed: int = 1) -> None:
+    def __init__(self, folder: Path, events: int = 150, seed: int = 1, **how: Any) -> None:
         self.folder, self.system, self._labels = folder, MemorySystem(), 0
-        self.columns = to_columns(random_events(seed, events, cards=6))
+        self.columns = to_columns(random_events(seed, events, cards=6, **how))
         self.system.produce(self.columns)
         worker, _ = self.system.worker()
         self.system.drain(worker)
@@ -51,7 +51,7 @@ class ServedLake:
         self._labels += len(labels)
 
     def read(self, **wanted: Any):
-        values = {"until": self.until, "label_delay_days": 0} | wanted
+        values = {"until": self.until, "label_delay_days": 0, "replayed": True} | wanted
         return read_served(Lake(str(self.folder), TABLES), TrainingPeriod(**values), "code")
 
     def ids(self) -> list[bytes]:
@@ -151,26 +151,79 @@ def test_a_label_counts_from_the_moment_on_that_it_was_known(served_lake, tmp_pa
     ]
     fill(folder, "fraud-labels", [EXAMPLE | one for one in values])
     until = served_lake.until + timedelta(days=until_days)
-    rows = read_served(Lake(str(folder), TABLES), TrainingPeriod(until, 0), "code").table.to_pylist()
+    rows = read_served(Lake(str(folder), TABLES), TrainingPeriod(until, 0, replayed=True), "code").table.to_pylist()
 
     known = [(day, i) for i, day in enumerate(known_days) if day <= until_days]
     expected = max(known)[1] % 2 == 0 if known else None
-    assert [one["is_fraud"] for one in rows if one["transaction_id"] == row] in ([expected], [])
+    found = [one["is_fraud"] for one in rows if one["transaction_id"] == row]
+    assert found == [expected] if until_days >= 0 else found in ([expected], [])
+
+
+def compared_columns() -> int:
+    return sum(not name.startswith(("terminal_", "account_", "customer_")) for name in FEATURE_NAMES)
 
 
 def test_the_log_folded_again_makes_what_was_served_bit_for_bit(served_lake: ServedLake):
-    served = served_lake.read()
+    served, lake = served_lake.read(), Lake(str(served_lake.folder), TABLES)
+    period = TrainingPeriod(served_lake.until, 0, replayed=True)
 
-    made = recompute(Lake(str(served_lake.folder), TABLES), served, TrainingPeriod(served_lake.until, 0))
+    made = recompute(lake, served, period)
 
-    assert made.different == 0
-    assert made.compared == len(served.vectors) * sum(
-        not n.startswith(("terminal_", "account_", "customer_")) for n in FEATURE_NAMES
-    )
+    assert (made.different, made.too_early, made.made) == (0, 0, 0)
+    assert made.compared == len(served.vectors) * compared_columns()
     other = replace(served, vectors=served.vectors.copy())
     other.vectors[3, FEATURE_NAMES.index("card_count_1h")] += 1
-    served = other
-    assert recompute(Lake(str(served_lake.folder), TABLES), served, TrainingPeriod(served_lake.until, 0)).different == 1
+    assert recompute(lake, other, period).different == 1
+
+
+def test_where_the_lake_begins_later_than_serving_did_nothing_is_compared_that_it_cannot_know(tmp_path: Path):
+    lake = ServedLake(tmp_path, late_share=0)
+    lake.label([])
+    shutil.rmtree(tmp_path / "card_transactions")
+    log, cut = lake.system.log, 10
+    values = {
+        p: [(o, one.value) for o, one in enumerate(log.partition_log("card-transactions", p)) if o >= cut]
+        for p in range(lake.system.partitions)
+    }
+    fill_values(tmp_path, "card-transactions", values)
+    served = lake.read()
+    made = recompute(Lake(str(tmp_path), TABLES), served, TrainingPeriod(lake.until, 0, replayed=True))
+
+    assert served.description["left_out"]["without_transaction"] > 0
+    assert made.different == 0
+    assert made.too_early > 0
+    assert made.compared == (len(served.vectors) - made.too_early) * compared_columns()
+
+
+def test_vectors_of_another_feature_set_are_made_from_the_log(tmp_path: Path):
+    lake = ServedLake(tmp_path)
+    lake.label([])
+    before = lake.read()
+    shutil.rmtree(tmp_path / "card_decisions")
+    changed = [one | {"feature_set_hash": "another", "features": [1.0, 2.0]} for one in lake.decisions]
+    by_partition = {}
+    for one in changed:
+        by_partition.setdefault(one["source_partition"] % 2, []).append(one)
+    for partition, records in by_partition.items():
+        fill(tmp_path, "card-decisions", records, partition=partition)
+
+    assert lake.read().description["left_out"]["of_other_feature_sets"] == len(before.table)
+    period = TrainingPeriod(lake.until, 0, replayed=True, all_feature_sets=True)
+    served = read_served(Lake(str(tmp_path), TABLES), period, "code")
+    made = recompute(Lake(str(tmp_path), TABLES), served, period)
+
+    assert (made.made, made.compared) == (len(before.table), 0)
+    own = [i for i, name in enumerate(FEATURE_NAMES) if not name.startswith(("terminal_", "account_", "customer_"))]
+    np.testing.assert_array_equal(made.vectors[:, own], before.vectors[:, own])
+
+
+def test_what_was_decided_on_the_day_or_later_is_left_out_but_of_history_that_was_replayed(served_lake: ServedLake):
+    replayed, live = served_lake.read(), served_lake.read(replayed=False)
+
+    assert len(replayed.table) > 0 == len(live.table)
+    assert live.description["left_out"]["decided_later"] >= len(replayed.table)
+    with pytest.raises(TrainingSetError, match="--replayed"):
+        live.labelled()
 
 
 def test_blocked_ones_are_marked_and_not_taken_for_genuine(tmp_path: Path):
@@ -209,7 +262,7 @@ def run(folder: Path, *arguments: str):
 
 def test_a_set_is_written_with_what_it_is(served_lake: ServedLake, tmp_path: Path):
     done = run(
-        served_lake.folder, "--until", served_lake.until.isoformat(), "--label-delay", "0d", "--recompute", "--output",
+        served_lake.folder, "--until", served_lake.until.isoformat(), "--label-delay", "0d", "--recompute", "--replayed", "--output",
         str(tmp_path / "set"),
     )  # fmt: skip
 

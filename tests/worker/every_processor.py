@@ -23,7 +23,7 @@ from tests.benchmarks.core_only import CoreProcessor
 from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
-    log.topic + (", archived" if log.space else ""): load(log.processor) for log in LOGS.values()
+    log.topic + (", archived" if log.grid_prefix else ""): load(log.processor) for log in LOGS.values()
 } | {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, alone": lambda: CoreProcessor(released_model(), SAFE),

@@ -1,7 +1,8 @@
 """The log of the lake folded again, by the kernels that serve: vectors of features that serving did not have yet, and a proof of those that it had.
 
-What the card's own log determines comes out bit for bit as it was served. What was read of others (terminals, accounts, customers) is as of the
-moment of serving: the served value stays, and only where serving did not have such a feature is it made from the log.
+What the card's own log determines comes out bit for bit as it was served, once the fold has seen as much of the card's past as serving had. What was
+read of others (terminals, accounts, customers) is as of the moment of serving: that stays. Only a decision of another feature set gets what is known
+of its terminal from the log; of accounts and customers the lake keeps nothing, so that these are missing there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.core.columns import (
     ENTRY_MODES,
@@ -18,16 +20,23 @@ from services.core.columns import (
     Text,
     TransactionColumns,
     pack_code,
+    type_bool,
     type_f64,
     type_i64,
     type_u8,
 )
-from services.core.features import FEATURES
+from services.core.features import FEATURE_SET_HASH, FEATURES
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
+from services.core.profiles import KEEP_MS, LATENESS_MS
 from services.lake.queries import Lake
+from services.offline.datasets.fields import text_of as as_text
 from services.offline.datasets.served import Served, TrainingPeriod
 
+FOLDED_COLUMNS: Final = np.array(
+    [j for j, one in enumerate(FEATURES) if one.entity in ("card", "transaction", "terminal")], np.int64
+)
+"""Where what the lake's logs determine is in a vector."""
 OWN_COLUMNS: Final = [j for j, one in enumerate(FEATURES) if one.entity in ("card", "transaction")]
 """Where what the card's own log determines is in a vector."""
 _TEXTS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
@@ -36,9 +45,9 @@ _CODES: Final = ("currency", "billing_currency", "country")
 # A repeat is folded as serving folds it; what was refused never was.
 _LOG: Final = """
     SELECT t.* FROM card_transactions t SEMI JOIN card_decisions d
-        ON d.source_partition = t.kafka_partition AND d.source_offset = t.kafka_offset
+        ON d.source_partition = t.kafka_partition AND d.source_offset = t.kafka_offset AND d.transaction_id = t.transaction_id
     WHERE t.event_time_ms < $until_ms
-    ORDER BY max(t.event_time_ms) OVER (PARTITION BY t.kafka_partition ORDER BY t.kafka_offset), t.kafka_partition, t.kafka_offset
+    ORDER BY max(t.event_time_ms) OVER (PARTITION BY t.kafka_topic_id, t.kafka_partition ORDER BY t.kafka_offset), t.kafka_partition, t.kafka_offset
 """
 _LABELS: Final = """
     SELECT transaction_id, terminal_id, event_time_ms, is_fraud, known_at_ms FROM fraud_labels WHERE known_at_ms <= $until_ms
@@ -55,38 +64,74 @@ class Recomputed:
     """Values of the card's own features that were compared with what was served, bit by bit."""
     different: int
     """Of these, how many differ."""
+    too_early: int
+    """Rows that were not compared: the lake does not reach as far back from them as a card's profile does."""
+    made: int
+    """Rows of other feature sets, whose vectors are made from the log."""
 
 
-def recompute(lake: Lake, served: Served, wanted: TrainingPeriod) -> Recomputed:
+def recompute(lake: Lake, served: Served, period: TrainingPeriod) -> Recomputed:
     """Fold the log from its beginning in the lake, and compare with what was served. Raises LakeError."""
-    log = lake.query(_LOG, wanted.parameters)
-    labels = lake.query(_LABELS, wanted.parameters)
+    log = lake.query(_LOG, period.parameters)
+    labels = lake.query(_LABELS, period.parameters)
     columns = columns_of(log)
-    vectors = compute_offline(columns, _label_events(labels)).vectors
-    places = _places(log["kafka_partition"], log["kafka_offset"])
-    wanted_places = _places(served.table["source_partition"], served.table["source_offset"])
-    order = np.argsort(places)
-    at = order[np.searchsorted(places, wanted_places, sorter=order)]
-    made = served.vectors.copy()
-    made[:, OWN_COLUMNS] = vectors[at][:, OWN_COLUMNS]
-    equal = made[:, OWN_COLUMNS].view(np.int64) == served.vectors[:, OWN_COLUMNS].copy().view(np.int64)
-    return Recomputed(made, equal.size, int(np.count_nonzero(~equal)))
+    folded = compute_offline(columns, _label_events(labels)).vectors
+    if not len(served.table):
+        return Recomputed(served.vectors, 0, 0, 0, 0)
+    at = _positions(*_places(log, served.table))
+    vectors, same = served.vectors.copy(), pc.equal(served.table["feature_set_hash"], FEATURE_SET_HASH).to_numpy()
+    vectors[np.ix_(np.flatnonzero(~same), FOLDED_COLUMNS)] = folded[np.ix_(at[~same], FOLDED_COLUMNS)]
+    whole = same & _reached(log, served)
+    mine, theirs = (
+        np.ascontiguousarray(some[:, OWN_COLUMNS]).view(np.int64) for some in (folded[at[whole]], vectors[whole])
+    )
+    return Recomputed(
+        vectors, mine.size, int(np.count_nonzero(mine != theirs)), int((same & ~whole).sum()), int((~same).sum())
+    )
 
 
-def _places(partition: Any, offset: Any) -> type_i64:
-    found: type_i64 = (partition.to_numpy().astype(np.int64) << 48) | offset.to_numpy()
+def _reached(log: pa.Table, served: Served) -> type_bool:
+    """Return (n,) whether the lake has as much of a row's past as a card's profile: the log's beginning, or as long as a profile remembers."""
+    first = log.sort_by("kafka_offset").group_by(["kafka_topic_id", "kafka_partition"], use_threads=False)
+    begins = {
+        (row["kafka_topic_id"], row["kafka_partition"]): -(2**62)
+        if row["kafka_offset_first"] == 0
+        # What lay before may have been as late as is still folded exactly.
+        else row["event_time_ms_first"] + KEEP_MS + LATENESS_MS
+        for row in first.aggregate([("kafka_offset", "first"), ("event_time_ms", "first")]).to_pylist()
+    }
+    keys = zip(served.table["kafka_topic_id"].to_pylist(), served.table["source_partition"].to_pylist(), strict=True)
+    begin_ms = np.array([begins[key] for key in keys], np.int64)
+    found: type_bool = served.table["event_time_ms"].to_numpy() >= begin_ms
     return found
+
+
+def _positions(places: type_i64, wanted: type_i64) -> type_i64:
+    order = np.argsort(places)
+    return order[np.searchsorted(places, wanted, sorter=order)]
+
+
+def _places(log: pa.Table, served: pa.Table) -> tuple[type_i64, type_i64]:
+    """Return, of the rows of a log and of what was served from it, a number for each place of the log."""
+    ids = {one: i for i, one in enumerate(sorted({*_ids(log), *_ids(served)}))}
+
+    def numbers(table: pa.Table, partition: str, offset: str) -> type_i64:
+        texts = table["kafka_topic_id"].fill_null("").combine_chunks().dictionary_encode()
+        topic = np.array([ids[one] for one in texts.dictionary.to_pylist()], np.int64)[texts.indices.to_numpy()]
+        found: type_i64 = topic << 50 | table[partition].to_numpy().astype(np.int64) << 40 | table[offset].to_numpy()
+        return found
+
+    return numbers(log, "kafka_partition", "kafka_offset"), numbers(served, "source_partition", "source_offset")
+
+
+def _ids(table: pa.Table) -> list[str]:
+    return [one or "" for one in table["kafka_topic_id"].unique().to_pylist()]
 
 
 def text_of(column: pa.ChunkedArray) -> Text:
     """Return a column of text; null is empty."""
-    array = column.fill_null("").combine_chunks().cast(pa.large_string())
-    if isinstance(array, pa.ChunkedArray):  # of no rows
-        return Text.of([])
-    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    raw = array.buffers()[2]
-    buffer = np.frombuffer(raw, np.uint8) if raw is not None and raw.size else np.empty(0, np.uint8)
-    return Text(buffer, offsets[:-1].copy(), np.diff(offsets))
+    # Large ones first: texts of more than 2 GiB are no single array otherwise.
+    return as_text(column.fill_null("").cast(pa.large_string()))
 
 
 def uuids_of(column: pa.ChunkedArray) -> type_u8:

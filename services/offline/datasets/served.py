@@ -1,7 +1,7 @@
 """Training sets from the lake: what serving saw, joined with the truth as far as it was known by a day.
 
 Nothing that became known later is in it. A vector is the one that the decision was made from, so that it holds the labels of terminals that were
-known then, and no others. A label counts if it was known by the day; of several of a transaction the newest one. What has not had time to mature
+known then, and no others; what was decided on the day or later is left out. A label counts if it was known by the day; of several of a transaction the newest one. What has not had time to mature
 is left out: a transaction that is younger than the delay may be a fraud that nobody has noticed yet, and would teach that it is none.
 """
 
@@ -30,27 +30,33 @@ _LABELS: Final = """
     SELECT transaction_id, is_fraud, scenario FROM fraud_labels WHERE known_at_ms <= $until_ms
     QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY known_at_ms DESC, kafka_offset DESC) = 1
 """
+_SAME: Final = "t.kafka_partition = d.source_partition AND t.kafka_offset = d.source_offset AND t.transaction_id = d.transaction_id"
+"""The last condition, too: a topic that was made anew begins at the same offsets."""
 _SERVED: Final = f"""
-    SELECT d.transaction_id, d.card_id, d.event_time_ms, d.features, d.action, d.source_partition, d.source_offset,
-        t.billing_amount_minor, t.billing_currency, l.is_fraud, l.scenario
-    FROM card_decisions d
-    JOIN card_transactions t ON t.kafka_partition = d.source_partition AND t.kafka_offset = d.source_offset
+    SELECT d.transaction_id, d.card_id, d.event_time_ms, d.features, d.feature_set_hash, d.action, d.source_partition, d.source_offset,
+        t.kafka_topic_id, t.billing_amount_minor, t.billing_currency, l.is_fraud, l.scenario
+    FROM card_decisions d JOIN card_transactions t ON {_SAME}
     LEFT JOIN ({_LABELS}) l ON l.transaction_id = d.transaction_id
-    WHERE d.event_time_ms >= $from_ms AND d.event_time_ms < $mature_ms AND NOT d.repeat AND d.fallback_tier = 'CHAMPION'
-        AND d.feature_set_hash = $hash
+    WHERE d.event_time_ms >= $from_ms AND d.event_time_ms < $mature_ms AND d.decided_at_ms < $decided_ms AND NOT d.repeat
+        AND d.fallback_tier = 'CHAMPION' AND (d.feature_set_hash = $hash OR $all_sets)
     ORDER BY d.event_time_ms, d.source_partition, d.source_offset
 """  # noqa: S608 - two constants
-_LEFT_OUT: Final = """
-    SELECT count(*) FILTER (event_time_ms >= $mature_ms) AS immature,
-        count(*) FILTER (event_time_ms < $mature_ms AND repeat) AS repeats,
-        count(*) FILTER (event_time_ms < $mature_ms AND NOT repeat AND fallback_tier != 'CHAMPION') AS below_champion,
-        count(*) FILTER (event_time_ms < $mature_ms AND NOT repeat AND fallback_tier = 'CHAMPION' AND feature_set_hash != $hash)
-            AS of_other_feature_sets
-    FROM card_decisions WHERE event_time_ms >= $from_ms AND event_time_ms < $until_ms
-"""
+_LEFT_OUT: Final = f"""
+    SELECT coalesce(why, 'taken') AS why, count(*) AS n FROM (
+        SELECT CASE WHEN d.event_time_ms >= $mature_ms THEN 'immature' WHEN d.decided_at_ms >= $decided_ms THEN 'decided_later'
+            WHEN d.repeat THEN 'repeats' WHEN d.fallback_tier != 'CHAMPION' THEN 'below_champion'
+            WHEN d.feature_set_hash != $hash AND NOT $all_sets THEN 'of_other_feature_sets'
+            WHEN t.transaction_id IS NULL THEN 'without_transaction' END AS why
+        FROM card_decisions d LEFT JOIN card_transactions t ON {_SAME}
+        WHERE d.event_time_ms >= $from_ms AND d.event_time_ms < $until_ms
+    ) GROUP BY ALL
+"""  # noqa: S608 - a constant
+_WHY: Final = ("immature", "decided_later", "repeats", "below_champion", "of_other_feature_sets", "without_transaction")
 _LATE: Final = """
-    SELECT count(*) AS labels, count(*) FILTER (known_at_ms - event_time_ms > $delay_ms) AS later FROM fraud_labels
-    WHERE is_fraud AND known_at_ms <= $until_ms
+    SELECT count(*) AS frauds, count(*) FILTER (late) AS later FROM (
+        SELECT min(known_at_ms - event_time_ms) > $delay_ms AS late FROM fraud_labels
+        WHERE is_fraud AND known_at_ms <= $until_ms AND event_time_ms >= $from_ms GROUP BY transaction_id
+    )
 """
 
 
@@ -68,6 +74,10 @@ class TrainingPeriod:
     """Transactions of so many days before ``until`` are left out."""
     since: date | None = None
     """The first day of transactions; None: all that the lake has."""
+    replayed: bool = False
+    """Whether the lake holds history that was replayed: then when it was decided says nothing of what was known."""
+    all_feature_sets: bool = False
+    """Whether decisions of other feature sets are taken, too, whose vectors are made anew."""
 
     def __post_init__(self) -> None:
         if self.since is not None and self.since >= self.until:
@@ -81,7 +91,8 @@ class TrainingPeriod:
         until_ms, delay_ms = midnight_ms(self.until), self.label_delay_days * DAY_MS
         return {
             "from_ms": -(2**62) if self.since is None else midnight_ms(self.since), "until_ms": until_ms, "mature_ms": until_ms - delay_ms,
-            "delay_ms": delay_ms, "hash": FEATURE_SET_HASH,
+            "delay_ms": delay_ms, "hash": FEATURE_SET_HASH, "decided_ms": 2**62 if self.replayed else until_ms,
+            "all_sets": self.all_feature_sets,
         }  # fmt: skip
 
 
@@ -120,9 +131,9 @@ class Served:
     def labelled(self) -> Labelled:
         """Return it as a model is trained on it. Raises TrainingSetError where there is nothing."""
         if not len(self.table):
-            raise TrainingSetError(
-                f"the lake holds no decision of these days to learn from: {self.description['left_out']}"
-            )
+            later = self.description["left_out"]["decided_later"]
+            hint = f"; {later} were decided later: of a history that was replayed say --replayed" if later else ""
+            raise TrainingSetError(f"the lake holds no decision of these days to learn from{hint}")
         time_ms = self.table["event_time_ms"].to_numpy()
         cards = self.table["card_id"].combine_chunks().dictionary_encode()
         scenario = self.table["scenario"].to_numpy(zero_copy_only=False)
@@ -132,7 +143,6 @@ class Served:
             vectors=self.vectors,
             fraud=self.fraud,
             known=self.known,
-            weight=np.ones(len(self.table)),
             scenario=np.where(has_name, scenario, named),
             amount_eur=_amounts_in_eur(self.table),
             card=cards.indices.to_numpy().astype(np.int64),
@@ -158,9 +168,9 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
         raise TrainingSetError(f"the lake has no table {missing[0]}: the archiver makes it (`proact archiver`)")
     parameters = wanted.parameters
     table = lake.query(_SERVED, parameters)
-    left_out = lake.query(_LEFT_OUT, parameters).to_pylist()[0]
+    left_out = {row["why"]: row["n"] for row in lake.query(_LEFT_OUT, parameters).to_pylist()}
     late = lake.query(_LATE, parameters).to_pylist()[0]
-    vectors = _matrix(table["features"])
+    vectors = _matrix(table)
     table = table.drop_columns(["features"])
     served = Served(table, vectors, {})
     return Served(
@@ -176,17 +186,21 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
             "labels": int(table["is_fraud"].is_valid().to_numpy().sum()),
             "frauds_known": int(served.fraud.sum()),
             "blocked": int(served.blocked.sum()),
-            "left_out": left_out,
-            "frauds_noticed_later_than_the_delay": round(late["later"] / late["labels"], 4) if late["labels"] else None,
+            "left_out": {name: left_out.get(name, 0) for name in _WHY},
+            "frauds_noticed_later_than_the_delay": round(late["later"] / late["frauds"], 4) if late["frauds"] else None,
             "delta_versions": {name: lake.tables[name].version() for name in names},
             "code_revision": code_revision,
         },
     )
 
 
-def _matrix(features: pa.ChunkedArray) -> type_f64:
-    flat: type_f64 = pc.list_flatten(features).to_numpy()
-    return np.ascontiguousarray(flat.reshape(len(features), len(FEATURE_NAMES)))
+def _matrix(table: pa.Table) -> type_f64:
+    """Return the vectors of this feature set, and NaN for those of others."""
+    same = pc.equal(table["feature_set_hash"], FEATURE_SET_HASH).to_numpy()
+    vectors = np.full((len(table), len(FEATURE_NAMES)), np.nan)
+    flat: type_f64 = pc.list_flatten(table["features"].filter(pa.array(same))).to_numpy()
+    vectors[same] = flat.reshape(-1, len(FEATURE_NAMES))
+    return vectors
 
 
 def _amounts_in_eur(table: pa.Table) -> type_f64:

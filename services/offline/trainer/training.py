@@ -80,8 +80,6 @@ class Labelled:
     fraud: type_bool
     known: type_bool
     """Of which the truth is known; the others are neither learnt from nor tested on."""
-    weight: type_f64
-    """How many transactions a row stands for."""
     scenario: np.ndarray
     amount_eur: type_f64
     card: type_i64
@@ -100,7 +98,6 @@ class Labelled:
             vectors=compute_offline(columns, history.labels, history.reference).vectors,
             fraud=history.fraud,
             known=known,
-            weight=np.ones(len(columns)),
             scenario=history.scenario,
             amount_eur=history.amount_eur,
             card=card,
@@ -149,6 +146,11 @@ def split_for(days: int, label_delay: int) -> Split:
     """Return a split of a history of ``days``: up to 30 days of warm-up, then about 3/5, 1/5 and 1/5 of the rest."""
     warm_up = min(30, days // 4)
     rest = days - warm_up - label_delay
+    if rest < 3:
+        raise ValueError(
+            f"the history is too short: {days} days, of which {warm_up} fill the windows and {label_delay} pass until labels are known; "
+            "give more days, or say with --label-delay-days how soon labels are known"
+        )
     fifth = max(1, rest // 5)
     return Split(warm_up, warm_up + rest - 2 * fifth, label_delay, fifth, days)
 
@@ -200,13 +202,10 @@ def days_of(time_ms: type_i64) -> type_i64:
     return time_ms // DAY_MS - time_ms.min(initial=2**62) // DAY_MS
 
 
-def _fit(vectors: type_f64, rows: type_bool, data: Labelled, **others: Any) -> xgboost.Booster:
-    """Train on vectors of some rows of the data."""
+def _fit(vectors: type_f64, fraud: type_bool, **others: Any) -> xgboost.Booster:
     # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
-    rounds, weight = others.pop("rounds", ROUNDS), data.weight[rows]
-    # Weights that are all one would give the same trees, and take longer.
-    matrix = xgboost.DMatrix(vectors, label=data.fraud[rows], weight=None if (weight == 1).all() else weight)
-    return xgboost.train(PARAMETERS | others, matrix, num_boost_round=rounds)
+    rounds = others.pop("rounds", ROUNDS)
+    return xgboost.train(PARAMETERS | others, xgboost.DMatrix(vectors, label=fraud), num_boost_round=rounds)
 
 
 def _with_gaps(vectors: type_f64) -> type_f64:
@@ -238,7 +237,7 @@ def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable
     examples = _examples(data, split)
     train_rows, test_rows, vectors = examples.train, examples.test, data.vectors
     progress(f"training on {int(train_rows.sum()):,} transactions, {int(data.fraud[train_rows].sum()):,} frauds")
-    champion = _fit(_with_gaps(vectors[train_rows]), train_rows, data)
+    champion = _fit(_with_gaps(vectors[train_rows]), data.fraud[train_rows])
     boosters, table = _table(examples, champion, costs, progress)
     boosters[SMALL], small_route = _small(examples, costs)
     anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
@@ -271,7 +270,9 @@ def _examples(data: Labelled, split: Split) -> _Examples:
     )  # fmt: skip
     for name, chosen in examples.ranges.items():
         if not data.fraud[chosen].any():
-            raise ValueError(f"the {name} days hold no fraud: give more cards or days")
+            raise ValueError(
+                f"the {name} days hold no fraud: give more cards or days, or a shorter gap with --label-delay-days"
+            )
     return examples
 
 
@@ -287,7 +288,7 @@ def _table(
         if data.fraud[rows].sum() < OWN_FRAUDS_MIN:
             return None
         progress(f"trying a booster of its own for {one.name}")
-        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), rows, data)
+        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), data.fraud[rows])
         return _scores(tried[booster_name(one)], data.vectors[v & (classes == one)])
 
     judged = Judged(data.fraud[v], data.amount_eur[v], classes[v])
@@ -299,7 +300,7 @@ def _table(
 def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
     """Train what decides when others are not heard in time: on the card's own past alone."""
     data, rows, v = examples.rows, examples.train, examples.validate
-    booster = _fit(without_others(data.vectors[rows]), rows, data, max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
+    booster = _fit(without_others(data.vectors[rows]), data.fraud[rows], max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
     scores = _scores(booster, without_others(data.vectors[v]))
     return booster, Route(SMALL, choose_thresholds(scores, data.fraud[v], data.amount_eur[v], costs))
 
@@ -313,7 +314,9 @@ def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> 
     data = Labelled.of(history)
     rows = data.known & (data.day >= warm_up_days)
     if not data.fraud[rows].any():
-        raise ValueError(f"there is no fraud after the first {warm_up_days} days: give more cards or days")
+        raise ValueError(
+            f"there is no fraud after the first {warm_up_days} days, which only fill the windows: give more, or say --warm-up-days"
+        )
     return _Examples(data, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
 
 
