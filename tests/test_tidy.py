@@ -45,7 +45,15 @@ LAYERS = {
     "stack": {"grid", "streams", "paths", "topology", "subprocesses"},
     "lake": {"core", "codec", "streams", "runtime"},
     "archiver": {"core", "codec", "streams", "grid", "lake", "runtime", "worker", "registry"},
-    "offline": {"core", "codec", "streams", "inference", "lake", "runtime"},
+    "offline": {
+        "core",
+        "codec",
+        "streams",
+        "inference",
+        "lake",
+        "decision",
+        "runtime",
+    },  # a backtest decides as it is decided live
     "checker": {"core", "paths"},  # of core only the ISO tables: it must share no code with what it checks
 }
 """What each folder of services/ may import of the others; `commands` and the modules on top may import all."""

@@ -58,6 +58,7 @@ ARGUMENTS = {
     "rules apply": ["missing.yaml"], "rules backtest": ["missing.yaml"], "evaluate": ["missing"], "parity": ["missing"],
     "benchmark-quality": ["missing"], "bench-compare": ["HEAD"], "models live": ["fraud/v4"],
     "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
+    "data suggest": ["missing.csv"], "data check": ["missing.csv"], "backtest": ["missing.yaml", "--until", "2026-01-01"],
 }  # fmt: skip
 
 

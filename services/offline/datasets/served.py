@@ -26,6 +26,7 @@ from services.offline.simulator.world import EUR_PER_UNIT
 from services.offline.trainer.training import Labelled, days_of
 
 TABLES: Final = ("card-transactions", "card-decisions", "fraud-labels")
+_NAMES: Final = tuple(topic.replace("-", "_") for topic in TABLES)
 _LABELS: Final = """
     SELECT transaction_id, is_fraud, scenario FROM fraud_labels WHERE known_at_ms <= $until_ms
     QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY known_at_ms DESC, kafka_offset DESC) = 1
@@ -41,6 +42,14 @@ _SERVED: Final = f"""
         AND d.fallback_tier = 'CHAMPION' AND (d.feature_set_hash = $hash OR $all_sets)
     ORDER BY d.event_time_ms, d.source_partition, d.source_offset
 """  # noqa: S608 - two constants
+_DECIDED: Final = f"""
+    SELECT d.features, d.feature_set_hash, d.action, d.decided_by, l.is_fraud, l.scenario, t.*
+    FROM card_decisions d JOIN card_transactions t ON {_SAME}
+    LEFT JOIN ({_LABELS}) l ON l.transaction_id = d.transaction_id
+    WHERE d.event_date = $day::DATE AND d.event_time_ms >= $from_ms AND d.event_time_ms < $mature_ms AND d.decided_at_ms < $decided_ms
+        AND NOT d.repeat AND d.fallback_tier = 'CHAMPION' AND d.feature_set_hash = $hash
+    ORDER BY d.source_partition, d.source_offset
+"""  # noqa: S608 - constants
 _LEFT_OUT: Final = f"""
     SELECT coalesce(why, 'taken') AS why, count(*) AS n FROM (
         SELECT CASE WHEN d.event_time_ms >= $mature_ms THEN 'immature' WHEN d.decided_at_ms >= $decided_ms THEN 'decided_later'
@@ -124,6 +133,11 @@ class Served:
         return pc.equal(self.table["action"], "BLOCK").to_numpy()
 
     @property
+    def amount_eur(self) -> type_f64:
+        """(n,) the billing amounts in EUR, by the simulator's round rates; another currency counts as EUR. For costs only."""
+        return _amounts_in_eur(self.table)
+
+    @property
     def known(self) -> type_bool:
         """Of which the truth is known: those that have a label, and those that went through and nobody complained about."""
         return self.table["is_fraud"].is_valid().to_numpy() | ~self.blocked
@@ -144,7 +158,7 @@ class Served:
             fraud=self.fraud,
             known=self.known,
             scenario=np.where(has_name, scenario, named),
-            amount_eur=_amounts_in_eur(self.table),
+            amount_eur=self.amount_eur,
             card=cards.indices.to_numpy().astype(np.int64),
             day=days_of(time_ms),
             source=self.description,
@@ -163,9 +177,7 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
         TrainingSetError: a table is missing.
         LakeError: the lake cannot be read.
     """
-    names = [topic.replace("-", "_") for topic in TABLES]
-    if missing := [name for name in names if name not in lake.tables]:
-        raise TrainingSetError(f"the lake has no table {missing[0]}: the archiver makes it (`proact archiver`)")
+    require_tables(lake)
     parameters = wanted.parameters
     table = lake.query(_SERVED, parameters)
     left_out = {row["why"]: row["n"] for row in lake.query(_LEFT_OUT, parameters).to_pylist()}
@@ -188,10 +200,24 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
             "blocked": int(served.blocked.sum()),
             "left_out": {name: left_out.get(name, 0) for name in _WHY},
             "frauds_noticed_later_than_the_delay": round(late["later"] / late["frauds"], 4) if late["frauds"] else None,
-            "delta_versions": {name: lake.tables[name].version() for name in names},
+            "delta_versions": {name: lake.tables[name].version() for name in _NAMES},
             "code_revision": code_revision,
         },
     )
+
+
+def read_decided(lake: Lake, period: TrainingPeriod, day: str) -> Served:
+    """Return the decisions of a day of a period, with all that their transactions say. Raises TrainingSetError, LakeError."""
+    require_tables(lake)
+    table = lake.query(_DECIDED, period.parameters | {"day": day})
+    vectors = _matrix(table)
+    return Served(table.drop_columns(["features", "feature_set_hash"]), vectors, {})
+
+
+def require_tables(lake: Lake) -> None:
+    """Raise TrainingSetError if the lake lacks a table."""
+    if missing := [name for name in _NAMES if name not in lake.tables]:
+        raise TrainingSetError(f"the lake has no table {missing[0]}: the archiver makes it (`proact archiver`)")
 
 
 def _matrix(table: pa.Table) -> type_f64:

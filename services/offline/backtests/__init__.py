@@ -1,0 +1,1 @@
+"""A policy on what was really decided and became of it: in money."""
