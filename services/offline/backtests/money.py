@@ -44,7 +44,7 @@ _ACTIONS: Final = {action.name: int(action) for action in Action}
 
 
 @dataclass(slots=True)
-class Tally:
+class MoneyTally:
     """Sums by card: what was really done, and what the policy would have done."""
 
     cards: dict[str, int] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def run_backtest(
         TrainingSetError: a table is missing, or there is nothing of the period.
         LakeError: the lake cannot be read.
     """
-    tally = Tally()
+    tally = MoneyTally()
     for day in _days(lake, period):
         some = read_decided(lake, period, day)
         if len(some.table):
@@ -108,7 +108,7 @@ def _days(lake: Lake, period: TrainingPeriod) -> list[str]:
     return [day for day in days if day < until and (period.since is None or day >= period.since.isoformat())]
 
 
-def _add_day(tally: Tally, some: Served, policy: TriedPolicy) -> None:
+def _add_day(tally: MoneyTally, some: Served, policy: TriedPolicy) -> None:
     table = some.table
     made = decide_actions(policy.engine, FallbackTier.CHAMPION, columns_of(table), some.vectors, None)
     done = np.array([_ACTIONS.get(name, 0) for name in table["action"].to_pylist()], np.int64)
@@ -158,7 +158,7 @@ def _measures(actions: type_i64, fraud: type_bool, amount_eur: type_f64, minutes
 
 
 def _add_groups(
-    tally: Tally, kind: str, names: Any, what: tuple[type_bool, type_i64, type_i64], rows: type_bool
+    tally: MoneyTally, kind: str, names: Any, what: tuple[type_bool, type_i64, type_i64], rows: type_bool
 ) -> None:
     fraud, done, actions = what
     for name in np.unique(names[rows].astype(str)).tolist():
@@ -169,7 +169,7 @@ def _add_groups(
 
 
 def _add_flips(
-    tally: Tally, some: Served, made: DecisionBatch, both: tuple[type_i64, type_i64], policy: TriedPolicy
+    tally: MoneyTally, some: Served, made: DecisionBatch, both: tuple[type_i64, type_i64], policy: TriedPolicy
 ) -> None:
     done, actions = both
     changed = np.flatnonzero(done != actions)
@@ -188,7 +188,7 @@ def _add_flips(
         )
 
 
-def _result(tally: Tally, policy: TriedPolicy, period: TrainingPeriod, seed: int) -> dict[str, Any]:
+def _result(tally: MoneyTally, policy: TriedPolicy, period: TrainingPeriod, seed: int) -> dict[str, Any]:
     n = len(tally.cards)
     done, tried = tally.done[:n], tally.tried[:n]
     rng = np.random.default_rng(seed)

@@ -26,16 +26,6 @@ th:first-child, td:first-child { text-align: left } caption { text-align: left; 
 
 def backtest_page(found: dict[str, Any]) -> str:
     """Return the page of what :func:`services.offline.backtests.money.run_backtest` returned."""
-    period = (
-        f"{found['from'] or 'the beginning'} to {found['until']}, without the last {found['label_delay_days']} days"
-    )
-    facts = [
-        f"model {found['model']}, {found['rules']} rules, thresholds: {found['thresholds']}",
-        f"{found['decisions']:,} decisions of {found['cards']:,} cards, {found['frauds']:,} known frauds; {period}",
-        f"{found['truth_unknown']:,} were blocked and nobody knows what they were: of these no money is counted",
-        f"{found['truth_unknown_and_approved_by_the_policy']:,} of them would be approved",
-        f"{found['flipped']:,} would be decided otherwise",
-    ]
     flips = [
         [one[name] for name in ("transaction_id", "amount_eur", "action", "would_be", "is_fraud", "why")]
         for one in found["flips"]
@@ -49,7 +39,7 @@ def backtest_page(found: dict[str, Any]) -> str:
             "<!doctype html><html lang='en'><meta charset='utf-8'>",
             f"<title>Backtest: {html.escape(found['policy'])}</title><style>{_STYLE}</style>",
             f"<h1>Backtest: {html.escape(found['policy'])}</h1>",
-            "".join(f"<p>{html.escape(fact)}</p>" for fact in facts),
+            "".join(f"<p>{html.escape(fact)}</p>" for fact in _facts(found)),
             _plot(found),
             _table(
                 "What it comes to",
@@ -67,6 +57,19 @@ def backtest_page(found: dict[str, Any]) -> str:
             "</html>",
         ]
     )
+
+
+def _facts(found: dict[str, Any]) -> list[str]:
+    period = (
+        f"{found['from'] or 'the beginning'} to {found['until']}, without the last {found['label_delay_days']} days"
+    )
+    return [
+        f"model {found['model']}, {found['rules']} rules, thresholds: {found['thresholds']}",
+        f"{found['decisions']:,} decisions of {found['cards']:,} cards, {found['frauds']:,} known frauds; {period}",
+        f"{found['truth_unknown']:,} were blocked and nobody knows what they were: of these no money is counted",
+        f"{found['truth_unknown_and_approved_by_the_policy']:,} of them would be approved",
+        f"{found['flipped']:,} would be decided otherwise",
+    ]
 
 
 def _measures(found: dict[str, Any]) -> list[list[Any]]:
