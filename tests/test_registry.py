@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -131,6 +132,18 @@ def test_a_service_is_built_with_the_conditions_of_its_entry(name):
 
     assert health.holding["kernels_compiled"]
     assert list(health.parts) == ([] if len(spec.logs) == 1 else [log.topic for log in spec.logs])
+    service.stop()
+
+
+@pytest.mark.parametrize("build", ["tests.benchmarks.core_scorer:build", "tests.chaos.victim:build_killable"])
+def test_scorers_of_measurements_and_chaos_are_built_as_the_registrys_are(build):
+    away = {"kafka_bootstrap_servers": "127.0.0.1:1", "redis_url": "redis://127.0.0.1:1/0", "transactional_id": "me"}
+    spec, settings = replace(BY_NAME["scorer"], build=build), resolve_settings(away, {})
+    health = Health(SystemClock(), dict.fromkeys((*CONDITIONS, *spec.conditions), False))
+
+    service = build_service(spec, settings, health, MetricsRegistry(load(spec.metrics)))
+
+    assert health.conditions["model_verified"]
     service.stop()
 
 

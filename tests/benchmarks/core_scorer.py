@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.registry import BY_NAME
+from services.registry import BY_NAME, LogSpec
 from services.runtime.clock import Clock
 from services.runtime.health import Health
 from services.runtime.metrics import MetricsRegistry
@@ -15,7 +15,7 @@ from services.worker.service import serve
 from tests.benchmarks.core_only import CoreProcessor
 
 
-def build(settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
+def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:
     """See :attr:`services.registry.ServiceSpec.build`."""
     return parts_with(CoreProcessor(None, safe_default_of(settings)), settings, metrics, health)
 
