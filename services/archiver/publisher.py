@@ -41,11 +41,15 @@ class LakePublisher:
         self._topic_id = ""
         self._done: dict[int, int | None] = {}
         """By partition, up to which offset the table has records, by the last look or commit."""
+        self._starts: dict[int, int | None] = {}
+        """By partition, where a take-over goes on: where the table is, but where a person accepted a gap."""
         self._ahead: dict[int, int] = {}
         """The same of what waits here."""
         self._uncommitted: dict[int, int] = {}
         """The same of what is in the table, and Kafka was not informed."""
         self._rows: list[pa.RecordBatch] = []
+        self._waiting = 0
+        """Bytes of these rows."""
 
     def publish_for(self, source: Source) -> None:
         """Publish what a source gave, and commit in its group up to where the table is."""
@@ -58,7 +62,7 @@ class LakePublisher:
 
     def open(self) -> None:
         """See :class:`services.streams.Publisher`: what waits is read again from where the table is."""
-        self._rows, self._ahead, self._uncommitted, self._done = [], {}, {}, {}
+        self._rows, self._waiting, self._ahead, self._uncommitted, self._done, self._starts = [], 0, {}, {}, {}, {}
         self._in_the_lake(self._table.open)
 
     def _in_the_lake(self, work: Callable[[], None]) -> None:
@@ -90,6 +94,7 @@ class LakePublisher:
             there = range(state.log_start, state.log_end + 1)
             if done is not None and done not in there and state.committed in there:
                 done = state.committed
+            self._starts[partition] = done
             found[partition] = replace(state, committed=done)
             if done is not None and done in there and (state.committed is None or state.committed < done):
                 unsaid[partition] = done
@@ -102,9 +107,9 @@ class LakePublisher:
         """Whether this worker, of all that write the table, is the one that maintains it: it has the first partition."""
         return 0 in self._assigned()
 
-    def holds(self, partition: int) -> int | None:
-        """Return up to which offset the table has records of a partition, by the last look."""
-        return self._done.get(partition)
+    def start_of(self, partition: int) -> int | None:
+        """Return where a partition goes on, by the last look; None: the table has nothing of it."""
+        return self._starts.get(partition)
 
     def publish(self, outputs: Sequence[Output], offsets: Mapping[int, int]) -> Publication | None:
         """See :class:`services.streams.Publisher`: rows wait, until there are many."""
@@ -113,10 +118,10 @@ class LakePublisher:
             at = output.rows.schema.get_field_index(TOPIC_ID)
             ids = pa.repeat(self._topic_id, len(output.rows))
             self._rows.append(output.rows.set_column(at, output.rows.schema.field(at), ids))
+            self._waiting += self._rows[-1].nbytes
         self._ahead |= offsets
-        waiting = sum(rows.nbytes for rows in self._rows)
-        self._metrics.set(m.LAKE_WAITING, waiting, self._table.topic)
-        return self._write if waiting >= WAITING_BYTES_MAX else None
+        self._metrics.set(m.LAKE_WAITING, self._waiting, self._table.topic)
+        return self._write if self._waiting >= WAITING_BYTES_MAX else None
 
     def confirm(self, offsets: Mapping[int, int]) -> None:  # noqa: ARG002 - those that wait are among them
         """See :class:`services.streams.Publisher`."""
@@ -137,7 +142,7 @@ class LakePublisher:
         self._measure(rows, self._clock.monotonic_s() - begun_s)
         self._done |= ahead
         self._uncommitted |= ahead
-        self._rows, self._ahead = [], {}
+        self._rows, self._waiting, self._ahead = [], 0, {}
 
     def _measure(self, rows: Sequence[pa.RecordBatch], took_s: float) -> None:
         topic, metrics = self._table.topic, self._metrics
@@ -176,16 +181,14 @@ class LakeGrid:
     def claim(self, topic: str, partition: int, identity: LogIdentity, *, even_if_halted: bool = False) -> Claim:
         """See :class:`services.grid.Grid`."""
         claim = self._grid.claim(topic, partition, identity, even_if_halted=even_if_halted)
-        held = self._publisher.holds(partition)
-        if claim.applied is not None and (held is None or claim.applied > held):
+        start = self._publisher.start_of(partition)
+        if claim.applied is not None and (start is None or claim.applied > start):
             self._grid.halt(topic, partition, TABLE_LOST, drop=True)
             self._grid.resume(topic, partition, 0)
             claim = self._grid.claim(topic, partition, identity)
-        if (
-            claim.applied is None and held is not None
-        ):  # it was lost: nothing before the table's offset need be read again
-            [answer] = self._grid.apply(topic, [GridWrite(claim, None, held, [], [])])
-            claim = replace(claim, applied=held) if answer is Applied.APPLIED else claim
+        if claim.applied is None and start is not None:  # it was lost: nothing before need be read again
+            [answer] = self._grid.apply(topic, [GridWrite(claim, None, start, [], [])])
+            claim = replace(claim, applied=start) if answer is Applied.APPLIED else claim
         return claim
 
     def __getattr__(self, name: str) -> Any:

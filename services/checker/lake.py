@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from services.checker.card_numbers import holds_card_number
 from services.checker.evidence import Seen
-from services.checker.oracle import Schemas
+from services.checker.oracle import schemas_of
 
 WITNESSES_MAX: Final = 8
 
@@ -81,7 +81,7 @@ def compare_table(
         starts: by partition, where the topic begins: rows of what was there before are looked at for being twice only.
         ends: by partition, up to where records must be in the table by now.
     """
-    schemas, verdict, missing = Schemas(table.topic), TableVerdict(), {}
+    schemas, verdict, missing = schemas_of(table.topic), TableVerdict(), {}
     for seen in records:
         record = schemas.decode(seen.value)
         if record is None or any(isinstance(text, str) and holds_card_number(text) for text in record.values()):

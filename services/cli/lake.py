@@ -203,13 +203,14 @@ def _compare(settings: Settings, log: Log, topic: str) -> dict[str, Any]:
     from services.checker.lake import ArchivedTopic, compare_table
     from services.codec.schemas import topics
     from services.lake.queries import FORGOTTEN
+    from services.lake.table import table_name
     from services.streams.admin import KafkaAdmin
 
     starts = log.starts(topic)
     ends = log.committed(
         starts, topic, stable=False
     )  # before the table is looked at: what is committed by now is in it
-    described, name, lake_ = topics()[topic], topic.replace("-", "_"), open_lake(settings)
+    described, name, lake_ = topics()[topic], table_name(topic), open_lake(settings)
     forgotten = lake_.of_rows(FORGOTTEN, "true", "transaction_sha256") if FORGOTTEN in lake_.tables else []
     table = ArchivedTopic(
         topic,

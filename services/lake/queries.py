@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from services.lake.table import LakeError, LakeTable, files_of, lake_errors, opened, storage_of, table_url
+from services.lake.table import LakeError, LakeTable, files_of, lake_errors, opened, storage_of, table_name, table_url
 
 AUDIT: Final = "lake_audit"
 """The table of what people removed from the lake."""
@@ -44,9 +44,10 @@ class Lake:
     def __init__(self, url: str, topics: Sequence[str]) -> None:
         """Look at the tables of some topics, and at that of the audit trail."""
         self.url = url
+        self._connection: duckdb.DuckDBPyConnection | None = None
         self.tables: dict[str, DeltaTable] = {}
         """Those that are there, by name."""
-        for name in (*(topic.replace("-", "_") for topic in topics), AUDIT, FORGOTTEN):
+        for name in (*map(table_name, topics), AUDIT, FORGOTTEN):
             self.look_again(name)
         if not self.tables:
             where = f"{url} is no folder" if "://" not in url and not Path(url).is_dir() else f"{url} has no tables"
@@ -58,6 +59,7 @@ class Lake:
         with lake_errors(url):
             if DeltaTable.is_deltatable(url, storage_options=storage_of(url)):
                 self.tables[name] = opened(url)
+                self._connection = None
 
     @property
     def records(self) -> list[str]:
@@ -65,13 +67,15 @@ class Lake:
         return [name for name in self.tables if name not in (AUDIT, FORGOTTEN)]
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a database in memory in which each table is a view."""
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        for name, table in self.tables.items():
-            with lake_errors(self.url):
-                connection.register(name, table.to_pyarrow_dataset())
-        return connection
+        """Return a database in memory in which each table is a view, the same until a table is looked at again."""
+        if self._connection is None:
+            connection = duckdb.connect()
+            connection.execute("SET TimeZone = 'UTC'")
+            for name, table in self.tables.items():
+                with lake_errors(self.url):
+                    connection.register(name, table.to_pyarrow_dataset())
+            self._connection = connection
+        return self._connection
 
     def query(self, sql: str, parameters: dict[str, Any] | None = None) -> pa.Table:
         """Return what a query finds, with its ``$name`` parameters. Raises LakeError, which says what is wrong with it, too."""

@@ -62,9 +62,19 @@ class Move:
     target: int
 
 
+def table_name(topic: str) -> str:
+    """Return what a topic's table is called."""
+    return topic.replace("-", "_")
+
+
 def table_url(lake_url: str, topic: str) -> str:
     """Return where a topic's table is."""
-    return f"{lake_url.rstrip('/')}/{topic.replace('-', '_')}"
+    return f"{lake_url.rstrip('/')}/{table_name(topic)}"
+
+
+def midnight_ms(day: date) -> int:
+    """Return when a day begins, in epoch milliseconds."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 def app_id_of(topic: str, partition: int, topic_id: str) -> str:
@@ -148,8 +158,7 @@ class LakeTable:
 
     def forget_before(self, day: date) -> None:
         """Remove the records of all days before one that Kafka got before it, too: a history that was replayed lately stays."""
-        before_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
-        old = pc.field("kafka_timestamp_ms") < before_ms
+        old = pc.field("kafka_timestamp_ms") < midnight_ms(day)
         with lake_errors(self.url):
             table = opened(self.url)
             for one in sorted({found.day for found in files_of(table)}):

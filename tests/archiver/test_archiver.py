@@ -15,20 +15,21 @@ import pytest
 import services.archiver.publisher as publishing
 from services.archiver.parts import into_the_lake
 from services.archiver.processor import ArchiveProcessor, of_topic
-from services.archiver.publisher import LakePublisher
+from services.archiver.publisher import LakeGrid, LakePublisher
 from services.checker.evidence import Seen
 from services.checker.lake import ArchivedTopic, TableVerdict, compare_table
 from services.codec.records import encode_record
 from services.codec.schemas import topics
 from services.codec.transactions import TOPIC, encode_transactions
-from services.grid.memory import GridMemory
+from services.grid import LogIdentity
+from services.grid.memory import GridMemory, MemoryGrid
 from services.lake.queries import Lake
-from services.lake.table import LakeError, LakeTable
+from services.lake.table import LakeError, LakeTable, Move, app_id_of
 from services.runtime import catalogue as m
 from services.runtime.clock import ManualClock
 from services.runtime.health import CONDITIONS, Health
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Records
+from services.streams import LogState, Records
 from services.streams.memory import MemoryLog, direct
 from services.streams.memory_commits import partition_of
 from services.worker.ports import WorkerLimits
@@ -239,27 +240,39 @@ def test_a_table_that_was_deleted_is_filled_again_from_what_kafka_keeps(tmp_path
     assert_whole(archive, runs=2)
 
 
-def test_a_grid_that_was_lost_changes_nothing(tmp_path: Path):
+@pytest.mark.parametrize("lost", ["grid", "committed"])
+def test_a_grid_that_was_lost_and_offsets_that_kafka_forgot_change_nothing(tmp_path: Path, lost: str):
+    """The table knows better where to go on than Redis, or the group: somebody reset it, or its offsets expired."""
     archive = Archive(tmp_path)
     archive.produce()
     archive.drain(archive.archiver())
-    archive.grid.metas.clear()
+    (archive.grid.metas if lost == "grid" else archive.log.committed).clear()
     archive.produce(seed=2)
     archive.drain(archive.archiver())
 
     assert_whole(archive, runs=2)
 
 
-def test_what_kafka_says_is_committed_is_not_asked(tmp_path: Path):
-    """Somebody reset the group, or its offsets expired: the table knows better."""
-    archive = Archive(tmp_path)
-    archive.produce()
-    archive.drain(archive.archiver())
-    archive.log.committed.clear()
-    archive.produce(seed=2)
-    archive.drain(archive.archiver())
+@pytest.mark.parametrize(("log_start", "log_end"), [(0, 30), (50, 90)], ids=["Kafka lost its end", "records expired"])
+def test_a_gap_that_a_person_accepted_is_where_it_goes_on_and_the_grid_is_not_put_back(
+    tmp_path: Path, log_start: int, log_end: int
+):
+    table = LakeTable(str(tmp_path), TOPIC, of_topic(TOPIC).schema)
+    table.open()
+    table.append([], [Move(app_id_of(TOPIC, 0, "id"), None, 40)])
+    publisher = LakePublisher(
+        table, MetricsRegistry(m.ARCHIVER_METRICS), ManualClock(0), Health(ManualClock(0), {"lake_reachable": False})
+    )
+    accepted = log_start or log_end
 
-    assert_whole(archive, runs=2)
+    def taken_over(committed: int) -> int | None:
+        publisher.open()
+        return publisher.committed({0: LogState(committed, log_start, log_end, "id", 1)})[0].committed
+
+    assert taken_over(40) == publisher.start_of(0) == 40, "halted: nobody accepted it"
+    assert taken_over(accepted) == publisher.start_of(0) == accepted
+    claim = LakeGrid(MemoryGrid(GridMemory(), "one"), publisher).claim(f"lake-{TOPIC}", 0, LogIdentity("id", 1, 1))
+    assert claim.applied == accepted
 
 
 def test_an_event_time_that_is_none_is_kept_under_the_day_of_kafkas_timestamp():

@@ -9,6 +9,7 @@ from typing import Any, Final
 from services.checker.evidence import DECISIONS, INPUTS, LABELS, REASSESSMENTS, Evidence, Seen
 from services.checker.lake import ArchivedTopic, compare_table
 from services.lake.queries import Lake
+from services.lake.table import table_name
 
 EVERY: Final = 50
 """Of so many records one is compared field by field: that takes as long as deciding it again."""
@@ -29,7 +30,7 @@ def lake_faults(evidence: Evidence, lake_url: str) -> list[str]:
     topics, said = tables_of(evidence), []
     lake = Lake(lake_url, list(topics))
     for topic, seen in topics.items():
-        name = topic.replace("-", "_")
+        name = table_name(topic)
         places = f"SELECT kafka_partition AS p, kafka_offset AS o, count(*) AS n FROM {name} GROUP BY ALL"
         found = Counter({(row["p"], row["o"]): row["n"] for row in lake.query(places).to_pylist()})
         twice = sum(count - 1 for count in found.values())

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from services.cli.dataset import dataset
 from services.core.features import FEATURE_NAMES
 from services.lake.queries import Lake
+from services.lake.table import midnight_ms
 from services.offline.datasets.recomputed import recompute
-from services.offline.datasets.served import TABLES, TrainingPeriod, TrainingSetError, midnight_ms, read_served
+from services.offline.datasets.served import TABLES, TrainingPeriod, TrainingSetError, read_served
 from tests.codec.fuzzing import examples_of
 from tests.generators import random_events, to_columns
 from tests.lake.filling import fill, fill_from, fill_values

@@ -22,13 +22,13 @@ from services.core.policy import Action
 from services.core.rules.engine import NOBODY
 from services.decision.engine import DecisionBatch, decide_actions
 from services.lake.queries import Lake
+from services.lake.table import midnight_ms
 from services.offline.backtests.policy import TriedPolicy
 from services.offline.datasets.recomputed import columns_of
 from services.offline.datasets.served import (
     Served,
     TrainingPeriod,
     TrainingSetError,
-    midnight_ms,
     read_decided,
     require_tables,
 )

@@ -43,12 +43,6 @@ class TriedPolicy:
     review_minutes: float
     costs: CostTable
 
-    @property
-    def model(self) -> ReleasedModel:
-        """The model that scores."""
-        assert isinstance(self.engine.model, ReleasedModel)
-        return self.engine.model
-
 
 def read_policy(path: Path) -> TriedPolicy:
     """Read a policy's file, and what it names; paths in it are as seen from its folder.

@@ -1,14 +1,14 @@
 """Training sets from the lake: what serving saw, joined with the truth as far as it was known by a day.
 
 Nothing that became known later is in it. A vector is the one that the decision was made from, so that it holds the labels of terminals that were
-known then, and no others; what was decided on the day or later is left out. A label counts if it was known by the day; of several of a transaction the newest one. What has not had time to mature
-is left out: a transaction that is younger than the delay may be a fraud that nobody has noticed yet, and would teach that it is none.
+known then, and no others; what was decided on the day or later is left out. A label counts if it was known by the day; of several of a transaction
+the newest one. What has not had time to mature is left out: a transaction that is younger than the delay may be a fraud that nobody has noticed yet, and would teach that it is none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,11 +22,12 @@ from services.core.features import FEATURE_NAMES, FEATURE_SET_HASH
 from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS
 from services.lake.queries import Lake
+from services.lake.table import midnight_ms, table_name
 from services.offline.simulator.world import EUR_PER_UNIT
 from services.offline.trainer.training import Labelled, days_of
 
 TABLES: Final = ("card-transactions", "card-decisions", "fraud-labels")
-_NAMES: Final = tuple(topic.replace("-", "_") for topic in TABLES)
+_NAMES: Final = tuple(map(table_name, TABLES))
 _LABELS: Final = """
     SELECT transaction_id, is_fraud, scenario FROM fraud_labels WHERE known_at_ms <= $until_ms
     QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY known_at_ms DESC, kafka_offset DESC) = 1
@@ -103,11 +104,6 @@ class TrainingPeriod:
             "delay_ms": delay_ms, "hash": FEATURE_SET_HASH, "decided_ms": 2**62 if self.replayed else until_ms,
             "all_sets": self.all_feature_sets,
         }  # fmt: skip
-
-
-def midnight_ms(day: date) -> int:
-    """Return when a day begins, in epoch milliseconds."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)
