@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.cli.main import proact
+from services.offline.datasets.files import read_chunks
 from services.offline.datasets.labels import DatasetError
 from services.offline.datasets.mapping import LEFT_OUT, Mapping, load_mapping, read_dataset
 from services.offline.datasets.report import report_on
@@ -276,6 +278,18 @@ def test_whatever_bytes_a_file_is_of_there_is_an_answer_and_no_traceback(tmp_pat
         ):
             with suppress(DatasetError):
                 work()
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_a_column_whose_name_stands_twice_is_refused_where_it_is_read_and_left_alone_elsewhere(tmp_path: Path, end: str):
+    table = pa.table({"card": ["c1"], "amount": [1.0], "a": [1], "b": [2]}).rename_columns(["card", "amount", "", ""])
+    path = tmp_path / f"twice.{end}"
+    pyarrow.parquet.write_table(table, path) if end == "parquet" else pyarrow.csv.write_csv(table, path)
+
+    assert next(read_chunks(path, ["card", "amount"])).table.column_names == ["card", "amount"]
+    assert suggest(path).mapping["fields"]["card_id"] == {"column": "card"}
+    with pytest.raises(DatasetError, match="2 columns named ''"):
+        next(read_chunks(path, ["card", ""]))
 
 
 def test_a_short_history_names_the_option_that_helps(tmp_path: Path):

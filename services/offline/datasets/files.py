@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,24 +60,34 @@ def read_chunks(path: Path, columns: Sequence[str] | None, texts: Sequence[str] 
 
     Args:
         path: the file or folder.
-        columns: which columns are read; None for all.
+        columns: which columns are read; None for all whose name no other column has.
         texts: columns that are text, whatever their first values look like to a reader of CSV.
 
     Raises:
-        DatasetError: a file cannot be read, or lacks a column.
+        DatasetError: a file cannot be read, lacks a column, or has two of one name.
     """
     for one in files_in(path):
         try:
             tables = _csv(one, texts) if kind_of(one) == "csv" else _parquet(one, columns)
             row = 1
             for table in tables:
-                if missing := sorted(set(columns or ()) - set(table.column_names)):
-                    raise DatasetError(f"{one} has no column {missing[0]!r}, which the mapping names")
-                yield Chunk(table if columns is None else table.select(list(columns)), one, row)
+                yield Chunk(_selected(table, columns, one), one, row)
                 row += table.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise DatasetError(f"{one} cannot be read as Parquet or CSV: {said[:300]}") from None
+
+
+def _selected(table: Any, columns: Sequence[str] | None, path: Path) -> Any:
+    """Return the columns that were asked for. A header may name a column twice: such a name says nothing of one."""
+    times = Counter(table.column_names)
+    if columns is None:
+        return table.select([name for name, n in times.items() if n == 1])
+    if missing := sorted(set(columns) - set(times)):
+        raise DatasetError(f"{path} has no column {missing[0]!r}, which the mapping names")
+    if twice := sorted(name for name in columns if times[name] > 1):
+        raise DatasetError(f"{path} has {times[twice[0]]} columns named {twice[0]!r}: the mapping cannot name one of them")
+    return table.select(list(columns))
 
 
 def _csv(path: Path, texts: Sequence[str]) -> Iterator[Any]:
