@@ -55,7 +55,7 @@ def test_an_installed_wheel_shows_its_topics_and_verifies_its_model_outside_the_
     )  # fmt: skip
 
     assert done.stdout.split()[0].startswith(str(tmp_path))
-    assert done.stdout.split()[1:] == ["12", "v4"]
+    assert done.stdout.split()[1:] == ["15", "v4"]
 
 
 BLOCKER = """

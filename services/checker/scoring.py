@@ -227,7 +227,7 @@ def _check_action(
         looked_at = "REVIEW"
     by_risk = _with_rules(looked_at, decision)
     source = "RULE" if by_risk != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
-    action, source = _refused(decision, by_risk, source)
+    action, source = _let_through(decision, *_refused(decision, by_risk, source))
     right = (score, action, source) == (decision["score"], decision["action"], decision["decided_by"])
     # Where the small booster is all that can be used, there is nobody to say how anomalous a transaction is.
     silent = recorded_anomaly is None and decision["fallback_tier"] == "SMALL_MODEL"
@@ -245,6 +245,17 @@ def _refused(decision: dict[str, Any], action: str, source: str) -> tuple[str, s
     if not refused:
         return action, source
     return "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
+
+
+def _let_through(decision: dict[str, Any], action: str, source: str) -> tuple[str, str]:
+    """Return action and source after the control group: it lets through what model or anomaly score would stop, and nothing else."""
+    would_be = decision.get("control_action")
+    if would_be is None:
+        return action, source
+    mine = (
+        source in ("MODEL", "ANOMALY") and would_be == action != "APPROVE" and (decision["control_propensity"] or 0) > 0
+    )
+    return ("APPROVE" if mine else f"{action}, not let through", source)
 
 
 def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dict[str, Any]], verdict: Verdict) -> None:

@@ -61,6 +61,7 @@ ARGUMENTS = {
     "benchmark-quality": ["missing"], "bench-compare": ["HEAD"], "models live": ["fraud/v4"],
     "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
     "data suggest": ["missing.csv"], "data check": ["missing.csv"], "backtest": ["missing.yaml", "--until", "2026-01-01"],
+    "control": ["--until", "2026-01-01"], "drift": ["--from", "2026-01-01", "--until", "2026-01-02"],
 }  # fmt: skip
 
 
