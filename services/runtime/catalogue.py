@@ -249,6 +249,32 @@ ARCHIVER_METRICS: Final = (
     *WORKER_METRICS, LAKE_ROWS, LAKE_COMMITS, LAKE_FAILURES, LAKE_LEFT_OUT, LAKE_BEHIND, LAKE_WAITING, LAKE_WRITE_SECONDS,
 )  # fmt: skip
 
+MISMATCH: Final = Label("mismatch", ("vector", "record", "decision", "missing", "twice", "unfounded"))
+"""What does not fit: a feature; another field that the transaction determines; score, action, class or reasons; no decision; a second one; one on
+nothing, or on what is to be refused."""
+PARITY_MISMATCHES = Metric(
+    "proact_parity_mismatches_total",
+    COUNTER,
+    "decisions",
+    "on audited cards that are not what plain Python makes of the same log: must stay 0",
+    (MISMATCH,),
+)
+AUDITED = Metric(
+    "proact_audited_total",
+    COUNTER,
+    "decisions",
+    "made again by the auditor, the whole of it or without what depends on a past that it does not know yet",
+    (Label("depth", ("whole", "without_past")),),
+)
+AUDIT_LEFT_OUT = Metric(
+    "proact_audit_left_out_total",
+    COUNTER,
+    "decisions",
+    "on audited cards that were not made again: their transactions came before the auditor's first look, or lie elsewhere, or too many waited",
+    (Label("why", ("before", "elsewhere", "room")),),
+)
+AUDITOR_METRICS: Final = (*WORKER_METRICS, PARITY_MISMATCHES, AUDITED, AUDIT_LEFT_OUT)
+
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
 KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
 TOPIC_END = Metric(
@@ -261,7 +287,7 @@ GROUP_LAG = Metric(
     "proact_group_lag_records",
     GAUGE,
     "records",
-    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers",
+    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers, with `auditor-` those of the auditors",
     (TOPIC, PARTITION),
 )
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
@@ -280,7 +306,7 @@ MONITOR_METRICS: Final = (
 )  # fmt: skip
 
 ALL_METRICS: Final = tuple(
-    dict.fromkeys((*SCORER_METRICS, *PROFILER_METRICS, *REASSESSOR_METRICS, *ARCHIVER_METRICS, *MONITOR_METRICS))
+    dict.fromkeys((*SCORER_METRICS, *PROFILER_METRICS, *REASSESSOR_METRICS, *ARCHIVER_METRICS, *AUDITOR_METRICS, *MONITOR_METRICS))
 )
 
 
@@ -298,6 +324,7 @@ def metrics_table() -> str:
         f"Of a profiler, beside `{REPEATS.name}`:": (BUCKETED,),
         "Of a reassessor, beside those of a scorer on models and rule sets:": (REASSESSED,),
         "Of an archiver:": tuple(m for m in ARCHIVER_METRICS if m not in WORKER_METRICS),
+        "Of an auditor:": tuple(m for m in AUDITOR_METRICS if m not in WORKER_METRICS),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
     }
     return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())
