@@ -4,8 +4,10 @@ A decision is compared when its transaction is there, whichever of the two came 
 the same card has one: scorers answer a card's transactions in order. What is remembered is the card's past as :mod:`services.checker` remembers it,
 and what waits for its other half; both are bounded.
 
-A past is known where nothing of it can lie before the auditor's first look at the card: either the scorer, too, knew of no transaction within the
-horizon, or the horizon has passed since. Until then what depends on the past is not compared.
+All of a card's past is known where its partition was copied from the first record on. Where it was not, transactions may be missing that came before
+the first look; none of them is more than a day newer than a decision that is not marked LATE. Once that day is over, and the scorer counts as many
+transactions within the horizon as are seen here, there are none; after the horizon they no longer matter. Until then what depends on the past
+is not compared.
 """
 
 from __future__ import annotations
@@ -17,20 +19,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.checker.comparing import Recomputed, differences
+from services.checker.comparing import BLIND, Recomputed, differences
 from services.checker.evidence import DECISIONS, INPUTS, Seen
-from services.checker.oracle import DAY, FEATURES, KEEP, Card, Expected, Oracle, schemas_of
+from services.checker.oracle import DAY, FEATURES, KEEP, NEVER, Card, Expected, Oracle, schemas_of
 from services.codec.audit_events import TRANSACTION, AuditEvent
 from services.core.layouts import AUDIT_LAYOUT
 
 WAITING_MAX: Final = 64
 """So many transactions, or decisions, of a card wait for their other half; of older ones nothing is compared."""
-PROVED_AFTER_MS: Final = KEEP + DAY
-"""After how long, in event time, nothing counts any more that may have been before the first look."""
-NOT_PROVED: Final = 2**62
+NOT_COPIED: Final = -1
+"""Where copying began of what no transaction came of."""
+NOT_YET: Final = 2**62
+"""Later than any event."""
+UNSURE: Final = frozenset({BLIND, "LATE", "PROFILE_TRUNCATED", "NOT_REMEMBERED"})
+"""Marks of decisions that show nothing of what else the profile held."""
 COUNT: Final = "card_count_with_current_30d"
 _HEAD, _FIXED, _ENTRY, _WAITING = (
-    struct.Struct(form) for form in ("<H", "<dqqqqqqqqHHH", "<qqQIffHB", "<qqi")
+    struct.Struct(form) for form in ("<H", "<iqqqqqqqqq?HHH", "<qqQIffHB", "<qqi")
 )  # fmt: skip
 
 NamesOf = Callable[[dict[str, Any]], Sequence[str]]
@@ -80,11 +85,14 @@ class HeldRecord:
 class CardAudit:
     """One card."""
 
-    share: float
     partition: int
     """Where its transactions lie."""
+    since: int
+    """From which offset on that partition was copied; -1 before a transaction came."""
     card: Card = field(default_factory=Card)
-    proved_from_ms: int = NOT_PROVED
+    unseen_until_ms: int = NOT_YET
+    """Up to which event time there may be transactions that came before the first look."""
+    proved_from_ms: int = NOT_YET
     """From which event time on all of its past is known."""
     first: int = -1
     """The first transaction's offset, -1 before it came."""
@@ -94,6 +102,8 @@ class CardAudit:
     """Up to which offset decisions came."""
     skipped: int = -1
     """Up to which offset nothing is compared, for want of room."""
+    decisions_whole: bool = False
+    """Whether decisions were copied from the first record on."""
     transactions: list[HeldRecord] = field(default_factory=list)
     decisions: list[HeldRecord] = field(default_factory=list)
 
@@ -110,12 +120,21 @@ class CardAudit:
         if event.kind == TRANSACTION:
             if one.offset <= self.last:
                 return  # it came again
-            self.first, self.last = (one.offset if self.first < 0 else self.first), one.offset
+            if self.first < 0:
+                self.first = one.offset
+                self.proved_from_ms = NEVER if event.since_offset == 0 else NOT_YET
+            self.last = one.offset
             self.transactions.append(one)
         else:
             self.decisions.append(one)
+            self.decisions_whole = event.since_offset == 0
         self._settle(names_of, report, repeats=repeats)
         self._make_room(report)
+
+    def begun_anew(self, since: int) -> CardAudit:
+        """Return what is left where the partition is copied anew: decisions that wait, if no transaction came before."""
+        waiting = self.decisions if self.since == NOT_COPIED else []
+        return CardAudit(self.partition, since, decisions_whole=self.decisions_whole, decisions=waiting)
 
     def _settle(self, names_of: NamesOf, report: AuditReport, *, repeats: bool) -> None:
         """Compare every decision whose transaction is there."""
@@ -142,9 +161,9 @@ class CardAudit:
         if held.value is None:
             return
         record = self._fold(held)[0]
-        if self.answered >= 0:
-            # Whether the scorer's profile holds it cannot be known: what comes is compared without the past for as long as that counts.
-            self.proved_from_ms = record["event_time_ms"] + PROVED_AFTER_MS
+        if self.answered >= 0 or (self.since == 0 and self.decisions_whole):
+            # Whether the scorer's profile holds it is not known: what comes is compared without the past until their counts agree.
+            self.unseen_until_ms, self.proved_from_ms = record["event_time_ms"], NOT_YET
             where = self.partition, held.offset
             report.blame("missing", where, record["transaction_id"], "a good transaction without a decision")
 
@@ -156,7 +175,7 @@ class CardAudit:
             return
         record, expected = self._fold(held)
         names = names_of(decision)
-        self._prove(record, expected, _count(decision, names))
+        self._prove(record["event_time_ms"], expected, decision, names)
         whole = record["event_time_ms"] >= self.proved_from_ms
         seen = Seen(self.partition, held.offset, held.timestamp_ms, record["card_id"].encode(), held.value)
         found = differences(decision, Recomputed(seen, record, expected, 0, past_known=whole), names)
@@ -176,12 +195,18 @@ class CardAudit:
         oracle.cards[record["card_id"].encode()] = self.card
         return record, oracle.decide(record, held.offset)
 
-    def _prove(self, record: dict[str, Any], expected: Expected, counted: float) -> None:
-        at_ms = record["event_time_ms"]
-        if expected.vector[COUNT] == counted == 1.0 and not expected.degraded:
-            self.proved_from_ms = min(self.proved_from_ms, at_ms)
-        elif self.proved_from_ms == NOT_PROVED:
-            self.proved_from_ms = at_ms + PROVED_AFTER_MS
+    def _prove(self, at_ms: int, expected: Expected, decision: dict[str, Any], names: Sequence[str]) -> None:
+        """Take into account what a decision shows of the past that is not known."""
+        if at_ms >= self.proved_from_ms:
+            return
+        if not UNSURE.intersection(decision["degraded"]):
+            self.unseen_until_ms = min(self.unseen_until_ms, at_ms + DAY)
+            given = dict(zip(names or FEATURES, decision["features"], strict=False))
+            if at_ms >= self.unseen_until_ms and given.get(COUNT) == expected.vector[COUNT]:
+                # A day more, since a profile keeps a transaction for a day longer than it counts.
+                self.proved_from_ms = min(self.proved_from_ms, at_ms + DAY)
+        if self.unseen_until_ms < NOT_YET:
+            self.proved_from_ms = min(self.proved_from_ms, self.unseen_until_ms + KEEP)
 
     def _make_room(self, report: AuditReport) -> None:
         """Give up the oldest of what waits where too much does."""
@@ -198,8 +223,8 @@ class CardAudit:
         """Return it as bytes."""
         card = self.card
         fixed = _FIXED.pack(
-            self.share, self.partition, card.truncated, card.last_offset, self.proved_from_ms, self.first, self.last,
-            self.answered, self.skipped, len(card.entries), len(self.transactions), len(self.decisions),
+            self.partition, self.since, card.truncated, card.last_offset, self.unseen_until_ms, self.proved_from_ms,
+            self.first, self.last, self.answered, self.skipped, self.decisions_whole, len(card.entries), len(self.transactions), len(self.decisions),
         )  # fmt: skip
         waiting = [
             _WAITING.pack(one.offset, one.timestamp_ms, -1 if one.value is None else len(one.value))
@@ -221,8 +246,8 @@ class CardAudit:
 
     @classmethod
     def _unpacked(cls, body: bytes) -> CardAudit:
-        share, partition, truncated, card_last, *rest = _FIXED.unpack_from(body)
-        proved, first, last, answered, skipped, entries, transactions, decisions = rest
+        partition, since, truncated, card_last, unseen, proved, *rest = _FIXED.unpack_from(body)
+        first, last, answered, skipped, decisions_whole, entries, transactions, decisions = rest
         at = _FIXED.size + entries * _ENTRY.size
         rows = list(_ENTRY.iter_unpack(body[_FIXED.size : at]))
         if len(rows) != entries:
@@ -237,15 +262,9 @@ class CardAudit:
             raise ValueError("another length")
         card = Card(rows, [row[0] for row in rows], card_last, truncated)
         waiting = held[:transactions], held[transactions:]
-        return cls(share, partition, card, proved, first, last, answered, skipped, *waiting)
+        return cls(partition, since, card, unseen, proved, first, last, answered, skipped, decisions_whole, *waiting)
 
 
 def _id_of(topic: str, held: HeldRecord) -> bytes | None:
     record = schemas_of(topic).decode(held.value)
     return None if record is None else record["transaction_id"]
-
-
-def _count(decision: dict[str, Any], names: Sequence[str]) -> float:
-    """Return how many transactions the scorer knew of the card within the horizon, with this one; -1 where it does not say."""
-    given = dict(zip(names or FEATURES, decision["features"], strict=False))
-    return float(given.get(COUNT, -1.0))

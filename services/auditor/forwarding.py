@@ -6,7 +6,8 @@ decided on only its place goes on, and nothing at all under a key that is no tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from services.core.columns import Text, type_bool, type_i64
 from services.core.immutable import immutable
 from services.core.kernels import hash_text, misplaced
 from services.core.layouts import AUDIT_LAYOUT
+from services.core.profiles import CorruptProfileError
 from services.core.validation import Reject
 from services.registry import AUDITOR_PREFIX
 from services.streams import Output, Records
@@ -51,6 +53,11 @@ def audited(keys: Text, share: float) -> type_bool:
     return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53 < share
 
 
+_SINCE: Final = struct.Struct("<Hdq")
+"""What is remembered of a partition: the layout, the share, and from which offset on it was copied with that share."""
+_KEY: Final = b"since"
+
+
 @immutable
 class PreparedShare(PreparedTopic):
     """A batch, and which of its records are those of audited cards."""
@@ -60,7 +67,10 @@ class PreparedShare(PreparedTopic):
 
 
 class ForwardingProcessor(TopicProcessor[PreparedShare]):
-    """Of one topic of the two. It refuses nothing: the scorer does, and its dead letters would be another answer."""
+    """Of one topic of the two. It refuses nothing: the scorer does, and its dead letters would be another answer.
+
+    Its one profile a partition says from where on it was copied without a gap: with another share the cards that come in have no past.
+    """
 
     layout = AUDIT_LAYOUT
 
@@ -79,19 +89,38 @@ class ForwardingProcessor(TopicProcessor[PreparedShare]):
         if self.topic == INPUTS:
             chosen &= ~misplaced(keys, records.partition, records.partitions)
         nothing_refused = np.full(len(records), Reject.NONE, np.int64)
-        return PreparedShare(records, [], [], {}, status=nothing_refused, rows=np.flatnonzero(chosen))
+        partitions = sorted(records.counts())
+        return PreparedShare(
+            records, partitions, [_KEY] * len(partitions), {}, status=nothing_refused, rows=np.flatnonzero(chosen)
+        )
 
     def fold(self, prepared: PreparedShare, profiles: Sequence[bytes | None], emit: type_bool) -> Folded:
         """Send them on."""
+        records, since, changed = prepared.records, dict[int, int](), list[bytes | None]()
+        for row, (partition, profile) in enumerate(zip(prepared.partitions, profiles, strict=True)):
+            since[partition] = self._since(profile, row)
+            if since[partition] < 0:
+                since[partition] = int(records.offset[records.partition == partition][0])
+            now = _SINCE.pack(AUDIT_LAYOUT, self._share, since[partition])
+            changed.append(None if now == profile else now)
         event_of = self._transaction if self.topic == INPUTS else self._decision
         rows = prepared.rows[emit[prepared.rows]].tolist()
-        events = [one for row in rows if (one := event_of(prepared.records, row)) is not None]
+        events = [one for row in rows if (one := event_of(records, row, since)) is not None]
         if not events:
-            return Folded.to(profiles)
+            return Folded.to(changed)
         keys, values = zip(*(event.encode() for event in events), strict=True)
-        return Folded.to(profiles, [Output(AUDIT_EVENTS, keys, values)])
+        return Folded.to(changed, [Output(AUDIT_EVENTS, keys, values)])
 
-    def _transaction(self, records: Records, row: int) -> AuditEvent | None:
+    def _since(self, profile: bytes | None, row: int) -> int:
+        """Return from where on a partition was copied with this share; -1: it was not. Raises CorruptProfileError."""
+        if profile is None:
+            return -1
+        if len(profile) != _SINCE.size or _SINCE.unpack(profile)[0] != AUDIT_LAYOUT:
+            raise CorruptProfileError("what is remembered of a copied partition is damaged", [row])
+        _, share, since = _SINCE.unpack(profile)
+        return int(since) if share == self._share else -1
+
+    def _transaction(self, records: Records, row: int, since: Mapping[int, int]) -> AuditEvent | None:
         key, value, timestamp_ms = records.keys[row], records.values[row], int(records.timestamp_ms[row])
         card = _token(key)
         if card is None:
@@ -99,16 +128,17 @@ class ForwardingProcessor(TopicProcessor[PreparedShare]):
         record = schemas_of(INPUTS).decode(value) if len(value or b"") <= RECORD_BYTES_MAX else None
         good = record is not None and acceptable(record, key, timestamp_ms)
         partition, offset = int(records.partition[row]), int(records.offset[row])
-        return AuditEvent(card, TRANSACTION, partition, offset, timestamp_ms, self._share, value if good else None)
+        return AuditEvent(card, TRANSACTION, partition, offset, timestamp_ms, since[partition], value if good else None)
 
-    def _decision(self, records: Records, row: int) -> AuditEvent | None:
+    def _decision(self, records: Records, row: int, since: Mapping[int, int]) -> AuditEvent | None:
         card, decision = _token(records.keys[row]), schemas_of(DECISIONS).decode(records.values[row])
         if card is None or decision is None or ASTRAY in decision["degraded"]:
             return None
         partition, offset, timestamp_ms = (
             decision[f"source_{name}"] for name in ("partition", "offset", "timestamp_ms")
         )
-        return AuditEvent(card, DECISION, partition, offset, timestamp_ms, self._share, records.values[row])
+        copied_since = since[int(records.partition[row])]
+        return AuditEvent(card, DECISION, partition, offset, timestamp_ms, copied_since, records.values[row])
 
 
 def _token(key: bytes | None) -> str | None:

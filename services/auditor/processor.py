@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from typing import Any, Final
 
-from services.auditor.card_audit import AuditReport, CardAudit, Mismatch
+from services.auditor.card_audit import NOT_COPIED, AuditReport, CardAudit, Mismatch
 from services.auditor.released import ReleasedModels
 from services.checker.evidence import DECISIONS
 from services.checker.findings import Verdict
 from services.checker.oracle import schemas_of
 from services.checker.scoring import Scoring
-from services.codec.audit_events import AUDIT_EVENTS, DECISION, AuditEvent, decode_audit_event
+from services.codec.audit_events import AUDIT_EVENTS, DECISION, TRANSACTION, AuditEvent, decode_audit_event
 from services.core.columns import type_bool
 from services.core.immutable import immutable
 from services.core.layouts import AUDIT_LAYOUT
@@ -97,8 +97,9 @@ class AuditProcessor(ItemProcessor[AuditEvent | None]):
             mine = report if emit[row] else unheard
             if slot not in audits:
                 audits[slot] = _opened(profiles[slot], slot, event)
-            if audits[slot].share != event.audit_share:
-                audits[slot] = CardAudit(event.audit_share, event.source_partition)
+            copied_anew = event.kind == TRANSACTION and event.since_offset != audits[slot].since
+            if copied_anew and audits[slot].partition == event.source_partition:
+                audits[slot] = audits[slot].begun_anew(event.since_offset)
             if audits[slot].partition != event.source_partition:
                 mine.left_out["elsewhere"] += 1
                 continue
@@ -132,7 +133,7 @@ def witness(one: Mismatch) -> dict[str, Any]:
 
 def _opened(profile: bytes | None, slot: int, event: AuditEvent) -> CardAudit:
     if profile is None:
-        return CardAudit(event.audit_share, event.source_partition)
+        return CardAudit(event.source_partition, NOT_COPIED)
     try:
         return CardAudit.of(profile)
     except ValueError as error:
@@ -150,10 +151,8 @@ def score_again(scoring: Scoring, report: AuditReport) -> None:
     if report.decided and _wrong(scoring, report.decided):
         for decision, record in report.decided:
             place = decision["source_partition"], decision["source_offset"]
-            for what in _wrong(scoring, [(decision, record)]):
-                report.blame(
-                    "decision", place, decision["transaction_id"], what.removeprefix(f"{place[0]}/{place[1]}: ")
-                )
+            if what := "; ".join(_wrong(scoring, [(decision, record)])).replace(f"{place[0]}/{place[1]}: ", ""):
+                report.blame("decision", place, decision["transaction_id"], what)
 
 
 def _wrong(scoring: Scoring, decided: Sequence[tuple[dict[str, Any], dict[str, Any] | None]]) -> list[str]:

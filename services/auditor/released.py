@@ -33,7 +33,7 @@ class ReleasedModels:
             safe: from which amounts on a transaction is challenged and reviewed if nobody can speak, in major units.
             clock: says when to look again.
         """
-        self._folders, self._safe, self._clock = folders, safe, clock
+        self.folders, self._safe, self._clock = folders, safe, clock
         self._known: set[ModelKey] = set()
         self._looked_s: dict[ModelKey, float] = {}
         """When those were looked for that are not there."""
@@ -62,7 +62,7 @@ class ReleasedModels:
 
     def _look(self) -> None:
         found: dict[ModelKey, Path] = {}
-        for folder in self._folders():
+        for folder in self.folders():
             try:
                 manifest = json.loads((folder / "manifest.json").read_text())
                 found[manifest["name"], manifest["version"]] = folder

@@ -22,7 +22,8 @@ class AuditEvent:
     """Of the topic of transactions: where the transaction lies."""
     source_offset: int
     source_timestamp_ms: int
-    audit_share: float
+    since_offset: int
+    """From which offset on the auditor has copied everything of its cards from the record's own partition."""
     record: bytes | None
     """As it came; None for a transaction that is not to be decided on."""
 

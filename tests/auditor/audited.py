@@ -21,6 +21,7 @@ from services.codec.schemas import topics
 from services.runtime.clock import ManualClock
 from services.streams import Records
 from services.streams.memory_commits import partition_of
+from services.worker.processor import NotYetError
 from tests.generators import random_events, to_columns
 from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, MemorySystem
 
@@ -69,15 +70,25 @@ def put_through(processor: Any, records: Records, held: dict[tuple[int, bytes], 
     prepared = processor.prepare(records, np.zeros(len(records), np.int64))
     pairs = list(zip(prepared.partitions, prepared.cards, strict=True))
     emit = np.ones(len(records), bool)
-    outcome = processor.decide(prepared, [held.get(pair) for pair in pairs], {}, emit, KAFKA_TIMESTAMP_MS)
+    profiles = [held.get(pair) for pair in pairs]
+    try:
+        outcome = processor.decide(prepared, profiles, {}, emit, KAFKA_TIMESTAMP_MS)
+    except NotYetError:
+        models().turn()
+        outcome = processor.decide(prepared, profiles, {}, emit, KAFKA_TIMESTAMP_MS)
     held |= {pair: one for pair, one in zip(pairs, outcome.profiles, strict=True) if one is not None}
     return outcome
 
 
-def events_of(topic: str, ones: Iterable[One], share: float = 1.0) -> list[tuple[bytes, bytes]]:
-    """Return what a forwarder makes of records."""
-    ones = list(ones)
-    outputs = put_through(ForwardingProcessor(topic, share), records_of(topic, ones), {}).outputs if ones else []
+Held = dict[tuple[int, bytes], bytes]
+
+
+def events_of(
+    topic: str, ones: Iterable[One], share: float = 1.0, held: Held | None = None
+) -> list[tuple[bytes, bytes]]:
+    """Return what a forwarder makes of records, and what it remembers."""
+    ones, held = list(ones), {} if held is None else held
+    outputs = put_through(ForwardingProcessor(topic, share), records_of(topic, ones), held).outputs if ones else []
     return [pair for one in outputs for pair in zip(one.keys, one.values, strict=True)]
 
 
