@@ -28,6 +28,7 @@ METRICS = {
         *m.PROFILER_METRICS,
         *m.REASSESSOR_METRICS,
         *m.ARCHIVER_METRICS,
+        *m.AUDITOR_METRICS,
         *m.MONITOR_METRICS,
     }
 }

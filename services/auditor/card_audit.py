@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.checker.comparing import BLIND, Recomputed, differences
+from services.checker.comparing import BLIND, TransactionAgain, differences
 from services.checker.evidence import DECISIONS, INPUTS, Seen
 from services.checker.oracle import DAY, FEATURES, KEEP, NEVER, Card, Expected, Oracle, schemas_of
 from services.codec.audit_events import TRANSACTION, AuditEvent
@@ -178,7 +178,7 @@ class CardAudit:
         self._prove(record["event_time_ms"], expected, decision, names)
         whole = record["event_time_ms"] >= self.proved_from_ms
         seen = Seen(self.partition, held.offset, held.timestamp_ms, record["card_id"].encode(), held.value)
-        found = differences(decision, Recomputed(seen, record, expected, 0, past_known=whole), names)
+        found = differences(decision, TransactionAgain(seen, record, expected, 0, past_known=whole), names)
         vector = [one.what for one in found if one.what.startswith("feature ")]
         others = [one.what for one in found if not one.what.startswith("feature ")]
         for kind, what in (("vector", vector), ("record", others)):

@@ -18,7 +18,7 @@ BLIND: Final = "PROFILE_MISSED"
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputed:
+class TransactionAgain:
     """A transaction, and what must be said of it."""
 
     seen: Seen
@@ -31,7 +31,7 @@ class Recomputed:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FieldDifference:
     """Something that a decision says, and what it should say."""
 
     what: str
@@ -43,7 +43,7 @@ class Difference:
         return f"{self.what}: {self.said!r}, not {self.wanted!r}" if self.what.startswith("feature ") else self.what
 
 
-def differences(decision: dict[str, Any], again: Recomputed, names: Sequence[str]) -> list[Difference]:
+def differences(decision: dict[str, Any], again: TransactionAgain, names: Sequence[str]) -> list[FieldDifference]:
     """Return in what a decision differs from what its transaction and its card's past make of it.
 
     What was read of other services is recorded, and not to be had again: it is not compared.
@@ -68,11 +68,11 @@ def differences(decision: dict[str, Any], again: Recomputed, names: Sequence[str
         ("event_time_ms", decision["event_time_ms"], record["event_time_ms"]),
         ("terminal_id", decision["terminal_id"], record["terminal_id"]),
     )
-    found = [Difference(*one) for one in compared if one[1] != one[2]]
+    found = [FieldDifference(*one) for one in compared if one[1] != one[2]]
     return found + _of_features(decision, again, names)
 
 
-def _of_features(decision: dict[str, Any], again: Recomputed, names: Sequence[str]) -> list[Difference]:
+def _of_features(decision: dict[str, Any], again: TransactionAgain, names: Sequence[str]) -> list[FieldDifference]:
     blind, found = BLIND in decision["degraded"], []
     given = dict(zip(names or FEATURES, decision["features"], strict=False))
     for name, value in again.expected.vector.items():
@@ -81,7 +81,7 @@ def _of_features(decision: dict[str, Any], again: Recomputed, names: Sequence[st
         if of_card and not blind and not again.past_known:
             continue
         if name not in given or not same_number(given[name], wanted, rounded=name in ROUNDED):
-            found.append(Difference(f"feature {name}", given.get(name), wanted))
+            found.append(FieldDifference(f"feature {name}", given.get(name), wanted))
     return found
 
 

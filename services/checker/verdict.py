@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from services.checker.alerts import check_severities
-from services.checker.comparing import Recomputed, differences
+from services.checker.comparing import TransactionAgain, differences
 from services.checker.evidence import (
     ALERTS,
     DEAD_LETTERS,
@@ -225,7 +225,7 @@ class Checker:
         if expected is None or record is None:
             self._verdict.blame("wrong-decision", f"{where} was decided on, and is bad")
             return
-        again = Recomputed(seen, record, expected, len(self._evidence.log_end))
+        again = TransactionAgain(seen, record, expected, len(self._evidence.log_end))
         wrong = [str(one) for one in differences(decision, again, self._scoring.names_of(decision))]
         if wrong:
             self._verdict.blame("wrong-decision", f"{where}: {'; '.join(wrong[:4])}")

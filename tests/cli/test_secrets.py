@@ -59,6 +59,7 @@ ARGUMENTS = {
     "benchmark-quality": ["missing"], "bench-compare": ["HEAD"], "models live": ["fraud/v4"],
     "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
     "data suggest": ["missing.csv"], "data check": ["missing.csv"], "backtest": ["missing.yaml", "--until", "2026-01-01"],
+    "explain": ["8a6e0804-2bd0-4672-b79d-d97027f9071a"],
 }  # fmt: skip
 
 
