@@ -32,7 +32,7 @@ AUDITOR_PREFIX: Final = "auditor-"
 """What the names of the auditors' logs begin with."""
 METRICS_PORT: Final = 9108
 """On which the container of every service serves /metrics, /livez and /readyz."""
-_DECIDING: Final = ("lookup_timeout_ms", "model_path", "safe_challenge_from", "safe_review_from")
+_DECIDING: Final = ("lookup_timeout_ms", "model_path", "models_path", "safe_challenge_from", "safe_review_from")
 _TERMINALS: Final = "terminal-events"
 _REFERENCE: Final = ("accounts", "customers")
 
@@ -181,7 +181,15 @@ SERVICES: Final = (
         holds="none, but they can halt",
         logs=tuple(
             LogSpec(topic, ARCHIVE_LAYOUT, f"services.archiver.processor:of_{topic.replace('-', '_')}", LAKE_PREFIX)
-            for topic in ("card-transactions", "card-decisions", "fraud-labels", "card-reassessments", "rule-sets")
+            for topic in (
+                "card-transactions",
+                "card-decisions",
+                "fraud-labels",
+                "card-reassessments",
+                "rule-sets",
+                "model-releases",
+                "shadow-decisions",
+            )
         ),
         group_setting="archiver_group_id",
         keeps_profiles=False,

@@ -119,6 +119,17 @@ BUSINESS: Final = (
         ),
     ),
     (
+        lines(
+            "Models beside the live one: what canaries decided", "ops",
+            (rate("proact_canary_decisions_total", "action"), "canary {{action}}"),
+            (f"sum by (model, version, stage) (proact_releases_beside{{{OF_SCORERS}}})", "{{stage}} {{model}} {{version}}, scorers"),
+        ),
+        lines(
+            "What releases in the shadow would have decided", "ops",
+            (rate("proact_shadow_decisions_total", "action"), "shadow {{action}}"),
+        ),
+    ),
+    (
         lines("Decisions by class of transaction", "ops", (rate("proact_transaction_classes_total", "transaction_class"), "{{transaction_class}}")),
         lines(
             "Decisions below the champion, and scorers without it", "ops",

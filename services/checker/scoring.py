@@ -43,9 +43,10 @@ def key_of(recorded: dict[str, Any]) -> tuple[bytes, str, float | None]:
     return recorded["decision_id"], recorded["action"], recorded["score"]
 
 
-def released_folders() -> list[Path]:
-    """Return the folders of every released model."""
-    return [path.parent for path in sorted(data_folder("models").glob("*/*/manifest.json"))]
+def released_folders(models: Path | None = None) -> list[Path]:
+    """Return the folders of every released model: of those that travel with this code, and of those in another folder of models."""
+    roots = [data_folder("models"), *([] if models is None else [models])]
+    return [path.parent for root in roots for path in sorted(root.glob("*/*/manifest.json"))]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ RECORDS_PER_S: Final = 1_600
 
 
 @click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
-@with_settings(*CONNECTION, "guarantee", "model_path", "safe_challenge_from", "safe_review_from")
+@with_settings(*CONNECTION, "guarantee", "model_path", "models_path", "safe_challenge_from", "safe_review_from")
 @click.option(
     "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
 )
@@ -59,7 +59,7 @@ def check(settings: Settings, canaries: tuple[str, ...], models: tuple[Path, ...
     named = [*models, *([Path(settings.model_path)] if settings.model_path else [])]
     if absent := [one for one in named if not (one / "manifest.json").is_file()]:
         raise UserError(f"{absent[0]} is no folder of a model: it has no manifest.json")
-    folders = [*released_folders(), *named]
+    folders = [*released_folders(Path(settings.models_path) if settings.models_path else None), *named]
     try:
         evidence, rest = _gather(settings)
     except EvidenceError as error:

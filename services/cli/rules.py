@@ -25,7 +25,7 @@ DOCUMENT_BYTES_MAX = 1_000_000
 NO_SCORER = 3
 """The exit code where nobody was there to run a version: neither done nor refused."""
 _KAFKA = with_settings("kafka_bootstrap_servers")
-_KAFKA_AND_GROUPS = with_settings("kafka_bootstrap_servers", "reassessor_group_id")
+_CHANGING = with_settings("kafka_bootstrap_servers", "reassessor_group_id", "four_eyes")
 _AUTHOR = click.option("--author", default=None, help="Who does this; the user's name if left out.")
 _WAIT = click.option(
     "--wait-s", default=10.0, show_default=True, type=click.FloatRange(0, 600), help="How long to wait for the workers."
@@ -92,25 +92,48 @@ def check(file: Path) -> None:
 
 
 @rules.command(epilog=example("proact rules apply rules.yaml"))
-@_KAFKA_AND_GROUPS
+@_CHANGING
 @click.argument("file", type=click.Path(path_type=Path))
 @_AUTHOR
 @_WAIT
 @_NO_WAIT
 def apply(settings: Settings, file: Path, author: str | None, wait_s: float, no_wait: bool) -> None:
-    """Save a file of rules as the next version, put it live, and wait until every worker runs it.
+    """Save a file of rules as the next version, which waits until another person approves it.
 
-    Exit code 1: a worker cannot run it, or does not say that it does; 3: no scorer is there.
+    With four_eyes = false it goes live at once, and every worker is waited for. Exit code 1: a worker cannot run it, or does not say that
+    it does; 3: no scorer is there. The last line is JSON.
     """
     rule_set, book = read_file(file), _book(settings)
     begin_s = time.monotonic()
     version = _guarded(lambda: book.save(rule_set, author or getpass.getuser()))
+    if settings.four_eyes and not book.log.saved[version]["approved_by"]:
+        progress(f"version {version} waits: another person puts it live with `proact rules approve {version}`")
+        click.echo(json.dumps({"version": version, "waits_for_approval": True}))
+        return
     _guarded(lambda: book.put_live(version, author or getpass.getuser()))
     _await(book, version, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 
+@rules.command(epilog=example("proact rules approve 7"))
+@_CHANGING
+@click.argument("version", type=click.IntRange(1))
+@_AUTHOR
+@_WAIT
+@_NO_WAIT
+def approve(settings: Settings, version: int, author: str | None, wait_s: float, no_wait: bool) -> None:
+    """Put a saved VERSION live that another person wrote, and wait until every worker runs it; exit codes as of `apply`."""
+    book, begin_s, person = _book(settings), time.monotonic(), author or getpass.getuser()
+    saved = book.log.saved.get(version)
+    if saved is None:
+        raise UserError(f"version {version} was never saved; there are {sorted(book.log.saved) or 'none'}")
+    if settings.four_eyes and saved["author"] == person:
+        raise UserError(f"{person} saved version {version}: another person approves it (four_eyes)")
+    _guarded(lambda: book.put_live(version, person))
+    _await(book, version, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
+
+
 @rules.command(epilog=example("proact rules rollback"))
-@_KAFKA_AND_GROUPS
+@_CHANGING
 @click.option(
     "--to", "version", default=None, type=click.IntRange(0), help="Which version; 0: no rules. Else the one before."
 )
@@ -120,9 +143,15 @@ def apply(settings: Settings, file: Path, author: str | None, wait_s: float, no_
 def rollback(settings: Settings, version: int | None, author: str | None, wait_s: float, no_wait: bool) -> None:
     """Put an earlier version live again, and wait until every worker runs it; exit codes as of `apply`."""
     book, begin_s = _book(settings), time.monotonic()
-    wanted = book.before() if version is None else version
+    wanted = book.before(approved=settings.four_eyes) if version is None else version
     if wanted and wanted not in book.log.saved:
         raise UserError(f"version {wanted} was never saved; there are {sorted(book.log.saved) or 'none'}")
+    if version is None and not wanted and len(book.log.saved) > 1:
+        raise UserError("no version before the live one was ever approved: name one with --to, 0 for no rules")
+    if settings.four_eyes and wanted and not book.log.saved[wanted]["approved_by"]:
+        raise UserError(
+            f"version {wanted} was never live: another person approves it with `proact rules approve {wanted}`"
+        )
     _guarded(lambda: book.put_live(wanted, author or getpass.getuser()))
     _await(book, wanted, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 

@@ -42,13 +42,26 @@ def saved_record(version: int, rule_set: RuleSet, author: str, at_ms: int) -> tu
     return b"%d" % version, encode_written(RULE_SETS, value)
 
 
+def approved_record(saved: Mapping[str, Any], person: str) -> tuple[bytes, bytes]:
+    """Return key and value of the record that says who put a saved version live."""
+    return b"%d" % saved["version"], encode_written(RULE_SETS, {**saved, "approved_by": person})
+
+
 def live_record(version: int, author: str, at_ms: int) -> tuple[bytes, bytes]:
     """Return key and value of the record that says which version is live."""
     return LIVE_KEY, encode_written(RULE_SETS, _event("LIVE", version, author, at_ms))
 
 
 def _event(kind: str, version: int, author: str, at_ms: int) -> dict[str, Any]:
-    return {"kind": kind, "version": version, "at_ms": at_ms, "author": author, "rules": [], "lists": []}
+    return {
+        "kind": kind,
+        "version": version,
+        "at_ms": at_ms,
+        "author": author,
+        "rules": [],
+        "lists": [],
+        "approved_by": None,
+    }
 
 
 def rule_set_fields(rule_set: RuleSet) -> dict[str, Any]:

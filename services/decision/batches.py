@@ -20,6 +20,7 @@ from services.decision.engine import DecisionEngine, decide_actions
 from services.decision.explanations import Explainer
 from services.decision.outputs import Decided
 from services.decision.reference import group_keys, see_eligibility
+from services.decision.shadows import Shadows
 from services.decision.terminals import see_terminals
 from services.worker.processor import LookedUp
 
@@ -69,13 +70,16 @@ class TransactionBatch:
         )
 
 
-def decide(engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:
+def decide(
+    engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, LookedUp], shadows: Shadows | None = None
+) -> Decided:
     """Decide on a batch; its vectors and flags are changed in place.
 
     Args:
         engine: who may have a say.
         batch: the transactions.
         found: what was found of others, by topic; a topic is missing where it did not come in time.
+        shadows: who scores beside it.
     """
     columns, vectors, flags = batch.columns, batch.folded.vectors, batch.folded.flags
     behind = see_terminals(columns, batch.slots[TERMINALS], found.get(TERMINALS), batch.folded)
@@ -86,7 +90,8 @@ def decide(engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, 
     eligibility = see_eligibility(columns, batch.slots, found, batch.folded)
     if eligibility is None:
         flags |= REFERENCE_MISSED
-    tier = engine.tier(profiles=batch.profiles_seen, others=all(topic in found for topic in OTHERS))
+    seen = batch.profiles_seen, all(topic in found for topic in OTHERS)
+    tier = engine.tier(profiles=seen[0], others=seen[1])
     if engine.model is None or engine.model.champion is None:
         flags |= MODEL_MISSED
     decisions = decide_actions(engine, tier, columns, vectors, eligibility)
@@ -100,6 +105,7 @@ def decide(engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, 
         degraded=DEGRADED_BITS[flags],
         behind_ms=behind,
         repeat=REPEATED[flags],
+        shadows=() if shadows is None else shadows.decide(seen, columns, vectors, eligibility),
     )
 
 

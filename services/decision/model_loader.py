@@ -1,4 +1,4 @@
-"""The released model of a worker: loaded and verified, or as much of it as can be used, and tried again until all of it can."""
+"""The model that the settings name: loaded and verified, or as much of it as can be used, and tried again until all of it can."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Final
 
 from services.inference import Model, ModelError
 from services.inference.artifact import load_manifest, load_model, load_small
-from services.inference.released import live_model
-from services.runtime import catalogue as m
+from services.inference.released import live_model, models_folder
 from services.runtime.clock import Clock
-from services.runtime.health import Health
 from services.runtime.logs import fields
-from services.runtime.metrics import MetricsRegistry
 from services.runtime.settings import ConfigError, Settings
 
 log = logging.getLogger("proact.model")
@@ -26,6 +23,11 @@ RETRY_EVERY_S: Final = 10.0
 def released_folder(settings: Settings) -> Path:
     """Return the folder of the model that the settings name, or of the live one. Raises ModelError."""
     return Path(settings.model_path) if settings.model_path else live_model()
+
+
+def models_root(settings: Settings) -> Path:
+    """Return the folder of all models that the settings name, or the one that travels with this code. Raises ModelError."""
+    return Path(settings.models_path) if settings.models_path else models_folder()
 
 
 def check_model(settings: Settings) -> None:
@@ -50,17 +52,10 @@ def usable_model(settings: Settings) -> Model | None:
 
 
 class ModelLoader:
-    """Keeps one worker's model; see :class:`services.worker.followers.Follower`."""
+    """Keeps the model of one worker's settings, which decides while no release is announced as live."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        health: Health,
-        metrics: MetricsRegistry,
-        adopt: Callable[[Model | None], None],
-    ) -> None:
-        self._settings, self._clock, self._health, self._metrics, self._adopt = settings, clock, health, metrics, adopt
+    def __init__(self, settings: Settings, clock: Clock, adopt: Callable[[Model | None], None]) -> None:
+        self._settings, self._clock, self._adopt = settings, clock, adopt
         self._complete, self._tried_at_s = False, 0.0
 
     def load(self) -> None:
@@ -69,17 +64,8 @@ class ModelLoader:
         self._adopt(model)
         self._complete = model is not None and model.champion is not None
         self._tried_at_s = self._clock.monotonic_s()
-        self._health.set("model_verified", self._complete)
-        self._metrics.set(m.MODEL_COMPLETE, int(self._complete))
-        self._metrics.replace(m.MODEL_INFO, {} if model is None else {(model.name, model.version): 1.0})
-
-    def begin(self) -> None:
-        """See :class:`services.worker.followers.Follower`."""
 
     def turn(self) -> None:
-        """See :class:`services.worker.followers.Follower`."""
+        """Try again, when it is time, what could not be used as a whole."""
         if not self._complete and self._clock.monotonic_s() - self._tried_at_s > RETRY_EVERY_S:
             self.load()
-
-    def close(self) -> None:
-        """See :class:`services.worker.followers.Follower`."""

@@ -29,6 +29,7 @@ from services.core.rules.engine import RuleEngine
 from services.core.terminal.windows import terminal_events
 from services.decision.engine import DecisionBatch
 from services.decision.explanations import REPORTED, Explanation
+from services.decision.shadows import ShadowDecided, ShadowEncoder
 from services.inference import Model
 from services.streams import Output, Records
 
@@ -55,6 +56,8 @@ class Decided:
     behind_ms: Nullable
     """(d,) how far the terminals' profiles were behind."""
     repeat: type_bool
+    shadows: Sequence[ShadowDecided] = ()
+    """What releases in the shadow would have done."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,6 +91,7 @@ class OutputEncoder:
         self._rules: RuleEngine | None = None
         self._rule_set_version = NO_RULES
         self._degraded = _encoded_degraded()
+        self._shadows = ShadowEncoder()
 
     def with_model(self, model: Model | None) -> OutputEncoder:
         """Return an encoder that names this model; this one goes on naming its own, since it may be at work on another thread."""
@@ -119,6 +123,7 @@ class OutputEncoder:
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
             outputs.extend(_terminal_events(decided))
             outputs.extend(_requests(records, decided, keys, now_ms))
+            outputs.extend(self._shadows.encode(records, decided, keys, now_ms))
         return outputs
 
     def encode_reassessments(self, before: Requests, decided: Decided, now_ms: int) -> Output:

@@ -78,8 +78,9 @@ class RuleSetLog:
             return
         why = f"a version lies between 1 and {VERSIONS_MAX:,}"
         if known is not None:
-            if same_rules(known, record):
-                return  # a producer's repeat
+            if same_rules(known, record):  # a producer's repeat, or somebody approved it
+                known["approved_by"] = record["approved_by"] or known["approved_by"]
+                return
             why = f"version {version} was saved before, with other rules"
         elif len(self._why_not) < REFUSED_MAX:
             self._why_not[version] = why
@@ -178,6 +179,10 @@ class RuleSetFollower:
         if self._sink is not None:
             self._send(self._worker.encode(), None)
             self._sink.close()
+
+    def engine_of(self, version: int) -> RuleEngine:
+        """Return the engine of a saved version. Raises RuleError."""
+        return runnable(self._log.saved, version)
 
     def _change(self) -> None:
         """Run what is live, if it can be run: else go on with what ran before, and say so."""

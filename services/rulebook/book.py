@@ -12,6 +12,7 @@ from services.codec.rule_sets import (
     RULE_SETS,
     VERSIONS_MAX,
     RuleSetAck,
+    approved_record,
     live_record,
     rule_set_fields,
     rule_set_of,
@@ -88,12 +89,17 @@ class Rulebook:
         return version
 
     def put_live(self, version: int, author: str) -> None:
-        """Say that a version is live from now on; 0 for none. Raises StreamsError."""
+        """Say that a version is live from now on, and who put it live; 0 for none. Raises StreamsError."""
+        saved = self.log.saved.get(version)
+        if saved is not None and saved["approved_by"] is None:
+            self._send(*approved_record(saved, author))
         self._send(*live_record(version, author, self._clock.now_ms()))
 
-    def before(self) -> int:
-        """Return the version before the live one; 0 if there is none."""
-        return max((version for version in self.log.saved if version < self.log.live), default=NO_RULES)
+    def before(self, *, approved: bool) -> int:
+        """Return the version before the live one, or of those that were put live already; 0 if there is none."""
+        known = self.log.saved.items()
+        taken = [v for v, saved in known if v < self.log.live and (saved["approved_by"] or not approved)]
+        return max(taken, default=NO_RULES)
 
     def _send(self, key: bytes, value: bytes) -> None:
         sink = KafkaSink(self._connection)

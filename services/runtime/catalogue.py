@@ -7,22 +7,20 @@ labels are closed have all their series from the start, at 0: an increase from n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import product
 from typing import Final
-
-import numpy as np
 
 from services.core.card.windows import DEGRADATIONS
 from services.core.classes import TransactionClass
-from services.core.columns import type_f64
 from services.core.fallback import FallbackTier
 from services.core.policy import Action, AlertKind, DecisionSource, Severity
 from services.core.reference.eligibility import DeclineReason
 from services.core.rules.engine import EFFECTS
 from services.core.validation import Reject
-
-COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+from services.runtime.metric import COUNTER as COUNTER  # noqa: PLC0414 - who counts imports them from here
+from services.runtime.metric import GAUGE as GAUGE  # noqa: PLC0414
+from services.runtime.metric import HISTOGRAM as HISTOGRAM  # noqa: PLC0414
+from services.runtime.metric import Label as Label  # noqa: PLC0414
+from services.runtime.metric import Metric as Metric  # noqa: PLC0414
 
 _SECONDS: Final = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
@@ -34,48 +32,6 @@ _LATENCIES: Final = (
 """Fine around the objective of 0.1 s, which must be one of them."""
 _RECORDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0)
 _SCORES: Final = tuple(round(0.05 * i, 2) for i in range(1, 20))
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A label and the values that it takes; None where they are not fixed in the code."""
-
-    name: str
-    values: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """One metric: its Prometheus name, kind, unit, meaning, and labels. It is what it is declared as, and equal to itself alone."""
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-    labels: tuple[Label, ...] = ()
-    buckets: tuple[float, ...] = ()
-    edges: type_f64 = field(init=False)
-    """The buckets as an array."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "edges", np.array(self.buckets, np.float64))
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The names of the labels, in order."""
-        return tuple(label.name for label in self.labels)
-
-    @property
-    def series(self) -> list[tuple[str, ...]]:
-        """The label values of every series, where they are known beforehand; else nothing."""
-        values = [label.values for label in self.labels]
-        return list(product(*(v for v in values if v is not None))) if None not in values else []
-
-    def takes(self, values: tuple[str, ...]) -> bool:
-        """Whether these label values fit."""
-        return len(values) == len(self.labels) and all(
-            label.values is None or value in label.values for label, value in zip(self.labels, values, strict=True)
-        )
 
 
 ACTION: Final = Label("action", tuple(action.name for action in Action))
@@ -105,7 +61,16 @@ HALT_CAUSE: Final = Label(
 """The names of :class:`services.worker.halting.Cause`, to which a test holds them: nothing here imports the worker."""
 PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
 TABLE: Final = Label(
-    "table", ("card-transactions", "card-decisions", "fraud-labels", "card-reassessments", "rule-sets")
+    "table",
+    (
+        "card-transactions",
+        "card-decisions",
+        "fraud-labels",
+        "card-reassessments",
+        "rule-sets",
+        "model-releases",
+        "shadow-decisions",
+    ),
 )
 """The topics that are archived, to which a test holds them."""
 
@@ -177,6 +142,29 @@ FOREIGN_CACHE = Metric(
     "of other services, kept by the worker while they are proved to be true",
 )
 MODEL_INFO = Metric("proact_model_info", GAUGE, "1", "the model that scores", (Label("model"), Label("version")))
+RELEASES_BESIDE = Metric(
+    "proact_releases_beside",
+    GAUGE,
+    "1",
+    "the models that this worker runs beside the live one, by stage",
+    (Label("model"), Label("version"), Label("stage", ("CANARY", "SHADOW"))),
+)
+RELEASES_REFUSED = Metric(
+    "proact_releases_refused", GAUGE, "releases", "that are announced, and that this worker cannot use"
+)
+CANARY_DECISIONS = Metric(
+    "proact_canary_decisions_total", COUNTER, "decisions", "made by a canary, among all others, by action", (ACTION,)
+)
+SHADOW_DECISIONS = Metric(
+    "proact_shadow_decisions_total",
+    COUNTER,
+    "decisions",
+    "that releases in the shadow would have made, by action",
+    (ACTION,),
+)
+GUARD_WITHDRAWALS = Metric(
+    "proact_guard_withdrawals_total", COUNTER, "canaries", "that were withdrawn since they did not keep to their guards"
+)
 DECIDED_BY = Metric("proact_decided_by_total", COUNTER, "decisions", "by whose word the action was", (DECISION_SOURCE,))
 FALLBACK_TIERS = Metric(
     "proact_decisions_by_tier_total",
@@ -215,11 +203,12 @@ WORKER_METRICS: Final = (
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
+    RELEASES_BESIDE, RELEASES_REFUSED, CANARY_DECISIONS, SHADOW_DECISIONS, GUARD_WITHDRAWALS,
     MODEL_COMPLETE, DECIDED_BY, FALLBACK_TIERS, CLASSES, DECLINES, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
 REASSESSOR_METRICS: Final = (
-    *WORKER_METRICS, REASSESSED, LOOKUPS_MISSED, MODEL_INFO, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
+    *WORKER_METRICS, REASSESSED, LOOKUPS_MISSED, MODEL_INFO, RELEASES_BESIDE, RELEASES_REFUSED, GUARD_WITHDRAWALS, MODEL_COMPLETE, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 
 LAKE_ROWS = Metric("proact_lake_rows_total", COUNTER, "rows", "written to a table of the lake", (TABLE,))

@@ -13,7 +13,7 @@ class ConfigError(Exception):
     """A setting is unknown, of the wrong type or out of range: a user's mistake, said in one line."""
 
 
-T = TypeVar("T", int, float, str, SecretUrl, Servers)
+T = TypeVar("T", bool, int, float, str, SecretUrl, Servers)
 
 
 def declare(
@@ -28,8 +28,8 @@ class Setting:
     """One setting: its name is the flag ``--my-name``, the variable ``PROACT_MY_NAME`` and the key ``my_name``."""
 
     name: str
-    kind: type[int | float | str | SecretUrl]
-    default: int | float | str | SecretUrl
+    kind: type[bool | int | float | str | SecretUrl]
+    default: bool | int | float | str | SecretUrl
     meaning: str
     least: float | None = None
     most: float | None = None
@@ -59,11 +59,13 @@ class Setting:
     @property
     def metavar(self) -> str:
         """What stands for the value in the help of a command."""
-        return self.kind.__name__.upper() if self.kind in (int, float) else "STR"
+        return {int: "INT", float: "FLOAT", bool: "true|false"}.get(self.kind, "STR")
 
     def parse(self, raw: Any, origin: str) -> Any:
         """Return the checked value of ``raw``, which came from ``origin``. Raises ConfigError, which shows no secret."""
         shown = "" if self.kind in (SecretUrl, Servers) else f", not {raw!r}"
+        if self.kind is bool:
+            return self._truth(raw, origin)
         if isinstance(raw, bool) or (self.kind is not str and isinstance(raw, str) and not raw.strip()):
             raise ConfigError(f"{origin}: {self.name} must be {_KINDS[self.kind]}{shown}")
         try:
@@ -75,6 +77,12 @@ class Setting:
         if isinstance(value, (int, float)) and self._outside(value):
             raise ConfigError(f"{origin}: {self.name} must lie between {self.least} and {self.most}, not {raw!r}")
         return value
+
+    def _truth(self, raw: Any, origin: str) -> bool:
+        known = {"true": True, "false": False}.get(str(raw).strip().lower())
+        if known is None:
+            raise ConfigError(f"{origin}: {self.name} must be true or false, not {raw!r}")
+        return known
 
     def _outside(self, value: float) -> bool:
         return (self.least is not None and value < self.least) or (self.most is not None and value > self.most)

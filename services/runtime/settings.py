@@ -53,6 +53,8 @@ class Settings:
     safe_challenge_from: float = declare(30.0, "when neither model nor rule can speak: the amount, in major units, from which a transaction is challenged", 0, 1e12)
     safe_review_from: float = declare(300.0, "the same for review", 0, 1e12)
     model_path: str = declare("", "the folder of the model to score with; empty: the live one, which models/live.json names")
+    models_path: str = declare("", "the folder of all models, in which the files of announced releases lie; empty: the one that travels with the code")
+    four_eyes: bool = declare(True, "whether a model or a rule set goes live only when another person approves it")
     prometheus_url: SecretUrl = declare(SecretUrl("http://127.0.0.1:9090"), "the Prometheus that `proact report` asks")
     metrics_host: str = declare("127.0.0.1", "the address that /metrics, /livez and /readyz listen on")
     metrics_port: int = declare(9108, "their port; worker i of several uses this + i", 1, 65_535)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from services.core.fallback import SafeDefault
-from services.decision.model_loader import ModelLoader, usable_model
+from services.decision.model_loader import ModelLoader, models_root, usable_model
+from services.decision.release_follower import ModelReleaseFollower, Tools
+from services.decision.release_loading import ReleaseLoader
+from services.decision.release_watch import ReleaseWatch
 from services.decision.releases import FollowsReleases
 from services.decision.rule_sets import RuleSetFollower
 from services.registry import LogSpec
@@ -15,6 +19,7 @@ from services.runtime.metrics import MetricsRegistry
 from services.runtime.settings import ConfigError, Settings
 from services.scorer import warm_up as warming
 from services.scorer.processor import ScorerProcessor
+from services.streams.background import ThreadBackground
 from services.worker.assembling import Parts
 from services.worker.followers import Followers
 from services.worker.wiring import transactional_id
@@ -33,12 +38,15 @@ def safe_default_of(settings: Settings) -> SafeDefault:
 def keepers(
     settings: Settings, group_id: str, health: Health, metrics: MetricsRegistry, adopting: FollowsReleases
 ) -> Followers:
-    """Load the model, and return what keeps model and rules up to date."""
+    """Load the model, and return what keeps models and rules up to date."""
     clock, worker = SystemClock(), transactional_id(settings, group_id)
-    model = ModelLoader(settings, clock, health, metrics, adopting.adopt_model)
-    model.load()
-    follower = RuleSetFollower(settings.kafka, worker, clock, metrics, adopting.adopt_rules)
-    return Followers(model, follower)
+    rules = RuleSetFollower(settings.kafka, worker, clock, metrics, adopting.adopt_rules)
+    loader = ReleaseLoader(partial(models_root, settings), ThreadBackground("loads models"), clock.monotonic_s)
+    models = ModelReleaseFollower(settings.kafka, worker, Tools(clock, metrics, health), loader, adopting)
+    models.rules_of = rules.engine_of
+    models.settings_model = ModelLoader(settings, clock, models.adopt_base)
+    models.settings_model.load()
+    return Followers(rules, models)
 
 
 def folding_processor() -> ScorerProcessor:
@@ -59,6 +67,7 @@ def warm_up(processor: ScorerProcessor) -> None:
 
 def parts_with(processor: ScorerProcessor, settings: Settings, metrics: MetricsRegistry, health: Health) -> Parts:
     """Return a processor with what keeps its model and rules up to date."""
+    processor.watch = ReleaseWatch(SystemClock().monotonic_s)
     follower = keepers(settings, settings.group_id, health, metrics, processor)
     alone = settings.without_profiles == "fallback"
     return Parts(processor, follower, without_profiles=processor.decide_without_profiles if alone else None)

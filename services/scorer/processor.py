@@ -19,12 +19,13 @@ from services.core.money import EXPONENTS
 from services.core.profiles import DAY_MS, KEEP_MS, open_profiles, refuse_ahead, seal_changed, seal_profiles
 from services.core.validation import Reject, validate
 from services.decision.batches import OTHERS, TransactionBatch, Wanted, decide
-from services.decision.engine import DecisionBatch
+from services.decision.engine import DecisionBatch, DecisionEngine
 from services.decision.outputs import Decided
-from services.decision.releases import FollowsReleases
+from services.decision.releases import DecidedPart, FollowsReleases
+from services.decision.shadows import Shadows, counted_by_action
 from services.runtime import catalogue as m
 from services.runtime.metrics import MetricsRegistry
-from services.streams import Records
+from services.streams import Output, Records
 from services.worker.dead_letters import count_refused, key_column, refuse, refuse_excluded, without_excluded
 from services.worker.processor import LateOutputs, LookedUp, Prepared, RefusingOutcome
 
@@ -52,7 +53,8 @@ class PreparedTransactions(Prepared):
 class ScoredOutcome(RefusingOutcome):
     """The outcome with what is measured of it."""
 
-    decided_rows: Decided
+    parts: Sequence[DecidedPart]
+    """What was decided, by the model that did."""
 
 
 class ScorerProcessor(FollowsReleases):
@@ -64,6 +66,7 @@ class ScorerProcessor(FollowsReleases):
     """What a profile keeps, and a day that event times may be ahead."""
     looks_up: Sequence[str] = OTHERS
     read_by_others = announces = False
+    runs_beside = True
 
     def prepare(self, records: Records, excluded: type_i64) -> PreparedTransactions:
         """See :class:`services.worker.processor.Processor`."""
@@ -107,11 +110,14 @@ class ScorerProcessor(FollowsReleases):
         folded, sealed = self.fold_cards(prepared, profiles, emit)
         batch = TransactionBatch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=True)
         wanted = batch if np.count_nonzero(emit) == len(emit) else batch.take(emit[prepared.rows])
-        return self._outcome(prepared, self.decide_batch(wanted, found), sealed, emit, now_ms)
+        parts = self.decide_by_release(wanted, found, self.decide_batch)
+        return self._outcome(prepared, parts, sealed, emit, now_ms)
 
-    def decide_batch(self, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:
-        """Return what is decided on transactions, from what was found of others; a step of :meth:`decide`."""
-        return decide(self.engine, batch, found)
+    def decide_batch(
+        self, engine: DecisionEngine, batch: TransactionBatch, found: Mapping[str, LookedUp], shadows: Shadows
+    ) -> Decided:
+        """Return what one engine decides on transactions, from what was found of others; a step of :meth:`decide`."""
+        return decide(engine, batch, found, shadows)
 
     def decide_without_profiles(
         self, prepared: PreparedTransactions, found: Mapping[str, LookedUp], now_ms: int
@@ -126,29 +132,30 @@ class ScorerProcessor(FollowsReleases):
         emit, nothing = np.ones(len(prepared.records), bool), [None] * len(prepared.cards)
         folded, _ = self.fold_cards(prepared, nothing, emit)
         batch = TransactionBatch(prepared.columns, prepared.rows, folded, prepared.lookup_slots, profiles_seen=False)
-        return self._outcome(prepared, self.decide_batch(batch, found), nothing, emit, now_ms)
+        parts = self.decide_by_release(batch, found, self.decide_batch)
+        return self._outcome(prepared, parts, nothing, emit, now_ms)
 
     def _outcome(
         self,
         prepared: PreparedTransactions,
-        decided: Decided,
+        parts: Sequence[DecidedPart],
         profiles: Sequence[bytes | None],
         emit: type_bool,
         now_ms: int,
     ) -> ScoredOutcome:
         refused = refuse(prepared.records, prepared.status, emit, now_ms, prepared.refused_ids)
+        decided = sum(len(part.decided) for part in parts)
+        encode = partial(_encode, parts, prepared.records, now_ms)
         return ScoredOutcome(
-            outputs=LateOutputs(
-                len(decided) > 0, partial(self._encoder.encode, prepared.records, decided, now_ms), refused.outputs
-            ),
+            outputs=LateOutputs(decided > 0, encode, refused.outputs),
             profiles=profiles,
-            decided=len(decided),
+            decided=decided,
             folded_only=len(emit) - int(np.count_nonzero(emit)),
             refused=refused.partitions,
             notices=refused.notices,
             folded_until_ms={},
             rejected=refused.reasons,
-            decided_rows=decided,
+            parts=parts,
         )
 
     def fold_cards(
@@ -175,14 +182,18 @@ class ScorerProcessor(FollowsReleases):
         self, metrics: MetricsRegistry, prepared: PreparedTransactions, outcome: ScoredOutcome, committed_ms: int
     ) -> None:
         """See :class:`services.worker.processor.Processor`."""
-        decided, decisions = outcome.decided_rows, outcome.decided_rows.decisions
+        count_refused(metrics, outcome.rejected)
+        for part in outcome.parts:
+            self._measure(metrics, prepared.records, part, committed_ms)
+
+    def _measure(self, metrics: MetricsRegistry, records: Records, part: DecidedPart, committed_ms: int) -> None:
+        decided, decisions = part.decided, part.decided.decisions
         _count_kinds(metrics, m.DECISIONS, decisions.actions)
         _count_kinds(metrics, m.FALLBACK_TIERS, decisions.tiers)
         _count_kinds(metrics, m.CLASSES, decisions.classes)
         _count_kinds(metrics, m.DECIDED_BY, decisions.sources)
         _count_bits(metrics, m.DEGRADED, decided.degraded)
         _count_bits(metrics, m.DECLINES, decisions.declines)
-        count_refused(metrics, outcome.rejected)
         _count_alerts(metrics, decisions, decided.alerted)
         metrics.add(m.REPEATS, int(np.count_nonzero(decided.repeat)))
         for labels, amount in _amounts(decided).items():
@@ -192,8 +203,18 @@ class ScorerProcessor(FollowsReleases):
                 metrics.add(m.RULES_HELD, count, effect)
         metrics.observe(m.SCORES, decisions.scores[~np.isnan(decisions.scores)])
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
-        stamps = prepared.records.timestamp_ms[decided.rows]
+        stamps = records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
+        if part.canary:
+            _count_kinds(metrics, m.CANARY_DECISIONS, decisions.actions)
+        if decided.shadows:
+            names = m.ACTION.values or ()
+            for name, count in zip(names, counted_by_action(decided.shadows, len(names)), strict=True):
+                metrics.add(m.SHADOW_DECISIONS, count, name)
+
+
+def _encode(parts: Sequence[DecidedPart], records: Records, now_ms: int) -> Sequence[Output]:
+    return [output for part in parts for output in part.encoder.encode(records, part.decided, now_ms)]
 
 
 def _count_kinds(metrics: MetricsRegistry, metric: m.Metric, kinds: type_i64) -> None:

@@ -118,6 +118,29 @@ def bench_lake(settings: Settings, records: int, runs: int) -> None:
     click.echo(json.dumps(found))
 
 
+@benchmarks.command("bench-releases", epilog=example(f"{NAME} bench-releases --runs 3"))
+@with_settings("data_folder", *TOPIC_SCALES)
+@click.option(
+    "--runs", default=3, show_default=True, type=click.IntRange(1, 20), help="Measurements; medians are reported."
+)
+def bench_releases(settings: Settings, runs: int) -> None:
+    """Measure what a release costs: latency while a model goes live and back, processor time of a shadow. The last line is JSON."""
+    from services.runtime.children import ChildError
+    from services.stack.folders import claimed
+    from services.stack.processes import StackError
+    from services.streams import StreamsError
+    from tests.benchmarks.bench_system import FULL, Subject
+    from tests.benchmarks.releases import measure_releases
+
+    folder = Path(settings.data_folder) / "bench-releases"
+    try:
+        with claimed(folder, "a bench"), interruptible():
+            found = measure_releases(Subject(FULL, settings), folder, runs, progress)
+    except (ChildError, StackError, StreamsError) as error:
+        raise UserError(str(error)) from None
+    click.echo(json.dumps(found))
+
+
 @benchmarks.command("bench-gate", epilog=example(f"{NAME} bench-gate"))
 def bench_gate() -> None:
     """Check that deciding is as many times as quick as the plain worker's way as it was: ratios of pairs, half a minute. The last line is JSON."""

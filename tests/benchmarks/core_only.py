@@ -19,6 +19,7 @@ from services.core.rules.engine import RuleEngine
 from services.decision.batches import DEGRADED_BITS, REPEATED, TransactionBatch
 from services.decision.engine import DecisionEngine, decide_actions
 from services.decision.outputs import Decided
+from services.decision.shadows import Shadows
 from services.inference import Anomaly
 from services.scorer.processor import ScorerProcessor
 from services.worker.processor import LookedUp
@@ -55,10 +56,16 @@ class CoreProcessor(ScorerProcessor):
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """See :class:`services.decision.releases.FollowsReleases`: there are none."""
 
-    def decide_batch(self, batch: TransactionBatch, found: Mapping[str, LookedUp]) -> Decided:  # noqa: ARG002 - nothing was looked up
+    def decide_batch(
+        self,
+        engine: DecisionEngine,
+        batch: TransactionBatch,
+        found: Mapping[str, LookedUp],  # noqa: ARG002 - nothing was looked up
+        shadows: Shadows,  # noqa: ARG002 - there are none
+    ) -> Decided:
         """See :class:`services.scorer.processor.ScorerProcessor`."""
         n, flags = len(batch.rows), batch.folded.flags
-        engine = CoreJudges(self.engine.model, None, self.engine.safe)
+        engine = CoreJudges(engine.model, None, engine.safe)
         if engine.model is None or engine.model.champion is None:
             flags |= MODEL_MISSED
         if not batch.profiles_seen:

@@ -352,7 +352,7 @@ def with_events(outcome: Any, change: Callable[[Output], Output]) -> Any:
 class EventForARepeat(ScorerProcessor):  # 23
     def decide(self, prepared, profiles, found, emit, now_ms):
         outcome = super().decide(prepared, profiles, found, emit, now_ms)
-        decided = outcome.decided_rows
+        [decided] = (part.decided for part in outcome.parts)
         columns = decided.columns  # of all that was decided, repeats included
         events = Output(TERMINAL_EVENTS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))
         others = [o for o in outcome.outputs if o.topic != TERMINAL_EVENTS]

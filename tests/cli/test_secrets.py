@@ -55,7 +55,8 @@ OWN_STACK = {
 """They start stores of their own or none, and take minutes: of these the help and a mistake are looked at."""
 ARGUMENTS = {
     "replay": ["missing.parquet"], "tail": ["card-alerts"], "token": ["8a6e0804-2bd0-4672-b79d-d97027f9071a"], "rules check": ["missing.yaml"],
-    "rules apply": ["missing.yaml"], "rules backtest": ["missing.yaml"], "evaluate": ["missing"], "parity": ["missing"],
+    "rules apply": ["missing.yaml"], "rules approve": ["1"], "models show": ["fraud/v4"], "models verify": ["fraud/v4"],
+    "models release": ["fraud/v4", "--stage", "shadow"], "models promote": ["fraud/v4"], "models approve": ["fraud/v4"], "rules backtest": ["missing.yaml"], "evaluate": ["missing"], "parity": ["missing"],
     "benchmark-quality": ["missing"], "bench-compare": ["HEAD"], "models live": ["fraud/v4"],
     "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
     "data suggest": ["missing.csv"], "data check": ["missing.csv"], "backtest": ["missing.yaml", "--until", "2026-01-01"],

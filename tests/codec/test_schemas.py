@@ -265,4 +265,7 @@ def test_the_topology_names_the_scorer_on_both_sides():
         "terminal-events",
         "card-reassessment-requests",
         "rule-set-acks",
+        "model-releases",
+        "model-release-acks",
+        "shadow-decisions",
     }

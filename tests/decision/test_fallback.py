@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
 from services.decision.model_loader import RETRY_EVERY_S, ModelLoader
+from services.decision.release_follower import ModelReleaseFollower, Tools
+from services.decision.release_loading import ReleaseLoader
 from services.inference import ModelError
 from services.inference.artifact import load_model, load_small
 from services.inference.released import live_model
@@ -28,6 +31,7 @@ from services.runtime.settings import resolve_settings
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records, StreamsError
 from services.worker.processor import NotYetError
+from tests.decision.candidates import Later
 from tests.generators import random_events, to_columns
 from tests.worker.memory_system import (
     EVENTS,
@@ -244,7 +248,15 @@ def test_a_release_is_used_as_far_as_it_can_be_and_tried_again_until_all_of_it_c
     clock, adopted = ManualClock(0), []
     health, metrics = Health(clock, {"model_verified": False}), MetricsRegistry(m.SCORER_METRICS)
     settings = resolve_settings({"model_path": str(tmp_path)}, {})
-    keeper = ModelLoader(settings, clock, health, metrics, adopted.append)
+    loader = ReleaseLoader(lambda: tmp_path, Later(), clock.monotonic_s)
+    tools = Tools(clock, metrics, health)
+    follower = ModelReleaseFollower(settings.kafka, "w", tools, loader, ScorerProcessor(None, SAFE))
+
+    def adopt(model: Any) -> None:
+        adopted.append(model)
+        follower.adopt_base(model)
+
+    keeper = ModelLoader(settings, clock, adopt)
     whole = (tmp_path / "champion.json").read_bytes()
     small = (tmp_path / "small.json").read_bytes()
 

@@ -44,6 +44,8 @@ def decisions_of(stack) -> list[dict]:
 def rules(proact, tmp_path):
     def call(stack, *arguments: str) -> subprocess.CompletedProcess[str]:
         servers = [] if arguments[0] in ("check", "names") else ["--kafka-bootstrap-servers", stack.kafka_address]
+        if arguments[0] in ("apply", "rollback") and "--four-eyes" not in arguments:
+            servers += ["--four-eyes", "false"]
         said = [*proact, "rules", *arguments, *servers]
         return subprocess.run(said, capture_output=True, text=True, check=False, timeout=120)
 
@@ -130,6 +132,38 @@ def test_a_worker_that_starts_late_runs_what_is_live_and_says_goodbye(own_stack,
     assert json.loads(rules(stack, "status", "--json").stdout)["workers"] == []
 
 
+def test_a_rule_set_goes_live_when_another_person_approves_it(own_stack, tmp_path, rules):
+    stack, file = own_stack(), tmp_path / "rules.yaml"
+    file.write_text(RULES % "nobody")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return rules(stack, *arguments, "--four-eyes", "true")
+
+    with scorers(stack, tmp_path) as [child]:
+        child.wait_ready()
+        asked = call("apply", str(file), "--author", "ana")
+        before = json.loads(rules(stack, "status", "--json").stdout)
+        alone = call("approve", "1", "--author", "ana")
+        unknown = call("approve", "7", "--author", "bo")
+        done = call("approve", "1", "--author", "bo")
+        file.write_text(RULES % "somebody")
+        call("apply", str(file), "--author", "ana")
+        file.write_text(RULES % "anybody")
+        call("apply", str(file), "--author", "ana")
+        never = call("rollback", "--to", "2")
+        call("approve", "3", "--author", "bo")
+        back = call("rollback", "--author", "ana")
+
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout.splitlines()[-1]) == {"version": 1, "waits_for_approval": True}
+    assert (before["live"], before["saved"]) == (0, [1])
+    assert "another person approves it" in alone.stderr
+    assert "version 7 was never saved" in unknown.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["workers"] == 1
+    assert "version 2 was never live" in never.stderr
+    assert json.loads(back.stdout.splitlines()[-1])["version"] == 1, "2 was never approved"
+
+
 def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_reported(own_stack, tmp_path, rules):
     stack = own_stack()
     file = tmp_path / "rules.yaml"
@@ -141,7 +175,7 @@ def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_reported(own_
             "rule_id": "later", "when": "feature.of_a_later_release > 1", "action": "BLOCK", "priority": 0, "mode": "LIVE",
             "percentage": 100, "reason": "",
         }  # fmt: skip
-        event = {"version": 2, "at_ms": 1, "author": "x", "rules": [], "lists": []}
+        event = {"version": 2, "at_ms": 1, "author": "x", "rules": [], "lists": [], "approved_by": None}
         schema, sink = topics()[RULE_SETS].latest, KafkaSink(stack.kafka_connection)
         sink.send(RULE_SETS, [b"2"], [encode_record(schema, {**event, "kind": "SAVED", "rules": [rule]})])
         sink.send(

@@ -281,7 +281,9 @@ def test_whatever_bytes_a_file_is_of_there_is_an_answer_and_no_traceback(tmp_pat
 
 
 @pytest.mark.parametrize("end", ["csv", "parquet"])
-def test_a_column_whose_name_stands_twice_is_refused_where_it_is_read_and_left_alone_elsewhere(tmp_path: Path, end: str):
+def test_a_column_whose_name_stands_twice_is_refused_where_it_is_read_and_left_alone_elsewhere(
+    tmp_path: Path, end: str
+):
     table = pa.table({"card": ["c1"], "amount": [1.0], "a": [1], "b": [2]}).rename_columns(["card", "amount", "", ""])
     path = tmp_path / f"twice.{end}"
     pyarrow.parquet.write_table(table, path) if end == "parquet" else pyarrow.csv.write_csv(table, path)

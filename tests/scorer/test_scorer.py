@@ -271,7 +271,7 @@ def test_metrics_count_what_was_decided():
 
     assert sum(metrics.value(m.DECISIONS, a.name) for a in Action) == 21
     assert metrics.value(m.DEAD_LETTERS, "EMPTY") == 1
-    repeats = sum(bool(f) for f in outcome.decided_rows.repeat)
+    repeats = sum(bool(f) for part in outcome.parts for f in part.decided.repeat)
     assert metrics.value(m.REPEATS) == repeats >= 1
     for action in Action:
         decided = [d for d in outputs_of(outcome, "card-decisions") if d["action"] == action.name]

@@ -12,9 +12,9 @@ from services.core.profiles import DAY_MS
 
 SCENARIOS: Final = (
     "genuine", "large-amount", "compromised-terminal", "compromised-card", "card-testing", "impossible-travel",
-    "account-takeover",
+    "account-takeover", "contactless-relay",
 )  # fmt: skip
-"""What a transaction is; its index is the code in a column. 1 to 3 are the handbook's."""
+"""What a transaction is; its index is the code in a column. 1 to 3 are the handbook's, the last one begins where :mod:`.waves` says."""
 
 
 @dataclass(frozen=True, slots=True)
