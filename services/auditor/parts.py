@@ -35,7 +35,8 @@ def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegist
 def folders_of(settings: Settings) -> list[Path]:
     """Return the folders of the models that may have decided: the released ones, and the one that the settings name."""
     named = [Path(settings.model_path)] if settings.model_path else []
-    return [*released_folders(), *(one for one in named if (one / "manifest.json").is_file())]
+    folder = Path(settings.models_path) if settings.models_path else None
+    return [*released_folders(folder), *(one for one in named if (one / "manifest.json").is_file())]
 
 
 def warm_up(processor: ForwardingProcessor | AuditProcessor) -> None:

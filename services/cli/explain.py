@@ -22,7 +22,9 @@ _PLACE = re.compile(r"(\d{1,9})/(\d{1,18})")
 
 
 @click.command(epilog=example("proact explain 8a6e0804-2bd0-4672-b79d-d97027f9071a\n  proact explain 3/1042 --json"))
-@with_settings("lake_url", "kafka_bootstrap_servers", "model_path", "safe_challenge_from", "safe_review_from")
+@with_settings(
+    "lake_url", "kafka_bootstrap_servers", "model_path", "models_path", "safe_challenge_from", "safe_review_from"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.argument("transaction")
 def explain(settings: Settings, as_json: bool, transaction: str) -> int:

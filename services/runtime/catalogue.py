@@ -16,6 +16,10 @@ from services.core.policy import Action, AlertKind, DecisionSource, Severity
 from services.core.reference.eligibility import DeclineReason
 from services.core.rules.engine import EFFECTS
 from services.core.validation import Reject
+from services.runtime.audit_metrics import AUDIT_LEFT_OUT as AUDIT_LEFT_OUT  # noqa: PLC0414
+from services.runtime.audit_metrics import AUDITED as AUDITED  # noqa: PLC0414
+from services.runtime.audit_metrics import MISMATCH as MISMATCH  # noqa: PLC0414
+from services.runtime.audit_metrics import PARITY_MISMATCHES as PARITY_MISMATCHES  # noqa: PLC0414
 from services.runtime.metric import COUNTER as COUNTER  # noqa: PLC0414 - who counts imports them from here
 from services.runtime.metric import GAUGE as GAUGE  # noqa: PLC0414
 from services.runtime.metric import HISTOGRAM as HISTOGRAM  # noqa: PLC0414
@@ -238,30 +242,6 @@ ARCHIVER_METRICS: Final = (
     *WORKER_METRICS, LAKE_ROWS, LAKE_COMMITS, LAKE_FAILURES, LAKE_LEFT_OUT, LAKE_BEHIND, LAKE_WAITING, LAKE_WRITE_SECONDS,
 )  # fmt: skip
 
-MISMATCH: Final = Label("mismatch", ("vector", "record", "decision", "missing", "twice", "unfounded"))
-"""What does not fit: a feature; another field that the transaction determines; score, action, class or reasons; no decision; a second one; one on
-nothing, or on what is to be refused."""
-PARITY_MISMATCHES = Metric(
-    "proact_parity_mismatches_total",
-    COUNTER,
-    "decisions",
-    "on audited cards that are not what plain Python makes of the same log: must stay 0",
-    (MISMATCH,),
-)
-AUDITED = Metric(
-    "proact_audited_total",
-    COUNTER,
-    "decisions",
-    "made again by the auditor, the whole of it or without what depends on a past that it does not know yet",
-    (Label("depth", ("whole", "without_past")),),
-)
-AUDIT_LEFT_OUT = Metric(
-    "proact_audit_left_out_total",
-    COUNTER,
-    "decisions",
-    "on audited cards that were not made again: their transactions came before the auditor's first look, or lie elsewhere, or too many waited",
-    (Label("why", ("before", "elsewhere", "room")),),
-)
 AUDITOR_METRICS: Final = (*WORKER_METRICS, PARITY_MISMATCHES, AUDITED, AUDIT_LEFT_OUT)
 
 KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
