@@ -206,8 +206,8 @@ SERVICES: Final = (
         purpose="Run auditors until SIGTERM or Ctrl-C: for a share of the cards they make every decision again, in plain Python, and compare.",
         holds="what is known of audited cards",
         logs=(
-            LogSpec("card-transactions", AUDIT_LAYOUT, "services.auditor.forwarding:of_transactions", AUDITOR_PREFIX),
-            LogSpec("card-decisions", AUDIT_LAYOUT, "services.auditor.forwarding:of_decisions", AUDITOR_PREFIX),
+            LogSpec("card-transactions", AUDIT_LAYOUT, "services.auditor.processor:of_transactions", AUDITOR_PREFIX),
+            LogSpec("card-decisions", AUDIT_LAYOUT, "services.auditor.processor:of_decisions", AUDITOR_PREFIX),
             LogSpec("audit-events", AUDIT_LAYOUT, "services.auditor.processor:AuditProcessor", AUDITOR_PREFIX),
         ),
         group_setting="auditor_group_id",

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from services.auditor.forwarding import ForwardingProcessor
-from services.auditor.processor import AuditProcessor
+from services.auditor.processor import AuditProcessor, ForwardingProcessor
 from services.auditor.released import ReleasedModels
 from services.checker.scoring import released_folders
 from services.codec.audit_events import AUDIT_EVENTS

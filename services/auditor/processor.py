@@ -1,22 +1,36 @@
-"""The auditor's join: transactions of audited cards and the decisions on them in, and what does not fit counted and logged. No IO."""
+"""What the auditor does with each topic. No IO.
+
+Transactions and decisions of audited cards go, each from its own topic, into one log a card; there the two are joined, and what does not fit is
+counted and logged. Whether a card is audited depends on its token and the share alone. Nothing that a scorer refuses is copied: of a transaction that
+is not to be decided on only its place goes on, and nothing at all under a key that is no token, or in a partition where nobody looks for it.
+"""
 
 from __future__ import annotations
 
 import logging
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as dataclass_fields
+from functools import partial
 from typing import Any, Final
 
+import numpy as np
+
 from services.auditor.card_audit import NOT_COPIED, AuditReport, CardAudit, Mismatch
+from services.auditor.choosing import DEFAULT_SHARE, audited
 from services.auditor.released import ReleasedModels
-from services.checker.evidence import DECISIONS
-from services.checker.findings import Verdict
-from services.checker.oracle import schemas_of
+from services.auditor.scoring_again import score_again
+from services.checker.card_numbers import token_ok
+from services.checker.evidence import DECISIONS, INPUTS
+from services.checker.letters import ASTRAY
+from services.checker.oracle import acceptable, schemas_of
 from services.checker.scoring import Scoring
+from services.checker.verdict import RECORD_BYTES_MAX
 from services.codec.audit_events import AUDIT_EVENTS, DECISION, TRANSACTION, AuditEvent, decode_audit_event
-from services.core.columns import type_bool
+from services.core.columns import type_bool, type_i64
 from services.core.immutable import immutable
+from services.core.kernels import misplaced
 from services.core.layouts import AUDIT_LAYOUT
 from services.core.profiles import CorruptProfileError
 from services.core.validation import Reject
@@ -24,14 +38,138 @@ from services.registry import AUDITOR_PREFIX
 from services.runtime import catalogue as m
 from services.runtime.logs import fields, transaction_token
 from services.runtime.metrics import MetricsRegistry
+from services.streams import Output, Records
+from services.worker.dead_letters import key_column, notices, refuse_excluded
 from services.worker.processor import LookedUp
-from services.worker.topic_processor import Folded, ItemProcessor, PreparedItems, TopicOutcome
+from services.worker.topic_processor import (
+    Folded,
+    ItemProcessor,
+    PreparedItems,
+    PreparedTopic,
+    TopicOutcome,
+    TopicProcessor,
+)
 
 log = logging.getLogger("proact.auditor")
 
+_SINCE: Final = struct.Struct("<Hdq")
+"""What is remembered of a partition: the layout, the share, and from which offset on it was copied with that share."""
+_KEY: Final = b"since"
 WITNESSES_MAX: Final = 20
 """So many mismatches of one batch have a line of their own in the log; all are counted."""
 PreparedAudit = PreparedItems[AuditEvent | None]
+
+
+@immutable
+class PreparedShare(PreparedTopic):
+    """A batch, and which of its records are those of audited cards."""
+
+    rows: type_i64
+    """(m,) where they are."""
+
+
+class ForwardingProcessor(TopicProcessor[PreparedShare]):
+    """Of one topic of the two. It refuses nothing: the scorer does, and its dead letters would be another answer.
+
+    Its one profile a partition says from where on it was copied without a gap: with another share the cards that come in have no past.
+    """
+
+    layout = AUDIT_LAYOUT
+
+    def __init__(self, topic: str, share: float = DEFAULT_SHARE) -> None:
+        self.topic, self._share = topic, share
+
+    @property
+    def log(self) -> str:
+        """See :class:`services.worker.processor.Processor`."""
+        return AUDITOR_PREFIX + self.topic
+
+    def prepare(self, records: Records, excluded: type_i64) -> PreparedShare:
+        """See :class:`services.worker.processor.Processor`."""
+        keys, has_key = key_column(records.keys)
+        chosen = audited(keys, self._share) & has_key & (excluded == Reject.NONE)
+        if self.topic == INPUTS:
+            chosen &= ~misplaced(keys, records.partition, records.partitions)
+        status = np.full(len(records), Reject.NONE, np.int64)
+        refuse_excluded(status, excluded)
+        partitions = sorted(records.counts())
+        return PreparedShare(
+            records, partitions, [_KEY] * len(partitions), {}, status=status, rows=np.flatnonzero(chosen)
+        )
+
+    def outcome_of(self, prepared: PreparedShare, folded: Folded, emit: type_bool, now_ms: int) -> TopicOutcome:  # noqa: ARG002
+        """Return what a batch comes to, without dead letters."""
+        records, bad = prepared.records, (prepared.status != Reject.NONE) & emit
+        return TopicOutcome(
+            outputs=folded.outputs,
+            profiles=folded.profiles,
+            decided=int((emit & ~bad).sum()),
+            folded_only=int((~emit).sum()),
+            refused=records.partition[bad],
+            notices=notices(records, prepared.status, bad, {}),
+            folded_until_ms={},
+            rejected=prepared.status[:0],
+            counts={},
+        )
+
+    def fold(self, prepared: PreparedShare, profiles: Sequence[bytes | None], emit: type_bool) -> Folded:
+        """Send them on."""
+        records, since, changed = prepared.records, dict[int, int](), list[bytes | None]()
+        for row, (partition, profile) in enumerate(zip(prepared.partitions, profiles, strict=True)):
+            since[partition] = self._since(profile, row)
+            if since[partition] < 0:
+                since[partition] = int(records.offset[records.partition == partition][0])
+            now = _SINCE.pack(AUDIT_LAYOUT, self._share, since[partition])
+            changed.append(None if now == profile else now)
+        event_of = self._transaction if self.topic == INPUTS else self._decision
+        rows = prepared.rows[emit[prepared.rows]].tolist()
+        events = [one for row in rows if (one := event_of(records, row, since)) is not None]
+        if not events:
+            return Folded.to(changed)
+        keys, values = zip(*(event.encode() for event in events), strict=True)
+        return Folded.to(changed, [Output(AUDIT_EVENTS, keys, values)])
+
+    def _since(self, profile: bytes | None, row: int) -> int:
+        """Return from where on a partition was copied with this share; -1: it was not. Raises CorruptProfileError."""
+        if profile is None:
+            return -1
+        if len(profile) != _SINCE.size or _SINCE.unpack(profile)[0] != AUDIT_LAYOUT:
+            raise CorruptProfileError("what is remembered of a copied partition is damaged", [row])
+        _, share, since = _SINCE.unpack(profile)
+        return int(since) if share == self._share else -1
+
+    def _transaction(self, records: Records, row: int, since: Mapping[int, int]) -> AuditEvent | None:
+        key, value, timestamp_ms = records.keys[row], records.values[row], int(records.timestamp_ms[row])
+        card = _token(key)
+        if card is None:
+            return None
+        record = schemas_of(INPUTS).decode(value) if len(value or b"") <= RECORD_BYTES_MAX else None
+        good = record is not None and acceptable(record, key, timestamp_ms)
+        partition, offset = int(records.partition[row]), int(records.offset[row])
+        return AuditEvent(card, TRANSACTION, partition, offset, timestamp_ms, since[partition], value if good else None)
+
+    def _decision(self, records: Records, row: int, since: Mapping[int, int]) -> AuditEvent | None:
+        card, decision = _token(records.keys[row]), schemas_of(DECISIONS).decode(records.values[row])
+        if card is None or decision is None or ASTRAY in decision["degraded"]:
+            return None
+        partition, offset, timestamp_ms = (
+            decision[f"source_{name}"] for name in ("partition", "offset", "timestamp_ms")
+        )
+        copied_since = since[int(records.partition[row])]
+        return AuditEvent(card, DECISION, partition, offset, timestamp_ms, copied_since, records.values[row])
+
+
+def _token(key: bytes | None) -> str | None:
+    """Return a key as text, if it is a token that a card may have."""
+    try:
+        card = (key or b"").decode()
+    except UnicodeDecodeError:
+        return None
+    return card if token_ok(card) else None
+
+
+of_transactions = partial(ForwardingProcessor, INPUTS)
+of_decisions = partial(ForwardingProcessor, DECISIONS)
 
 
 @immutable
@@ -144,22 +282,3 @@ def _decisions(events: Sequence[AuditEvent | None]) -> list[dict[str, Any]]:
     schemas = schemas_of(DECISIONS)
     read = [schemas.decode(one.record) for one in events if one is not None and one.kind == DECISION]
     return [one for one in read if one is not None]
-
-
-def score_again(scoring: Scoring, report: AuditReport) -> None:
-    """Add to a report the decisions whose score, action or reasons are not their model's on the recorded vector."""
-    if report.decided and _wrong(scoring, report.decided):
-        for decision, record in report.decided:
-            place = decision["source_partition"], decision["source_offset"]
-            if what := "; ".join(_wrong(scoring, [(decision, record)])).replace(f"{place[0]}/{place[1]}: ", ""):
-                report.blame("decision", place, decision["transaction_id"], what)
-
-
-def _wrong(scoring: Scoring, decided: Sequence[tuple[dict[str, Any], dict[str, Any] | None]]) -> list[str]:
-    """Return what is wrong with decisions."""
-    verdict = Verdict()
-    try:
-        scoring.check(decided, verdict)
-    except Exception as error:  # noqa: BLE001 - a decision that no scorer makes may hold anything
-        return [f"it cannot be made again: {type(error).__name__}"]
-    return verdict.anomalies["wrong-decision"]

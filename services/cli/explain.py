@@ -61,7 +61,7 @@ def _ref(said: str) -> DecisionRef:
         return DecisionRef(uuid.UUID(said).bytes, None)
     except ValueError:
         raise UserError(
-            f"{said[:60]!r} is neither a transaction's id, such as 8a6e0804-2bd0-4672-b79d-d97027f9071a, nor PARTITION/OFFSET"
+            "that is neither a transaction's id, such as 8a6e0804-2bd0-4672-b79d-d97027f9071a, nor PARTITION/OFFSET"
         ) from None
 
 
@@ -82,7 +82,7 @@ def _case(settings: Settings, ref: DecisionRef) -> DecisionCase:
         else:
             if found is not None:
                 return found
-            tried.append(f"{name}: not there")
+            tried.append(f"{name}: not there, or no more")
         progress(f"{tried[-1]}")
     raise UserError(f"no decision on {ref} with its transaction: {'; '.join(tried)}")
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from services.auditor.card_audit import AuditReport
-from services.auditor.forwarding import ForwardingProcessor
-from services.auditor.processor import AuditProcessor
+from services.auditor.processor import AuditProcessor, ForwardingProcessor
 from services.auditor.released import ReleasedModels
 from services.checker.evidence import DECISIONS, INPUTS
 from services.checker.scoring import released_folders
