@@ -211,7 +211,7 @@ SERVICES: Final = (
             LogSpec("audit-events", AUDIT_LAYOUT, "services.auditor.processor:AuditProcessor", AUDITOR_PREFIX),
         ),
         group_setting="auditor_group_id",
-        settings=("audit_share", "guarantee", "model_path", "models_path", "safe_challenge_from", "safe_review_from"),
+        settings=("audit_share", "model_path", "models_path", "safe_challenge_from", "safe_review_from"),
         example="--audit-share 0.05 --metrics-port 9168",
         metrics="services.runtime.catalogue:AUDITOR_METRICS",
         build="services.auditor.parts:build",
