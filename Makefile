@@ -12,7 +12,7 @@ KAFKA_PORT := $(or $(PROACT_KAFKA_PORT),9092)
 PROMETHEUS_PORT := $(or $(PROACT_PROMETHEUS_PORT),9090)
 HANDBOOK ?= ../shared/data/handbook
 
-.PHONY: help setup demo up down logs events demo-compose roll test test-long test-chaos test-compose test-all simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality docs docs-tables dashboards lock clean
+.PHONY: help setup demo demo-learning up down logs events demo-compose roll test test-long test-chaos test-compose test-all simulation chaos chaos-full lint format types train bench bench-compare bench-gate costs parity benchmark-quality docs docs-tables dashboards lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ setup: $(VENV)/installed ## Create .venv with everything in it
 
 demo: setup ## Show everything: a month of card traffic and live traffic through a real Kafka and Redis
 	@$(BIN)/proact demo $(ARGS)
+
+demo-learning: setup ## Show how a model learns a new fraud and goes live while transactions flow: six minutes
+	@$(BIN)/proact demo-learning $(ARGS)
 
 up: ## Build the image, start everything in containers, wait until it is healthy; SCALE=3 for three scorers
 	@deploy/up $(SCALE)

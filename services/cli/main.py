@@ -45,6 +45,7 @@ _COMMANDS: Final = {
     "evaluate": ("services.cli.train", "evaluate"),
     "models": ("services.cli.models", "models"),
     "demo": ("services.cli.demo", "demo"),
+    "demo-learning": ("services.cli.demo_learning", "demo_learning"),
     "settings": ("services.cli.settings", "settings"),
 }
 """Each command's module and name; the module is imported when the command is asked for. Those of the services are in one table."""
@@ -73,6 +74,7 @@ _SUMMARIES: Final = {
     "evaluate": "Test a released model on other transactions.",
     "models": "Show which models there are, and name the live one.",
     "demo": "Show everything at once, and stop it again.",
+    "demo-learning": "Show how a model learns a new fraud, and goes live.",
     "settings": "Show every setting and its value here.",
 }
 

@@ -42,6 +42,7 @@ FOREVER = set(BY_NAME)
 OWN_STACK = {
     "stack up",
     "demo",
+    "demo-learning",
     "chaos",
     "bench",
     "bench-compare",
