@@ -97,7 +97,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"1. profile: {profile['remembered']} earlier transactions are remembered{_span(profile)}"
     if not found["past_known"]:
         yield "   the log does not reach back far enough: what depends on the card's past is not compared"
-    yield "2. features (= made again and equal, ! another, . recorded of what other services knew)"
+    yield "2. features (= made again and equal, ! another, ? not compared, . recorded of what other services knew)"
     width = max((len(one["name"]) for one in found["features"]), default=0)
     for one in found["features"]:
         mark = "." if one["equal"] is None else "=" if one["equal"] else "!" if _compared(found, one) else "?"

@@ -57,6 +57,10 @@ def test_an_auditor_that_is_killed_finds_nothing_but_what_was_put_there(own_stac
         wait_drained(stack)
         wait_audited(stack)
         assert counted(auditor, PARITY_MISMATCHES) == 0
+        assert counted(auditor, AUDITED) > 0
+        log = (tmp_path / "auditor-0.log").read_text()
+        assert log.count('"died": true') >= 3
+        assert "mismatch" not in log, "in no life"
 
         wrong = decode_as_newest(read_all(stack, "card-decisions")[-1][3] or b"")[1]
         before = counted(auditor, AUDITED)
