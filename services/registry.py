@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from services.core.layouts import (
     ACCOUNT_LAYOUT,
     ARCHIVE_LAYOUT,
+    AUDIT_LAYOUT,
     CARD_LAYOUT,
     CUSTOMER_LAYOUT,
     LABEL_LAYOUT,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LAKE_PREFIX: Final = "lake-"
 """What the names of the archivers' logs begin with."""
+AUDITOR_PREFIX: Final = "auditor-"
+"""What the names of the auditors' logs begin with."""
 METRICS_PORT: Final = 9108
 """On which the container of every service serves /metrics, /livez and /readyz."""
 _DECIDING: Final = ("lookup_timeout_ms", "model_path", "models_path", "safe_challenge_from", "safe_review_from")
@@ -196,6 +199,23 @@ SERVICES: Final = (
         metrics="services.runtime.catalogue:ARCHIVER_METRICS",
         build="services.archiver.parts:build",
         warm_up="services.archiver.parts:warm_up",
+    ),
+    ServiceSpec(
+        name="auditor",
+        summary="Run auditors: make the decisions on a share of the cards again.",
+        purpose="Run auditors until SIGTERM or Ctrl-C: for a share of the cards they make every decision again, in plain Python, and compare.",
+        holds="what is known of audited cards",
+        logs=(
+            LogSpec("card-transactions", AUDIT_LAYOUT, "services.auditor.processor:of_transactions", AUDITOR_PREFIX),
+            LogSpec("card-decisions", AUDIT_LAYOUT, "services.auditor.processor:of_decisions", AUDITOR_PREFIX),
+            LogSpec("audit-events", AUDIT_LAYOUT, "services.auditor.processor:AuditProcessor", AUDITOR_PREFIX),
+        ),
+        group_setting="auditor_group_id",
+        settings=("audit_share", "model_path", "models_path", "safe_challenge_from", "safe_review_from"),
+        example="--audit-share 0.05 --metrics-port 9168",
+        metrics="services.runtime.catalogue:AUDITOR_METRICS",
+        build="services.auditor.parts:build",
+        warm_up="services.auditor.parts:warm_up",
     ),
 )
 """In the order of the command line's help."""

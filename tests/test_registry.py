@@ -93,10 +93,13 @@ def test_groups_are_those_that_the_settings_name():
 
 
 def test_the_grids_names_are_services_or_the_topics_of_a_service_with_several():
-    archived = [name for name in LOGS if name not in BY_TOPIC]
+    copied = [name for name in LOGS if name not in BY_TOPIC]
+    archived = [name for name in copied if BY_LOG[name].name == "archiver"]
+    audited = [name for name in copied if name not in archived]
 
-    assert list(LOG_OF) == ["scorer", "profiler", "router", "accounts", "customers", "reassessor", *archived]
+    assert list(LOG_OF) == ["scorer", "profiler", "router", "accounts", "customers", "reassessor", *copied]
     assert archived == [f"lake-{log.topic}" for log in BY_NAME["archiver"].logs]
+    assert audited == [f"auditor-{log.topic}" for log in BY_NAME["auditor"].logs]
     assert {log.topic for log in BY_NAME["archiver"].logs} == {n for n, one in topics().items() if one.lake_date}
     assert set(TABLE.values or ()) == {log.topic for log in BY_NAME["archiver"].logs}
 
@@ -121,7 +124,7 @@ def test_a_process_of_nobody_says_what_there_is(arguments):
     assert done.stderr.strip() == f"proact: say python -m services NAME, one of {', '.join(BY_NAME)}"
 
 
-@pytest.mark.parametrize("name", ["profiler", "router", "reference", "archiver"])
+@pytest.mark.parametrize("name", ["profiler", "router", "reference", "archiver", "auditor"])
 def test_a_service_is_built_with_the_conditions_of_its_entry(name):
     """Kafka and Redis are away, which is waited out once it runs."""
     away = {"kafka_bootstrap_servers": "127.0.0.1:1", "redis_url": "redis://127.0.0.1:1/0", "transactional_id": "me"}

@@ -46,6 +46,7 @@ LAYERS = {
     "stack": {"grid", "streams", "paths", "topology", "subprocesses"},
     "lake": {"core", "codec", "streams", "runtime"},
     "archiver": {"core", "codec", "streams", "grid", "lake", "runtime", "worker", "registry"},
+    "auditor": {"core", "codec", "streams", "runtime", "worker", "registry", "checker"},
     "offline": {
         "core",
         "codec",

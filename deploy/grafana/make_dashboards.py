@@ -258,6 +258,10 @@ STORES: Final = (
             ("sum by (table) (proact_lake_waiting_bytes)", "{{table}} bytes"), ("max by (table) (proact_lake_write_seconds)", "{{table}} seconds"),
         ),
     ),
+    (
+        lines("Audited decisions", "ops", (rate("proact_audited_total", "depth"), "{{depth}}"), (rate("proact_audit_left_out_total", "why"), "left out: {{why}}")),
+        lines("Audited decisions that are not what their log makes of them", "ops", (rate("proact_parity_mismatches_total", "mismatch"), "{{mismatch}}"), about="Must stay 0."),
+    ),
 )  # fmt: skip
 
 DASHBOARDS: Final = {

@@ -75,6 +75,14 @@ class Released:
         """Return what scores a decision's transaction on its fallback tier, and what its score means there."""
         return self.routes[self.class_of(decision)] if decision["fallback_tier"] == "CHAMPION" else self.small
 
+    def score(self, decision: dict[str, Any]) -> tuple[float, float]:
+        """Return the score and the anomaly score of a decision's recorded vector."""
+        row = np.array([decision["features"]])
+        booster = self.boosters[self.route(decision)[0]]
+        [score] = booster.predict(xgboost.DMatrix(row), validate_features=False).astype(np.float64).tolist()
+        [anomalous] = self.anomalous.of(row).tolist()
+        return score, anomalous
+
     def class_of(self, decision: dict[str, Any]) -> str:
         """Return the class of a decision's transaction, off its recorded vector."""
         at = dict(zip(self.names, decision["features"], strict=True))
@@ -160,6 +168,10 @@ class Scoring:
             by_risk |= self._check_scored(self._models[name, version], booster, mine, verdict)
         return by_risk
 
+    def released(self, decision: dict[str, Any]) -> Released | None:
+        """Return the model that a decision names; None where it names none, or one that was not read."""
+        return self._models.get((decision["model"], decision["model_version"]))
+
     def names_of(self, decision: dict[str, Any]) -> Sequence[str]:
         """Return what the features of a decision are called; nothing where no released model knows them."""
         return self._names.get(decision["feature_set_hash"], ())
@@ -217,17 +229,36 @@ class Scoring:
             verdict.blame("wrong-decision", f"{_position(decision)}: {said}; it should be {action} by {source}, {tier}")
 
 
+@dataclass(frozen=True)
+class Again:
+    """What a score comes to, step by step: each is an action."""
+
+    by_model: str
+    with_anomaly: str
+    by_risk: str
+    """With the rule that decided: what would be done, had account and customer forbidden nothing."""
+    action: str
+    source: str
+    """Whose word the action is."""
+
+    @classmethod
+    def of(cls, released: Released, decision: dict[str, Any], score: float) -> Again:
+        """Return it of a decision's score, by its release's thresholds, and what was recorded of rules, account and customer."""
+        by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
+        recorded_anomaly, with_anomaly = decision["anomaly_score"], by_model
+        if recorded_anomaly is not None and by_model == "APPROVE" and recorded_anomaly >= released.anomalous.review:
+            with_anomaly = "REVIEW"
+        by_risk = _with_rules(with_anomaly, decision)
+        source = "RULE" if by_risk != with_anomaly else "ANOMALY" if with_anomaly != by_model else "MODEL"
+        return cls(by_model, with_anomaly, by_risk, *_let_through(decision, *_refused(decision, by_risk, source)))
+
+
 def _check_action(
     released: Released, decision: dict[str, Any], score: float, anomalous: float, verdict: Verdict
 ) -> str:
     """Check what was done; return what would have been done, had account and customer forbidden nothing."""
-    by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
-    recorded_anomaly, looked_at = decision["anomaly_score"], by_model
-    if recorded_anomaly is not None and by_model == "APPROVE" and recorded_anomaly >= released.anomalous.review:
-        looked_at = "REVIEW"
-    by_risk = _with_rules(looked_at, decision)
-    source = "RULE" if by_risk != looked_at else "ANOMALY" if looked_at != by_model else "MODEL"
-    action, source = _let_through(decision, *_refused(decision, by_risk, source))
+    again, recorded_anomaly = Again.of(released, decision, score), decision["anomaly_score"]
+    by_risk, action, source = again.by_risk, again.action, again.source
     right = (score, action, source) == (decision["score"], decision["action"], decision["decided_by"])
     # Where the small booster is all that can be used, there is nobody to say how anomalous a transaction is.
     silent = recorded_anomaly is None and decision["fallback_tier"] == "SMALL_MODEL"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from services.checker.alerts import check_severities
+from services.checker.comparing import TransactionAgain, differences
 from services.checker.evidence import (
     ALERTS,
     DEAD_LETTERS,
@@ -22,8 +22,7 @@ from services.checker.evidence import (
     Seen,
 )
 from services.checker.findings import Verdict
-from services.checker.letters import ASTRAY
-from services.checker.oracle import FEATURES, OF_CARD, ROUNDED, Oracle, acceptable, decision_id, home_of, schemas_of
+from services.checker.oracle import Oracle, acceptable, schemas_of
 from services.checker.raising import left_out
 from services.checker.reassessments import check_reassessments
 from services.checker.reference_data import check_reference
@@ -31,10 +30,6 @@ from services.checker.samples import check_samples
 from services.checker.scoring import Scoring, key_of
 from services.checker.terminals import Event, check_terminals, event_of
 
-OF_OTHERS: Final = ("TERMINAL_UNKNOWN", "TERMINAL_SUMMED", "REFERENCE_MISSED", "MODEL_MISSED", "REFERENCE_UNKNOWN")
-"""What decisions say of what they read of others: it is not to be had again."""
-BLIND: Final = "PROFILE_MISSED"
-"""What a decision says that was made without the card's own profile: nothing of the card's past can be asked of it."""
 RECORD_BYTES_MAX: Final = 8_192
 
 
@@ -230,27 +225,8 @@ class Checker:
         if expected is None or record is None:
             self._verdict.blame("wrong-decision", f"{where} was decided on, and is bad")
             return
-        blind = BLIND in decision["degraded"]
-        astray = [ASTRAY] * (home_of(seen.key or b"", len(self._evidence.log_end)) != seen.partition)
-        wrong = [
-            name
-            for name, said, wanted in (
-                ("degraded", _own(decision), ([] if blind else expected.degraded) + astray),
-                ("repeat", decision["repeat"], decision["repeat"] if blind else expected.repeat),
-                ("transaction_id", decision["transaction_id"], record["transaction_id"]),
-                ("decision_id", decision["decision_id"], decision_id(record["transaction_id"])),
-                ("source_timestamp_ms", decision["source_timestamp_ms"], seen.timestamp_ms),
-                ("event_time_ms", decision["event_time_ms"], record["event_time_ms"]),
-                ("terminal_id", decision["terminal_id"], record["terminal_id"]),
-            )
-            if said != wanted
-        ]
-        # The others were read of other services: they are recorded, and not to be had again.
-        given = dict(zip(self._scoring.names_of(decision) or FEATURES, decision["features"], strict=False))
-        for name, value in expected.vector.items():
-            wanted = math.nan if blind and name.startswith(OF_CARD) else value
-            if name not in given or not same_number(given[name], wanted, rounded=name in ROUNDED):
-                wrong.append(f"feature {name}: {given.get(name)!r}, not {wanted!r}")
+        again = TransactionAgain(seen, record, expected, len(self._evidence.log_end))
+        wrong = [str(one) for one in differences(decision, again, self._scoring.names_of(decision))]
         if wrong:
             self._verdict.blame("wrong-decision", f"{where}: {'; '.join(wrong[:4])}")
 
@@ -292,21 +268,9 @@ class Checker:
                         self._verdict.blame("leak", f"the grid, partition {p}")
 
 
-def _own(decision: dict[str, Any]) -> list[str]:
-    """Return what a decision says it could not see of its own card's past."""
-    return [one for one in decision["degraded"] if one not in (*OF_OTHERS, BLIND)]
-
-
 def _event(transaction: dict[str, Any]) -> Event:
     """Return what a transaction puts on its terminal's log."""
     names = ("transaction_id", "terminal_id", "event_time_ms", "amount_minor")
     return event_of(
         {name: transaction[name] for name in names} | {"kind": "TRANSACTION", "is_fraud": False, "known_at_ms": 0}
     )
-
-
-def same_number(a: float, b: float, *, rounded: bool) -> bool:
-    """Whether two feature values are the same bits, or, where said, the same up to rounding."""
-    if math.isnan(a) or math.isnan(b):
-        return math.isnan(a) and math.isnan(b)
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6) if rounded else a == b

@@ -18,6 +18,8 @@ CUSTOMER_LAYOUT: Final = 0x401
 REASSESSMENT_LAYOUT: Final = 0x501
 ARCHIVE_LAYOUT: Final = 0x601
 """Of every topic that is archived: it stands beside the offset only, since the table is what remembers."""
+AUDIT_LAYOUT: Final = 0x701
+"""Of what the auditor remembers of a card; of the topics that it only forwards it stands beside the offset."""
 
 LAYOUTS: Final[Mapping[str, int]] = {
     "card-transactions": CARD_LAYOUT,

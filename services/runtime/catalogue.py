@@ -16,6 +16,10 @@ from services.core.policy import Action, AlertKind, DecisionSource, Severity
 from services.core.reference.eligibility import DeclineReason
 from services.core.rules.engine import EFFECTS
 from services.core.validation import Reject
+from services.runtime.audit_metrics import AUDIT_LEFT_OUT as AUDIT_LEFT_OUT  # noqa: PLC0414
+from services.runtime.audit_metrics import AUDITED as AUDITED  # noqa: PLC0414
+from services.runtime.audit_metrics import MISMATCH as MISMATCH  # noqa: PLC0414
+from services.runtime.audit_metrics import PARITY_MISMATCHES as PARITY_MISMATCHES  # noqa: PLC0414
 from services.runtime.metric import COUNTER as COUNTER  # noqa: PLC0414 - who counts imports them from here
 from services.runtime.metric import GAUGE as GAUGE  # noqa: PLC0414
 from services.runtime.metric import HISTOGRAM as HISTOGRAM  # noqa: PLC0414
@@ -246,6 +250,8 @@ ARCHIVER_METRICS: Final = (
     *WORKER_METRICS, LAKE_ROWS, LAKE_COMMITS, LAKE_FAILURES, LAKE_LEFT_OUT, LAKE_BEHIND, LAKE_WAITING, LAKE_WRITE_SECONDS,
 )  # fmt: skip
 
+AUDITOR_METRICS: Final = (*WORKER_METRICS, PARITY_MISMATCHES, AUDITED, AUDIT_LEFT_OUT)
+
 ALL_METRICS: Final = tuple(
     dict.fromkeys(
         (
@@ -253,6 +259,7 @@ ALL_METRICS: Final = tuple(
             *PROFILER_METRICS,
             *REASSESSOR_METRICS,
             *ARCHIVER_METRICS,
+            *AUDITOR_METRICS,
             *MONITOR_METRICS,
             *EVALUATOR_METRICS,
         )
@@ -275,6 +282,7 @@ def metrics_table() -> str:
         "Of a reassessor, beside those of a scorer on models and rule sets:": (REASSESSED,),
         "Of an archiver:": tuple(m for m in ARCHIVER_METRICS if m not in WORKER_METRICS),
         f"Of the evaluator, beside `{READY.name}`:": tuple(m for m in EVALUATOR_METRICS if m is not READY),
+        "Of an auditor:": tuple(m for m in AUDITOR_METRICS if m not in WORKER_METRICS),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
     }
     return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())

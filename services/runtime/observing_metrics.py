@@ -22,7 +22,7 @@ GROUP_LAG = Metric(
     "proact_group_lag_records",
     GAUGE,
     "records",
-    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers",
+    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers, with `auditor-` those of the auditors",
     (TOPIC, PARTITION),
 )
 GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")

@@ -66,6 +66,8 @@ class Settings:
     archiver_group_id: str = declare("proact-archiver", "the consumer groups of the archivers: this, - and the topic")
     lake_url: str = declare(".proact/lake", "where the lake's tables are: a folder, or s3://BUCKET/FOLDER with the AWS_ variables of its library")
     lake_interval_ms: int = declare(10_000, "how long a record may wait before it is written to its table, with all that came meanwhile", 100, 60_000)
+    auditor_group_id: str = declare("proact-auditor", "the consumer groups of the auditors: this, - and the topic")
+    audit_share: float = declare(0.01, "the share of all cards, chosen by a hash of the card, whose decisions the auditor makes again; another share begins their past anew", 0.0, 1.0)
     data_folder: str = declare(".proact", "where the embedded Kafka and Redis keep their data and logs")
     kafka_port: int = declare(9092, "the embedded Kafka's port", 1, 65_535)
     redis_port: int = declare(6379, "the embedded Redis's port", 1, 65_535)

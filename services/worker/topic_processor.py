@@ -104,7 +104,10 @@ class TopicProcessor(ABC, Generic[P]):
         now_ms: int,
     ) -> TopicOutcome:
         """See :class:`services.worker.processor.Processor`."""
-        folded = self.fold(prepared, profiles, emit)
+        return self.outcome_of(prepared, self.fold(prepared, profiles, emit), emit, now_ms)
+
+    def outcome_of(self, prepared: P, folded: Folded, emit: type_bool, now_ms: int) -> TopicOutcome:
+        """Return what a fold comes to, with the dead letters of what was refused."""
         refused = refuse(prepared.records, prepared.status, emit, now_ms)
         return TopicOutcome(
             outputs=[*folded.outputs, *refused.outputs],

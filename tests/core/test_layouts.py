@@ -11,7 +11,7 @@ from services.checker import oracle as oracle_cards
 from services.checker import terminals as oracle_terminals
 from services.core import layouts
 from services.core.card.layout import CARD
-from services.core.layouts import ARCHIVE_LAYOUT, LAYOUTS, RETIRED
+from services.core.layouts import ARCHIVE_LAYOUT, AUDIT_LAYOUT, LAYOUTS, RETIRED
 from services.core.terminal.layout import TERMINAL
 from services.profiler.processor import ProfilerProcessor
 from services.reassessor.processor import ReassessorProcessor
@@ -26,7 +26,7 @@ OTHERS = [p for p in sorted(SERVICES.rglob("*.py")) if p != Path(layouts.__file_
 
 def test_every_number_is_given_once():
     constants = {name: value for name, value in vars(layouts).items() if name.endswith("_LAYOUT")}
-    assert sorted([*LAYOUTS.values(), ARCHIVE_LAYOUT]) == sorted(constants.values())
+    assert sorted([*LAYOUTS.values(), ARCHIVE_LAYOUT, AUDIT_LAYOUT]) == sorted(constants.values())
     numbers = [*constants.values(), *RETIRED]
     assert len(numbers) == len(set(numbers)) > 6
     assert all(0 < number < 2**16 for number in numbers)  # two bytes of a profile's header

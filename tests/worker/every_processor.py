@@ -15,7 +15,7 @@ from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.inference.artifact import load_small
 from services.inference.released import live_model
 from services.reassessor.processor import ReassessorProcessor
-from services.registry import BY_TOPIC, LOGS, load
+from services.registry import BY_LOG, BY_TOPIC, LOGS, load
 from services.scorer.processor import ScorerProcessor
 from services.streams import Records
 from services.worker.processor import LookedUp
@@ -23,7 +23,8 @@ from tests.benchmarks.core_only import CoreProcessor
 from tests.worker.memory_system import KAFKA_TIMESTAMP_MS, SAFE, nothing_known, released_model
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
-    log.topic + (", archived" if log.grid_prefix else ""): load(log.processor) for log in LOGS.values()
+    log.topic + (f", by the {BY_LOG[name].name}" if log.grid_prefix else ""): load(log.processor)
+    for name, log in LOGS.items()
 } | {
     TRANSACTIONS: lambda: ScorerProcessor(released_model(), SAFE),
     f"{TRANSACTIONS}, alone": lambda: CoreProcessor(released_model(), SAFE),

@@ -1,0 +1,1 @@
+"""The auditor: for a share of all cards every decision is made again, all the time, by code that shares nothing with the scorers."""
