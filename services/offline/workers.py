@@ -75,7 +75,7 @@ class OnDask(TaskRunner):
         # A task writes files, so that an equal one of before must not stand for it.
         futures = [self.client.submit(function, *task, pure=False) for task in tasks]
         try:
-            for i, _ in enumerate(as_completed(futures, raise_errors=False), 1):
+            for i, _ in enumerate(as_completed(futures, loop=self.client.loop, raise_errors=False), 1):
                 self._progress(f"{what}: {i} of {len(tasks)}")
             return self.client.gather(futures)
         except KilledWorker as error:

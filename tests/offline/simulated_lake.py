@@ -56,9 +56,9 @@ def fill_simulated(folder: Path, cards: int, days: int, seed: int = 11, other_sh
     for first in range(0, days, DAYS_AT_ONCE):
         rows = pa.array(np.flatnonzero((day >= first) & (day < first + DAYS_AT_ONCE)))
         some = transactions.take(rows)
-        _append(folder, "card-transactions", some)
-        _append(folder, "card-decisions", _joined(some, decisions.take(rows)))
-    _append(folder, "fraud-labels", _labels(transactions, traffic, drawn))
+        append(folder, "card-transactions", some)
+        append(folder, "card-decisions", _joined(some, decisions.take(rows)))
+    append(folder, "fraud-labels", _labels(transactions, traffic, drawn))
     return datetime.fromtimestamp(START_MS / 1000, UTC).date() + timedelta(days=days)
 
 
@@ -153,7 +153,8 @@ def _labels(transactions: pa.Table, traffic: Traffic, drawn: Any) -> pa.Table:
     return _with(table.take(pa.array(drawn.rows)), more)
 
 
-def _append(folder: Path, topic: str, rows: pa.Table) -> None:
+def append(folder: Path, topic: str, rows: pa.Table) -> None:
+    """Append rows to a table; columns that they lack are null."""
     schema = of_topic(topic).schema
     table = LakeTable(str(folder), topic, schema)
     table.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,7 +23,7 @@ from services.offline.datasets.parted import build_parted, parts_of, ranges_of
 from services.offline.datasets.recomputed import recompute
 from services.offline.datasets.served import TABLES, TrainingPeriod, as_table, read_served
 from services.offline.workers import InThisProcess, TaskRunner
-from tests.offline.simulated_lake import fill_simulated
+from tests.offline.simulated_lake import append, fill_simulated
 from tests.offline.test_served import ServedLake
 
 ROWS_A_PART = 700
@@ -107,3 +108,117 @@ def test_the_rows_are_those_of_the_set_that_is_made_at_once(
     else:
         assert said["left_out"]["of_other_feature_sets"] > 0
     assert [one.name for one in tmp_path.iterdir()] == [parted.PARTS]  # nothing that went from task to task is left
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_times_that_come_late_and_twice_and_labels_of_any_moment_change_nothing(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Streams of the scorer's own tests: late ones, repeats, equal times; a third of the decisions of another feature set."""
+    lake = ServedLake(tmp_path / "lake", seed=seed + 1)
+    rng, ids = np.random.default_rng(seed), lake.ids()
+    times, terminals = lake.columns.event_time_ms, lake.columns.terminal_id.tolist()
+    lake.label(
+        [
+            {
+                "transaction_id": ids[i],
+                "terminal_id": terminals[int(rng.integers(len(terminals)))].decode(),
+                "is_fraud": bool(rng.integers(2)),
+                "known_at_ms": int(rng.choice(times)) + int(rng.integers(-2, 3)),
+                "event_time_ms": int(rng.choice(times)),
+                "scenario": None,
+            }
+            for i in rng.integers(len(ids), size=200).tolist()
+        ]
+    )
+    lake.change_decisions(
+        lambda i: {"feature_set_hash": "another", "features": [1.0, 2.0]} if i % 3 == seed else {}
+    )
+    wanted = TrainingPeriod(lake.until, 0, replayed=True, all_feature_sets=True)
+    whole = made_at_once(lake.folder, wanted)
+    monkeypatch.setattr(parted, "ranges_of", lambda lake: ranges_of(lake, 20))
+
+    said = build(whole, tmp_path)
+
+    assert_same_bits(read_parts(tmp_path), whole.table)
+    assert said.pop("parts") > 3
+    assert said == whole.description
+    assert said["recomputed"]["rows_made"] > 10
+    assert said["recomputed"]["different"] == 0
+
+
+def test_a_lake_with_nothing_of_the_period_gives_no_part(whole: Whole, tmp_path: Path):
+    early = replace(whole, wanted=replace(whole.wanted, until=date(2020, 1, 1)))
+
+    said = build(early, tmp_path)
+
+    assert (said["transactions"], said["parts"]) == (0, 0)
+    assert parts_of(tmp_path) == []
+
+
+def test_a_build_that_fails_leaves_what_was_there(whole: Whole, tmp_path: Path):
+    build(whole, tmp_path)
+    before = {path: path.read_bytes() for path in parts_of(tmp_path)}
+
+    class Failing(InThisProcess):
+        def run(self, what: str, function: Callable[..., Any], tasks: Any) -> list[Any]:
+            if what in ("joining", "folding cards"):
+                super().run(what, function, tasks[:1])
+                raise OSError(28, "No space left on device")
+            return super().run(what, function, tasks)
+
+    with pytest.raises(OSError, match="No space"):
+        build(whole, tmp_path, Failing(lambda _: None))
+
+    assert {path: path.read_bytes() for path in parts_of(tmp_path)} == before
+    assert [one.name for one in tmp_path.iterdir()] == [parted.PARTS]
+
+
+def test_parts_see_the_versions_that_the_build_began_with(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A table that grows meanwhile: here the labels of every transaction, by another one's hand, before the first part is joined."""
+    copy = tmp_path / "lake"
+    shutil.copytree(whole.folder, copy)
+    mine = replace(whole, folder=copy)
+
+    class Growing(InThisProcess):
+        grown = False
+
+        def run(self, what: str, function: Callable[..., Any], tasks: Any) -> list[Any]:
+            if not self.grown:
+                self.grown = True
+                labels = Lake(str(copy), TABLES).query("SELECT * FROM fraud_labels")
+                grown = labels.set_column(labels.schema.get_field_index("is_fraud"), "is_fraud", pa.nulls(len(labels), pa.bool_()))
+                append(copy, "fraud-labels", grown)
+            return super().run(what, function, tasks)
+
+    said = build(mine, tmp_path / "set", Growing(lambda _: None))
+
+    assert_same_bits(read_parts(tmp_path / "set"), whole.table)
+    assert said["delta_versions"] == whole.description["delta_versions"]
+
+
+def run(whole: Whole, folder: Path, *arguments: str) -> Any:
+    period = ["--until", whole.wanted.until.isoformat(), "--output", str(folder)]
+    recompute = ["--recompute"] if whole.wanted.all_feature_sets else []
+    return CliRunner().invoke(dataset, ["build", "--lake-url", str(whole.folder), *period, *recompute, *arguments])
+
+
+def test_the_command_makes_parts_or_one_file_and_never_leaves_both(whole: Whole, tmp_path: Path):
+    first = run(whole, tmp_path, "--in-parts")
+
+    assert first.exit_code == 0, first.output
+    assert_same_bits(read_parts(tmp_path), whole.table)
+    assert json.loads(first.stdout) == json.loads((tmp_path / "dataset.json").read_text())
+
+    second = run(whole, tmp_path)
+
+    assert second.exit_code == 0, second.output
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["dataset.json", "transactions.parquet"]
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(whole: Whole, tmp_path: Path):
+    done = run(whole, tmp_path, "--scheduler", "tcp://127.0.0.1:1")
+
+    assert done.exit_code == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("**/*.parquet"))

@@ -96,10 +96,11 @@ class PartedLabelled(Labelled):
         ]  # fmt: skip
         labels = array.from_array(self.fraud[rows].astype(np.float32), chunks=(sizes,))
         parameters = {name: value for name, value in (PARAMETERS | others).items() if name != "nthread"}
-        matrix = distributed.DaskQuantileDMatrix(
-            client, array.concatenate(parts), labels, max_bin=parameters["max_bin"]
-        )
-        booster: xgboost.Booster = distributed.train(client, parameters, matrix, num_boost_round=rounds)["booster"]
+        with client.as_current():  # XGBoost asks for one, whichever it is given
+            matrix = distributed.DaskQuantileDMatrix(
+                client, array.concatenate(parts), labels, max_bin=parameters["max_bin"]
+            )
+            booster: xgboost.Booster = distributed.train(client, parameters, matrix, num_boost_round=rounds)["booster"]
         return booster
 
 
