@@ -149,6 +149,7 @@ def _labelled(settings: Settings, label_delay_days: int, source: dict[str, Any])
 @contextmanager
 def _on_dask(settings: Settings, wanted: TrainingPeriod, scratch: Path, scheduler: str) -> Iterator[Labelled]:
     from services.offline.trainer.parted import PartedLabelled
+    from services.offline.workers import OnDask
 
     try:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -156,6 +157,7 @@ def _on_dask(settings: Settings, wanted: TrainingPeriod, scratch: Path, schedule
             TemporaryDirectory(dir=scratch, prefix=".training-set-") as folder,
             in_parts(settings, wanted, Path(folder), scheduler) as (description, runner),
         ):
+            assert isinstance(runner, OnDask)
             yield PartedLabelled.open(Path(folder), description, runner)
     except OSError as error:
         raise UserError(f"{scratch}: {error.strerror or error}") from None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
+
+import pyarrow as pa
 
 from services.offline.code_revision import code_revision
 
@@ -18,6 +22,17 @@ ANSWER_TIMEOUT_S: Final = 60
 
 class ClusterError(ValueError):
     """A cluster is not there, or cannot do the work: said in one line."""
+
+
+def run_and_tidy(function: Callable[..., Any], *task: Any) -> Any:
+    """Run a task, and give the memory back that it took: allocators keep what was freed, each its own, and tasks use several of them."""
+    try:
+        return function(*task)
+    finally:
+        gc.collect()
+        pa.default_memory_pool().release_unused()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+            trim(0)
 
 
 class TaskRunner(ABC):
@@ -48,7 +63,7 @@ class InThisProcess(TaskRunner):
         """See :class:`TaskRunner`."""
         found = []
         for i, task in enumerate(tasks, 1):
-            found.append(function(*task))
+            found.append(run_and_tidy(function, *task))
             self._progress(f"{what}: {i} of {len(tasks)}")
         return found
 
@@ -73,7 +88,7 @@ class OnDask(TaskRunner):
         from distributed.scheduler import KilledWorker  # noqa: PLC0415
 
         # A task writes files, so that an equal one of before must not stand for it.
-        futures = [self.client.submit(function, *task, pure=False) for task in tasks]
+        futures = [self.client.submit(run_and_tidy, function, *task, pure=False) for task in tasks]
         try:
             for i, _ in enumerate(as_completed(futures, loop=self.client.loop, raise_errors=False), 1):
                 self._progress(f"{what}: {i} of {len(tasks)}")

@@ -93,9 +93,7 @@ def test_two_workers_train_a_model_of_equal_quality(
     monkeypatch.setattr(parted, "ranges_of", lambda lake: ranges_of(lake, 6_000))
     one, _ = trained(whole, tmp_path / "one")
     scratch = tmp_path / "scratch"
-    two, said = trained(
-        whole, tmp_path / "two", "--scheduler", cluster.scheduler_address, "--scratch", str(scratch)
-    )
+    two, said = trained(whole, tmp_path / "two", "--scheduler", cluster.scheduler_address, "--scratch", str(scratch))
 
     assert two["test"]["average_precision"] == pytest.approx(one["test"]["average_precision"], abs=QUALITY)
     assert two["test"]["auc_roc"] == pytest.approx(one["test"]["auc_roc"], abs=QUALITY)
@@ -136,9 +134,12 @@ def test_workers_with_other_code_or_another_disk_are_refused(
         patch.setattr(workers, "code_revision", lambda: "0.0.0 of-another-day")
         with pytest.raises(ClusterError, match="results would not be equal"), connected(address, tmp_path, print):
             pass
-    with LocalCluster(n_workers=0, dashboard_address=None) as none:
-        with pytest.raises(ClusterError, match="has no workers: start some"), connected(none.scheduler_address, tmp_path, print):
-            pass
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as none,
+        pytest.raises(ClusterError, match="has no workers: start some"),
+        connected(none.scheduler_address, tmp_path, print),
+    ):
+        pass
     monkeypatch.setattr(workers, "_seen", elsewhere)
     with pytest.raises(ClusterError, match="a folder that all of them share"), connected(address, tmp_path, print):
         pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -26,6 +28,7 @@ from services.offline.workers import InThisProcess, TaskRunner
 from tests.offline.simulated_lake import append, fill_simulated
 from tests.offline.test_served import ServedLake
 
+ROOT = Path(__file__).parents[2]
 ROWS_A_PART = 700
 
 
@@ -131,9 +134,7 @@ def test_times_that_come_late_and_twice_and_labels_of_any_moment_change_nothing(
             for i in rng.integers(len(ids), size=200).tolist()
         ]
     )
-    lake.change_decisions(
-        lambda i: {"feature_set_hash": "another", "features": [1.0, 2.0]} if i % 3 == seed else {}
-    )
+    lake.change_decisions(lambda i: {"feature_set_hash": "another", "features": [1.0, 2.0]} if i % 3 == seed else {})
     wanted = TrainingPeriod(lake.until, 0, replayed=True, all_feature_sets=True)
     whole = made_at_once(lake.folder, wanted)
     monkeypatch.setattr(parted, "ranges_of", lambda lake: ranges_of(lake, 20))
@@ -174,7 +175,9 @@ def test_a_build_that_fails_leaves_what_was_there(whole: Whole, tmp_path: Path):
     assert [one.name for one in tmp_path.iterdir()] == [parted.PARTS]
 
 
-def test_parts_see_the_versions_that_the_build_began_with(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parts_see_the_versions_that_the_build_began_with(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A table that grows meanwhile: here the labels of every transaction, by another one's hand, before the first part is joined."""
     copy = tmp_path / "lake"
     shutil.copytree(whole.folder, copy)
@@ -187,7 +190,9 @@ def test_parts_see_the_versions_that_the_build_began_with(whole: Whole, tmp_path
             if not self.grown:
                 self.grown = True
                 labels = Lake(str(copy), TABLES).query("SELECT * FROM fraud_labels")
-                grown = labels.set_column(labels.schema.get_field_index("is_fraud"), "is_fraud", pa.nulls(len(labels), pa.bool_()))
+                grown = labels.set_column(
+                    labels.schema.get_field_index("is_fraud"), "is_fraud", pa.nulls(len(labels), pa.bool_())
+                )
                 append(copy, "fraud-labels", grown)
             return super().run(what, function, tasks)
 
@@ -222,3 +227,38 @@ def test_a_scheduler_that_is_not_there_is_one_line(whole: Whole, tmp_path: Path)
     assert done.exit_code == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("**/*.parquet"))
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from services.cli.dataset import dataset
+from services.offline.datasets import parted
+ranges_of = parted.ranges_of
+parted.ranges_of = lambda lake: ranges_of(lake, 10_000)
+dataset.main(sys.argv[1:], standalone_mode=False)
+[peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(peak.split()[1])
+"""
+
+
+def peak_mib(lake: Path, until: date, output: Path, *how: str) -> float:
+    arguments = ["build", "--lake-url", str(lake), "--until", until.isoformat(), "--output", str(output), *how]
+    run = [sys.executable, "-c", PEAK, *arguments]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1]) / 1024
+
+
+@pytest.mark.long
+def test_memory_stays_flat_with_ten_times_the_history(tmp_path: Path):
+    """Beside a set that is made at once, whose memory does grow: else this would show nothing."""
+    peaks: dict[str, list[float]] = {"parts": [], "at once": []}
+    for days in (40, 400):
+        until = fill_simulated(tmp_path / f"lake-{days}", cards=400, days=days)
+        where = tmp_path / f"lake-{days}", until, tmp_path / "set"
+        peaks["parts"].append(peak_mib(*where, "--recompute", "--in-parts"))
+        peaks["at once"].append(peak_mib(*where, "--recompute"))
+
+    assert peaks["parts"][1] < 1.2 * peaks["parts"][0], peaks
+    assert peaks["at once"][1] > 1.5 * peaks["at once"][0], peaks

@@ -86,7 +86,9 @@ def _selected(table: Any, columns: Sequence[str] | None, path: Path) -> Any:
     if missing := sorted(set(columns) - set(times)):
         raise DatasetError(f"{path} has no column {missing[0]!r}, which the mapping names")
     if twice := sorted(name for name in columns if times[name] > 1):
-        raise DatasetError(f"{path} has {times[twice[0]]} columns named {twice[0]!r}: the mapping cannot name one of them")
+        raise DatasetError(
+            f"{path} has {times[twice[0]]} columns named {twice[0]!r}: the mapping cannot name one of them"
+        )
     return table.select(list(columns))
 
 

@@ -57,15 +57,16 @@ from services.offline.datasets.served import (
 )
 from services.offline.workers import TaskRunner
 
-ROWS_A_PART: Final = 200_000
-"""About so many transactions are handled at once: some 300 MB."""
+ROWS_A_PART: Final = 100_000
+"""At most so many records of the log are handled at once."""
 LABELS_AT_ONCE: Final = 2_000_000
 PARTS: Final = "transactions"
 """The folder of the parts within that of the training set."""
 _EXTENT: Final = """
-    SELECT min(o) AS first, max(o) AS last, count(DISTINCT (topic, p)) AS partitions FROM (
-        SELECT kafka_topic_id AS topic, kafka_partition AS p, kafka_offset AS o FROM card_transactions
-        UNION ALL SELECT NULL, source_partition, source_offset FROM card_decisions
+    SELECT min(o) AS first, max(o) AS last, greatest(count(DISTINCT (topic, p)) FILTER (logged), count(DISTINCT p) FILTER (NOT logged)) AS partitions
+    FROM (
+        SELECT true AS logged, coalesce(kafka_topic_id, '') AS topic, kafka_partition AS p, kafka_offset AS o FROM card_transactions
+        UNION ALL SELECT false, '', source_partition, source_offset FROM card_decisions
     )
 """
 _OTHERS: Final = "SELECT count(*) AS n FROM card_decisions WHERE feature_set_hash != $hash"
@@ -171,7 +172,7 @@ def _fresh(output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def ranges_of(lake: Lake, rows: int = ROWS_A_PART) -> list[OffsetRange]:
-    """Return ranges that hold every offset of the log; no range has more than about so many rows. Raises LakeError."""
+    """Return ranges that hold every offset of the log; none has more records of the log than so many. Raises LakeError."""
     [found] = lake.query(_EXTENT).to_pylist()
     if found["first"] is None:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -134,6 +134,6 @@ def matrix_of_part(path: Path, rows: np.ndarray, view: Callable[[type_f64, int],
 
 def _vectors(path: Path, rows: np.ndarray) -> type_f64:
     table = pyarrow.parquet.read_table(path, columns=list(FEATURE_NAMES))
-    chosen: Sequence[bool] = np.unpackbits(rows, count=len(table)).astype(bool)
+    chosen: type_bool = np.unpackbits(rows, count=len(table)).astype(bool)
     vectors = np.stack([table[name].to_numpy() for name in FEATURE_NAMES], axis=1)
     return vectors[chosen]

@@ -56,7 +56,7 @@ def log_release(folder: Path, manifest: Manifest, uri: str, now_ms: int) -> str:
         client.set_terminated(run)
     except Exception as error:  # noqa: BLE001 - of MLflow, of its HTTP client, of a store
         said = re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))
-        raise TrackingError(f"{type(error).__name__}: {said[:300]}") from None
+        raise TrackingError(f"{type(error).__name__}: {said[:600]}") from None
     return str(run)
 
 
