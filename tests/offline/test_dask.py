@@ -54,7 +54,7 @@ def arguments_of(whole: Whole, *more: str) -> list[str]:
 def test_two_workers_make_the_rows_that_one_process_makes(
     cluster: LocalCluster, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(parted, "ranges_of", lambda lake: ranges_of(lake, 6_000))
+    monkeypatch.setattr(parted, "ranges_of", lambda extent: ranges_of(extent, 6_000))
     with connected(cluster.scheduler_address, tmp_path, lambda _: None) as runner:
         said = build_parted(whole.lake, whole.wanted, tmp_path, runner, "code")
 
@@ -90,7 +90,7 @@ def trained(whole: Whole, folder: Path, *more: str) -> tuple[dict[str, Any], str
 def test_two_workers_train_a_model_of_equal_quality(
     cluster: LocalCluster, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(parted, "ranges_of", lambda lake: ranges_of(lake, 6_000))
+    monkeypatch.setattr(parted, "ranges_of", lambda extent: ranges_of(extent, 6_000))
     one, _ = trained(whole, tmp_path / "one")
     scratch = tmp_path / "scratch"
     two, said = trained(whole, tmp_path / "two", "--scheduler", cluster.scheduler_address, "--scratch", str(scratch))

@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -133,13 +133,15 @@ def build_parted(
         OSError: files cannot be written.
     """
     require_tables(lake)
-    ranges = ranges_of(lake)
     versions = {name: table.version() for name, table in lake.tables.items()}
+    url = lake.url if "://" in lake.url else str(Path(lake.url).resolve())
     with _fresh(folder / PARTS) as (output, scratch):
-        others = wanted.all_feature_sets and bool(lake.query(_OTHERS, {"hash": FEATURE_SET_HASH})["n"][0].as_py())
-        url = lake.url if "://" in lake.url else str(Path(lake.url).resolve())
-        build = PartedBuild(url, versions, wanted, output, scratch, max(1, len(ranges)), others)
-        shares = 1 + lake.query(_LABELS)["n"][0].as_py() // LABELS_AT_ONCE
+        build = PartedBuild(url, versions, wanted, output, scratch, 1, terminals=False)
+        # By a lake of its own, as every task: a table that was read whole remembers something of each of its files.
+        [extent] = runner.run("looking how long the log is", extent_of, [(build,)])
+        ranges = ranges_of(extent)
+        build = replace(build, buckets=max(1, len(ranges)), terminals=wanted.all_feature_sets and extent["others"] > 0)
+        shares = 1 + extent["labels"] // LABELS_AT_ONCE
         late = runner.run("counting labels", late_of, [(build, share, shares) for share in range(shares)])
         more: dict[str, Any] = {}
         if wanted.all_feature_sets:
@@ -171,13 +173,20 @@ def _fresh(output: Path) -> Iterator[tuple[Path, Path]]:
         made.rename(output)
 
 
-def ranges_of(lake: Lake, rows: int = ROWS_A_PART) -> list[OffsetRange]:
-    """Return ranges that hold every offset of the log; none has more records of the log than so many. Raises LakeError."""
+def extent_of(build: PartedBuild) -> dict[str, Any]:
+    """Task: return the first and the last offset of the log, how many partitions it has, how many decisions are of other feature sets, and labels."""
+    lake = build.open_lake()
     [found] = lake.query(_EXTENT).to_pylist()
-    if found["first"] is None:
+    others = lake.query(_OTHERS, {"hash": FEATURE_SET_HASH}) if build.wanted.all_feature_sets else pa.table({"n": [0]})
+    return found | {"others": others["n"][0].as_py(), "labels": lake.query(_LABELS)["n"][0].as_py()}
+
+
+def ranges_of(extent: dict[str, Any], rows: int = ROWS_A_PART) -> list[OffsetRange]:
+    """Return ranges that hold every offset of an extent; none has more records of the log than so many."""
+    if extent["first"] is None:
         return []
-    step = max(1, rows // found["partitions"])
-    return [OffsetRange(begin, begin + step) for begin in range(found["first"], found["last"] + 1, step)]
+    step = max(1, rows // extent["partitions"])
+    return [OffsetRange(begin, begin + step) for begin in range(extent["first"], extent["last"] + 1, step)]
 
 
 def late_of(build: PartedBuild, share: int, shares: int) -> tuple[int, int]:
