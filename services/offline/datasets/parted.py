@@ -59,6 +59,8 @@ from services.offline.workers import TaskRunner
 
 ROWS_A_PART: Final = 100_000
 """At most so many records of the log are handled at once."""
+BUCKETS_A_RANGE: Final = 2
+"""A bucket's profiles come beside its rows, and the busiest terminals and cards make some buckets larger than others."""
 LABELS_AT_ONCE: Final = 2_000_000
 PARTS: Final = "transactions"
 """The folder of the parts within that of the training set."""
@@ -140,7 +142,11 @@ def build_parted(
         # By a lake of its own, as every task: a table that was read whole remembers something of each of its files.
         [extent] = runner.run("looking how long the log is", extent_of, [(build,)])
         ranges = ranges_of(extent)
-        build = replace(build, buckets=max(1, len(ranges)), terminals=wanted.all_feature_sets and extent["others"] > 0)
+        build = replace(
+            build,
+            buckets=max(1, BUCKETS_A_RANGE * len(ranges)),
+            terminals=wanted.all_feature_sets and extent["others"] > 0,
+        )
         shares = 1 + extent["labels"] // LABELS_AT_ONCE
         late = runner.run("counting labels", late_of, [(build, share, shares) for share in range(shares)])
         more: dict[str, Any] = {}
