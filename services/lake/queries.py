@@ -98,6 +98,13 @@ class Lake:
         for name, table in (beside or {}).items():
             connection.register(name, table)
         try:
+            return self._found(connection, sql, named)
+        finally:
+            for name in beside or {}:
+                connection.unregister(name)
+
+    def _found(self, connection: duckdb.DuckDBPyConnection, sql: str, named: dict[str, Any]) -> pa.Table:
+        try:
             found = connection.sql(sql, params=named or None)
         except duckdb.Error as error:
             raise LakeError(" ".join(str(error).split())) from None

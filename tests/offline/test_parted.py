@@ -251,14 +251,15 @@ def peak_mib(lake: Path, until: date, output: Path, *how: str) -> float:
 
 
 @pytest.mark.long
-def test_memory_stays_flat_with_ten_times_the_history(tmp_path: Path):
-    """Beside a set that is made at once, whose memory does grow: else this would show nothing."""
+@pytest.mark.timeout(900)
+def test_memory_grows_little_with_ten_times_the_history(tmp_path: Path):
+    """Parts: a few more MiB for more files of the tables. Beside a set that is made at once, whose memory does grow: else this would show nothing."""
     peaks: dict[str, list[float]] = {"parts": [], "at once": []}
-    for days in (40, 400):
-        until = fill_simulated(tmp_path / f"lake-{days}", cards=400, days=days)
+    for days in (30, 300):
+        until = fill_simulated(tmp_path / f"lake-{days}", cards=600, days=days)
         where = tmp_path / f"lake-{days}", until, tmp_path / "set"
         peaks["parts"].append(peak_mib(*where, "--recompute", "--in-parts"))
         peaks["at once"].append(peak_mib(*where, "--recompute"))
 
-    assert peaks["parts"][1] < 1.2 * peaks["parts"][0], peaks
-    assert peaks["at once"][1] > 1.5 * peaks["at once"][0], peaks
+    assert peaks["parts"][1] < 1.5 * peaks["parts"][0], peaks
+    assert peaks["at once"][1] > 1.8 * peaks["at once"][0], peaks
