@@ -133,7 +133,7 @@ dashboards: setup ## Write Grafana's dashboards and the list of what Prometheus 
 	$(BIN)/python deploy/make_targets.py
 
 lock: setup ## Resolve the dependencies anew into requirements.lock, the image's two lock files and the site's
-	$(LOCK) --extra dev --extra lake --extra stack --extra train --output-file requirements.lock pyproject.toml
+	$(LOCK) --extra dask --extra dev --extra lake --extra mlflow --extra notebooks --extra stack --extra train --output-file requirements.lock pyproject.toml
 	@sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock > $(VENV)/versions.txt
 	$(LOCK) --no-annotate --extra lake --constraint $(VENV)/versions.txt --output-file deploy/requirements.lock pyproject.toml
 	$(LOCK) --no-annotate --constraint $(VENV)/versions.txt --output-file deploy/build-requirements.lock deploy/build-requirements.in

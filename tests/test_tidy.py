@@ -73,6 +73,9 @@ ONLY_IN = {
     "pyarrow": {"offline", "lake", "archiver", "cli", "benchmarks"},
     "deltalake": {"lake"},
     "duckdb": {"lake"},
+    "dask": {"offline"},
+    "distributed": {"offline"},
+    "mlflow": {"offline"},
 }
 
 # The lists of exceptions: they may only shrink.

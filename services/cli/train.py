@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.cli.dataset import REPLAYED, SINCE, UNTIL, period_of, read
+from services.cli.dataset import REPLAYED, SCHEDULER, SINCE, UNTIL, in_parts, period_of, read
 from services.cli.options import UserError, counted, example, progress, with_settings
 from services.offline.simulator.generate import CARDS_MAX
 from services.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from services.offline.trainer.training import History, Labelled
+    from services.inference.artifact import Manifest
+    from services.offline.datasets.served import TrainingPeriod
+    from services.offline.trainer.labelled import History, Labelled
 
 _START_MS = 1_750_032_000_000  # 2025-06-16: a fixed day, so that the same seed trains the same model
 LABEL_DELAY_DAYS = 14
@@ -65,6 +71,13 @@ _SEED = click.option("--seed", default=11, show_default=True, type=click.IntRang
 @SINCE
 @UNTIL
 @REPLAYED
+@SCHEDULER
+@click.option(
+    "--scratch",
+    default=Path(),
+    type=click.Path(path_type=Path),
+    help="With --scheduler: a folder that all workers see, for the training set while it is used; the current one by default.",
+)
 @click.option(
     "--label-delay-days",
     default=LABEL_DELAY_DAYS,
@@ -93,10 +106,12 @@ def train(settings: Settings, label_delay_days: int, output: Path | None, overwr
     output = next_release(Path("models"), DEFAULT_NAME) if output is None else output
     try:
         check_free(output, live, overwrite=overwrite)
-        costs, labelled = CostTable(), _labelled(settings, label_delay_days, source)
-        manifest = release(output, run(labelled, label_delay_days, costs, progress), costs, time.time_ns() // 1_000_000)
+        with _labelled(settings, label_delay_days, source) as labelled:
+            trained = run(labelled, label_delay_days, CostTable(), progress)
+        manifest = release(output, trained, CostTable(), time.time_ns() // 1_000_000)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
+    _track(output, manifest)
     progress(f"wrote {output} in {time.monotonic() - begin_s:.0f} s; {_how_to_use(output, live)}")
     click.echo(
         json.dumps(
@@ -105,22 +120,68 @@ def train(settings: Settings, label_delay_days: int, output: Path | None, overwr
     )
 
 
-def _labelled(settings: Settings, label_delay_days: int, source: dict[str, Any]) -> Labelled:
-    """Return what is trained on, with its vectors: of the lake, of a file, or simulated. Raises UserError, ValueError."""
+@contextmanager
+def _labelled(settings: Settings, label_delay_days: int, source: dict[str, Any]) -> Iterator[Labelled]:
+    """Give what is trained on, with its vectors: of the lake, of a file, or simulated. Raises UserError, ValueError."""
     from services.core.features import FEATURE_NAMES
-    from services.offline.trainer.training import Labelled
+    from services.offline.trainer.labelled import Labelled
 
     from_lake, replayed = source.pop("from_lake"), source.pop("replayed")
     since, until = source.pop("since"), source.pop("until")
+    scheduler, scratch = source.pop("scheduler"), source.pop("scratch")
     if from_lake:
         if source["data"] is not None:
             raise UserError("say --data or --from-lake, not both")
-        return read(settings, period_of(since, until, label_delay_days, replayed=replayed)).labelled()
-    if since or until or replayed:
-        raise UserError("--from, --until and --replayed are of the lake: say --from-lake, too")
+        wanted = period_of(since, until, label_delay_days, replayed=replayed)
+        if scheduler is None:
+            yield read(settings, wanted).labelled()
+        else:
+            with _on_dask(settings, wanted, scratch, scheduler) as labelled:
+                yield labelled
+        return
+    if since or until or replayed or scheduler:
+        raise UserError("--from, --until, --replayed and --scheduler are of the lake: say --from-lake, too")
     found = history_of(**source)
     progress(f"computing {len(FEATURE_NAMES)} features of {len(found.columns):,} transactions")
-    return Labelled.of(found)
+    yield Labelled.of(found)
+
+
+@contextmanager
+def _on_dask(settings: Settings, wanted: TrainingPeriod, scratch: Path, scheduler: str) -> Iterator[Labelled]:
+    from services.offline.trainer.parted import PartedLabelled
+    from services.offline.workers import OnDask
+
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with (
+            TemporaryDirectory(dir=scratch, prefix=".training-set-") as folder,
+            in_parts(settings, wanted, Path(folder), scheduler) as (description, runner),
+        ):
+            assert isinstance(runner, OnDask)
+            yield PartedLabelled.open(Path(folder), description, runner)
+    except OSError as error:
+        raise UserError(f"{scratch}: {error.strerror or error}") from None
+
+
+def _track(output: Path, manifest: Manifest) -> None:
+    """Note a release in MLflow, where its own variable says where that is; what fails there is said, and no more."""
+    from services.offline.trainer.tracking import MLFLOW_URI, PATIENCE, TrackingError, log_release
+
+    uri = os.environ.get(MLFLOW_URI)
+    if not uri:
+        return
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    try:
+        run = log_release(output, manifest, uri, time.time_ns() // 1_000_000)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "mlflow":
+            raise
+        progress(f"not noted in MLflow: {MLFLOW_URI} is set, but mlflow is not there: pip install 'proact[mlflow]'")
+    except TrackingError as error:
+        progress(f"not noted in MLflow, the model is as good without: {error}")
+    else:
+        progress(f"noted in MLflow as run {run} of experiment proact-{manifest.name}")
 
 
 def _live_or_none() -> Path | None:

@@ -9,7 +9,7 @@ from numba import njit
 
 from services.core.card.features import FoldedCards, fold
 from services.core.card.layout import CARD
-from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64
+from services.core.columns import TerminalEventColumns, Text, TransactionColumns, type_f64, type_i64
 from services.core.kernels import group_text
 from services.core.money import scales_of
 from services.core.profiles import open_profiles
@@ -35,18 +35,29 @@ def compute_offline(
     slot, first = group_text(columns.card_id, np.zeros(len(columns), np.int64))
     profiles = open_profiles([None] * len(first), CARD, slot)
     folded = fold(columns, slot, np.arange(len(columns)), np.ones(len(columns), bool), profiles)
-    if labels is not None and len(columns):
-        _fill_terminals(columns, labels, folded)
+    if labels is not None:
+        see_terminals(columns, labels, np.maximum.accumulate(columns.event_time_ms), folded.vectors)
     if reference is not None and len(columns):
         see_reference(columns, reference, folded.vectors)
     return folded
 
 
-def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, folded: FoldedCards) -> None:
+def see_terminals(
+    columns: TransactionColumns, labels: TerminalEventColumns, clock_ms: type_i64, vectors: type_f64
+) -> None:
+    """Fill in what is known of terminals when each transaction comes.
+
+    Args:
+        columns: n transactions in the order of their log: all that there are of these terminals.
+        labels: what became known of them, in any order.
+        clock_ms: (n,) the latest event time of the whole log up to each, those of other terminals included: a label is folded before the first
+            transaction whose clock is not before it.
+        vectors: (n, features); their columns of terminals are written.
+    """
     n = len(columns)
+    if not n:
+        return
     events = np.concatenate([entries_of(terminal_events(columns)), entries_of(labels)])
-    # A label is folded before the first transaction of the log that is not before it.
-    clock_ms = np.maximum.accumulate(columns.event_time_ms)
     at = np.concatenate([np.arange(n), np.searchsorted(clock_ms, labels.known_at_ms)])
     order = np.lexsort((np.arange(n + len(labels)) < n, at))
     terminals = Text.joined([columns.terminal_id, labels.terminal_id])
@@ -54,7 +65,7 @@ def _fill_terminals(columns: TransactionColumns, labels: TerminalEventColumns, f
     profiles = open_profiles([None] * len(first), TERMINAL, slot)
     scale = scales_of(columns.currency)
     times_ms = np.concatenate([columns.event_time_ms, labels.known_at_ms])
-    _fold_all((order, slot, events, times_ms), scale, profiles.arrays, folded.vectors)
+    _fold_all((order, slot, events, times_ms), scale, profiles.arrays, vectors)
 
 
 @njit(cache=True, nogil=True)

@@ -43,6 +43,10 @@ class Booster:
         except ForestError:
             pass  # XGBoost itself explains, or scores
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process as what it was read from."""
+        return Booster, (bytes(self._booster.save_raw("json")),)
+
     def _by_xgboost(self, vectors: type_f64) -> type_f64:
         return np.asarray(self._booster.inplace_predict(vectors, validate_features=False), np.float64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,9 +41,15 @@ class TableStatus:
 class Lake:
     """The tables of a lake that are there. Raises LakeError throughout."""
 
-    def __init__(self, url: str, topics: Sequence[str]) -> None:
-        """Look at the tables of some topics, and at that of the audit trail."""
-        self.url = url
+    def __init__(self, url: str, topics: Sequence[str], versions: Mapping[str, int] | None = None) -> None:
+        """Look at the tables of some topics, and at that of the audit trail.
+
+        Args:
+            url: where the lake is.
+            topics: whose tables are looked at.
+            versions: by table, which version; the newest one of those that are not named.
+        """
+        self.url, self._versions = url, dict(versions or {})
         self._connection: duckdb.DuckDBPyConnection | None = None
         self.tables: dict[str, DeltaTable] = {}
         """Those that are there, by name."""
@@ -54,11 +60,11 @@ class Lake:
             raise LakeError(f"{where}: the archiver makes them (`proact archiver`)")
 
     def look_again(self, name: str) -> None:
-        """Look at the newest version of a table."""
+        """Look at the newest version of a table, or at the one that it was asked for."""
         url = table_url(self.url, name)
         with lake_errors(url):
             if DeltaTable.is_deltatable(url, storage_options=storage_of(url)):
-                self.tables[name] = opened(url)
+                self.tables[name] = opened(url, self._versions.get(name))
                 self._connection = None
 
     @property
@@ -77,11 +83,29 @@ class Lake:
             self._connection = connection
         return self._connection
 
-    def query(self, sql: str, parameters: dict[str, Any] | None = None) -> pa.Table:
-        """Return what a query finds, with its ``$name`` parameters. Raises LakeError, which says what is wrong with it, too."""
+    def query(
+        self, sql: str, parameters: dict[str, Any] | None = None, beside: Mapping[str, pa.Table] | None = None
+    ) -> pa.Table:
+        """Return what a query finds. Raises LakeError, which says what is wrong with it, too.
+
+        Args:
+            sql: the query.
+            parameters: its ``$name`` parameters; those that it does not have are left out.
+            beside: tables in memory that it may name beside the lake's.
+        """
         named = {name: value for name, value in (parameters or {}).items() if f"${name}" in sql}
+        connection = self.connect()
+        for name, table in (beside or {}).items():
+            connection.register(name, table)
         try:
-            found = self.connect().sql(sql, params=named or None)
+            return self._found(connection, sql, named)
+        finally:
+            for name in beside or {}:
+                connection.unregister(name)
+
+    def _found(self, connection: duckdb.DuckDBPyConnection, sql: str, named: dict[str, Any]) -> pa.Table:
+        try:
+            found = connection.sql(sql, params=named or None)
         except duckdb.Error as error:
             raise LakeError(" ".join(str(error).split())) from None
         try:

@@ -196,9 +196,9 @@ def storage_of(url: str) -> dict[str, str] | None:
     return dict(STORAGE) if "://" in url else None
 
 
-def opened(url: str) -> DeltaTable:
-    """Return a table as it is now. Raises what the library does."""
-    return DeltaTable(url, storage_options=storage_of(url))
+def opened(url: str, version: int | None = None) -> DeltaTable:
+    """Return a table as it is now, or as it was at a version. Raises what the library does."""
+    return DeltaTable(url, version=version, storage_options=storage_of(url))
 
 
 def of_day(day: str) -> Any:

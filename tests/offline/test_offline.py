@@ -28,9 +28,9 @@ from services.offline.simulator.traffic import SCENARIOS, draw_labels
 from services.offline.trainer.costs import CostTable, choose_thresholds
 from services.offline.trainer.evaluation import card_precision_at
 from services.offline.trainer.history import simulated_history
+from services.offline.trainer.labelled import Labelled
 from services.offline.trainer.release import release
-from services.offline.trainer.splitting import Split, split_for
-from services.offline.trainer.training import Labelled, evaluate, train
+from services.offline.trainer.training import Split, evaluate, split_for, train
 from tests.benchmarks.parity import bits_differ, same_second_twins
 
 START_MS = 1_767_225_600_000

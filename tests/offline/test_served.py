@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -50,6 +51,12 @@ class ServedLake:
     def label(self, labels: list[dict[str, Any]]) -> None:
         fill(self.folder, "fraud-labels", [EXAMPLE | one for one in labels], begin=self._labels)
         self._labels += len(labels)
+
+    def change_decisions(self, changed: Callable[[int], dict[str, Any]]) -> None:
+        """Put decisions into the lake of which the ones at some places are others."""
+        shutil.rmtree(self.folder / "card_decisions")
+        self.decisions = [one | changed(i) for i, one in enumerate(self.decisions)]
+        fill(self.folder, "card-decisions", self.decisions)
 
     def read(self, **wanted: Any):
         values = {"until": self.until, "label_delay_days": 0, "replayed": True} | wanted

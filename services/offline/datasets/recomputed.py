@@ -7,6 +7,7 @@ of its terminal from the log; of accounts and customers the lake keeps nothing, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from services.core.offline import compute_offline
 from services.core.profiles import KEEP_MS, LATENESS_MS
 from services.lake.queries import Lake
 from services.offline.datasets.fields import text_of as as_text
-from services.offline.datasets.served import Served, TrainingPeriod
+from services.offline.datasets.served import OffsetRange, Served, TrainingPeriod
 
 FOLDED_COLUMNS: Final = np.array(
     [j for j, one in enumerate(FEATURES) if one.entity in ("card", "transaction", "terminal")], np.int64
@@ -42,15 +43,28 @@ OWN_COLUMNS: Final = [j for j, one in enumerate(FEATURES) if one.entity in ("car
 _TEXTS: Final = ("card_id", "customer_id", "account_id", "terminal_id", "merchant_id")
 _NUMBERS: Final = ("merchant_category_code", "amount_minor", "billing_amount_minor", "event_time_ms")
 _CODES: Final = ("currency", "billing_currency", "country")
+LOG_COLUMNS: Final = ("transaction_id", *_TEXTS, "device_id", *_NUMBERS, *_CODES, "entry_mode", "latitude", "longitude")
+"""What :func:`columns_of` reads."""
 # A repeat is folded as serving folds it; what was refused never was.
-_LOG: Final = """
-    SELECT t.* FROM card_transactions t SEMI JOIN card_decisions d
+_DECIDED_LOG: Final = """
+    card_transactions t SEMI JOIN (SELECT * FROM card_decisions d WHERE TRUE {decided}) d
         ON d.source_partition = t.kafka_partition AND d.source_offset = t.kafka_offset AND d.transaction_id = t.transaction_id
-    WHERE t.event_time_ms < $until_ms
-    ORDER BY max(t.event_time_ms) OVER (PARTITION BY t.kafka_topic_id, t.kafka_partition ORDER BY t.kafka_offset), t.kafka_partition, t.kafka_offset
+    WHERE t.event_time_ms < $until_ms {logged}
 """
+_LOG: Final = f"""
+    SELECT t.*, max(t.event_time_ms) OVER (PARTITION BY t.kafka_topic_id, t.kafka_partition ORDER BY t.kafka_offset) AS clock_ms
+    FROM {_DECIDED_LOG} {{order}}
+"""  # noqa: S608 - a constant
+IN_ORDER: Final = ("clock_ms", "kafka_partition", "kafka_offset", "kafka_topic_id")
+"""The order of the log: partitions beside each other, as their times go on. ``clock_ms``, the latest time of a row's own partition up to it, is also
+that of the whole log up to it: whatever comes before has none that is later, and the row that has it comes before."""
+_HEADS: Final = f"""
+    SELECT coalesce(t.kafka_topic_id, '') AS topic_id, t.kafka_partition AS partition, max(t.event_time_ms) AS latest_ms,
+        min(t.kafka_offset) AS first_offset, arg_min(t.event_time_ms, t.kafka_offset) AS first_ms
+    FROM {_DECIDED_LOG} GROUP BY ALL
+"""  # noqa: S608 - a constant
 _LABELS: Final = """
-    SELECT transaction_id, terminal_id, event_time_ms, is_fraud, known_at_ms FROM fraud_labels WHERE known_at_ms <= $until_ms
+    SELECT transaction_id, terminal_id, event_time_ms, is_fraud, known_at_ms FROM fraud_labels WHERE known_at_ms <= $until_ms {wanted}
     ORDER BY known_at_ms, kafka_partition, kafka_offset
 """
 
@@ -70,18 +84,56 @@ class Recomputed:
     """Rows of other feature sets, whose vectors are made from the log."""
 
 
+def read_log(lake: Lake, period: TrainingPeriod, within: OffsetRange | None = None) -> pa.Table:
+    """Return the rows of ``card_transactions`` that were decided on, with their ``clock_ms``, which knows nothing of what lies before a range.
+
+    In the order of :data:`IN_ORDER`; those of a range in none. Raises LakeError.
+    """
+    order = "" if within is not None else f"ORDER BY {', '.join(IN_ORDER)}"
+    return lake.query(_LOG.format(order=order, **_conditions(within)), period.parameters)
+
+
+def read_label_events(lake: Lake, period: TrainingPeriod, terminals: pa.Table | None = None) -> TerminalEventColumns:
+    """Return what became known by the period's end, in the order in which it did; of all terminals or of a table's ``terminal_id``. Raises LakeError."""
+    if terminals is None:
+        return _label_events(lake.query(_LABELS.format(wanted=""), period.parameters))
+    wanted = "AND coalesce(terminal_id, '') IN (SELECT coalesce(terminal_id, '') FROM terminals)"
+    return _label_events(lake.query(_LABELS.format(wanted=wanted), period.parameters, {"terminals": terminals}))
+
+
+def read_heads(lake: Lake, period: TrainingPeriod, within: OffsetRange | None = None) -> list[dict[str, Any]]:
+    """Return, of each partition of the log, its latest time, its first offset and that one's time. Raises LakeError."""
+    return lake.query(_HEADS.format(**_conditions(within)), period.parameters).to_pylist()
+
+
+def _conditions(within: OffsetRange | None) -> dict[str, str]:
+    none = {"decided": "", "logged": ""}
+    return none if within is None else {"decided": within.of("d.source_offset"), "logged": within.of("t.kafka_offset")}
+
+
 def recompute(lake: Lake, served: Served, period: TrainingPeriod) -> Recomputed:
     """Fold the log from its beginning in the lake, and compare with what was served. Raises LakeError."""
-    log = lake.query(_LOG, period.parameters)
-    labels = lake.query(_LABELS, period.parameters)
-    columns = columns_of(log)
-    folded = compute_offline(columns, _label_events(labels)).vectors
+    log = read_log(lake, period)
+    labels = read_label_events(lake, period)
+    folded = compute_offline(columns_of(log), labels).vectors
+    return compare(served, log, folded, begins_of(read_heads(lake, period)))
+
+
+def compare(served: Served, log: pa.Table, folded: type_f64, begins: dict[tuple[str, int], int]) -> Recomputed:
+    """Compare vectors that were served with those of the log, and take the latter for rows of other feature sets.
+
+    Args:
+        served: n rows.
+        log: at least the rows of the log that they were decided on.
+        folded: the vectors of the log's rows.
+        begins: :func:`begins_of` the whole log.
+    """
     if not len(served.table):
         return Recomputed(served.vectors, 0, 0, 0, 0)
     at = _positions(*_places(log, served.table))
     vectors, same = served.vectors.copy(), pc.equal(served.table["feature_set_hash"], FEATURE_SET_HASH).to_numpy()
     vectors[np.ix_(np.flatnonzero(~same), FOLDED_COLUMNS)] = folded[np.ix_(at[~same], FOLDED_COLUMNS)]
-    whole = same & _reached(log, served)
+    whole = same & _reached(begins, served)
     mine, theirs = (
         np.ascontiguousarray(some[:, OWN_COLUMNS]).view(np.int64) for some in (folded[at[whole]], vectors[whole])
     )
@@ -90,17 +142,24 @@ def recompute(lake: Lake, served: Served, period: TrainingPeriod) -> Recomputed:
     )
 
 
-def _reached(log: pa.Table, served: Served) -> type_bool:
-    """Return (n,) whether the lake has as much of a row's past as a card's profile: the log's beginning, or as long as a profile remembers."""
-    first = log.sort_by("kafka_offset").group_by(["kafka_topic_id", "kafka_partition"], use_threads=False)
-    begins = {
-        (row["kafka_topic_id"], row["kafka_partition"]): -(2**62)
-        if row["kafka_offset_first"] == 0
-        # What lay before may have been as late as is still folded exactly.
-        else row["event_time_ms_first"] + KEEP_MS + LATENESS_MS
-        for row in first.aggregate([("kafka_offset", "first"), ("event_time_ms", "first")]).to_pylist()
+def begins_of(heads: Iterable[dict[str, Any]]) -> dict[tuple[str, int], int]:
+    """Return, by topic's id and partition, from when on the lake has as much of the past as a card's profile, in epoch milliseconds."""
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for one in heads:
+        key = one["topic_id"], one["partition"]
+        if key not in first or one["first_offset"] < first[key]["first_offset"]:
+            first[key] = one
+    # What lay before may have been as late as is still folded exactly.
+    return {
+        key: -(2**62) if one["first_offset"] == 0 else one["first_ms"] + KEEP_MS + LATENESS_MS
+        for key, one in first.items()
     }
-    keys = zip(served.table["kafka_topic_id"].to_pylist(), served.table["source_partition"].to_pylist(), strict=True)
+
+
+def _reached(begins: dict[tuple[str, int], int], served: Served) -> type_bool:
+    """Return (n,) whether the lake has as much of a row's past as a card's profile: the log's beginning, or as long as a profile remembers."""
+    ids = served.table["kafka_topic_id"].fill_null("").to_pylist()
+    keys = zip(ids, served.table["source_partition"].to_pylist(), strict=True)
     begin_ms = np.array([begins[key] for key in keys], np.int64)
     found: type_bool = served.table["event_time_ms"].to_numpy() >= begin_ms
     return found

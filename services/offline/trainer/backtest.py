@@ -19,7 +19,7 @@ from services.core.rules.vocabulary import Facts
 from services.core.vacuous import require_both, require_finite
 from services.inference.artifact import ReleasedModel
 from services.offline.trainer.costs import CostTable
-from services.offline.trainer.training import History
+from services.offline.trainer.labelled import History
 
 
 @dataclass(frozen=True, slots=True)

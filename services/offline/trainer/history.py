@@ -14,7 +14,7 @@ from services.offline.simulator.generate import simulate
 from services.offline.simulator.reference import simulate_reference
 from services.offline.simulator.traffic import SCENARIOS, draw_labels
 from services.offline.simulator.world import EUR_PER_UNIT
-from services.offline.trainer.training import History
+from services.offline.trainer.labelled import History
 
 
 def amounts_in_eur(columns: TransactionColumns) -> type_f64:

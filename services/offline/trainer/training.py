@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import xgboost
 
 from services.core.classes import TransactionClass, classify
-from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.columns import type_bool, type_f64, type_i64
 from services.core.features import FEATURE_NAMES
-from services.core.kernels import group_text
-from services.core.offline import compute_offline
 from services.core.policy import Action
-from services.core.profiles import DAY_MS
-from services.core.reference.features import REFERENCE_COLUMNS, ReferenceRows
-from services.core.terminal.features import TERMINAL_COLUMNS
 from services.inference.artifact import CHAMPION, SMALL, ReleasedModel
 from services.inference.base import Predictor
 from services.inference.isolation import IsolationForest
@@ -26,97 +22,54 @@ from services.offline.trainer.anomaly import fit_isolation_forest
 from services.offline.trainer.classes import OWN_FRAUDS_MIN, Judged, Table, booster_name, choose_table
 from services.offline.trainer.costs import CostTable, choose_thresholds
 from services.offline.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
-from services.offline.trainer.splitting import Split, split_for
+from services.offline.trainer.labelled import PARAMETERS, ROUNDS, History, Labelled, with_gaps, without_others
 from services.offline.watching.distribution import distribution_of
 
-PARAMETERS: Final[dict[str, Any]] = {
-    "objective": "binary:logistic",
-    "eta": 0.1,
-    "max_depth": 6,
-    "min_child_weight": 2,
-    "subsample": 0.8,
-    "colsample_bytree": 0.8,
-    "tree_method": "hist",
-    "max_bin": 1024,  # with 256 the tail of amounts, where fraud is, falls into too few bins
-    "base_score": 0.5,  # the estimated one makes hessians tiny where positives are rare
-    "seed": 7,
-    "nthread": 2,
-}
-ROUNDS: Final = 100
 SMALL_ROUNDS: Final = 50
 SMALL_DEPTH: Final = 4
 """Of the small booster: it sees the card's own past alone, and more trees, or deeper ones, make it little better."""
-OF_OTHERS: Final = np.concatenate([TERMINAL_COLUMNS, REFERENCE_COLUMNS])
-"""What a vector holds of others than the card."""
-GAP_SHARE: Final = 0.1
-"""Of the training's rows: those without what is known of the terminal, and those without account and customer."""
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """Transactions in log order with their truth: what there is to learn from."""
+class Split:
+    """A split by time: warm-up for the windows, training, a gap as long as labels take, validation and test.
 
-    columns: TransactionColumns
-    fraud: type_bool
-    scenario: np.ndarray
-    amount_eur: type_f64
-    labels: TerminalEventColumns
-    """What became known of them while they happened, and when: what the terminals' features see."""
-    source: str
-    """What the data are, for the manifest."""
-    reference: ReferenceRows | None = None
-    """What was known of accounts and customers."""
-    labelled: type_bool | None = None
-    """Which of them have a label; None where all have. The others fill the windows, and are neither learnt from nor tested on."""
+    Days are whole days since the first. Nothing that a label of the training range could say is known later than the
+    gap: at the first day of validation every label of the training range has arrived.
+    """
+
+    train_from: int
+    train_until: int
+    label_delay: int
+    validate_days: int
+    test_until: int
 
     @property
-    def has_label(self) -> type_bool:
-        """Which of the transactions have a label."""
-        return np.ones(len(self.columns), bool) if self.labelled is None else self.labelled
+    def validate_from(self) -> int:
+        """The first day of validation."""
+        return self.train_until + self.label_delay
+
+    @property
+    def test_from(self) -> int:
+        """The first day of the test."""
+        return self.validate_from + self.validate_days
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.train_from < self.train_until <= self.validate_from < self.test_from < self.test_until:
+            raise ValueError(f"the history is too short to split by time: {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Transactions as a model is trained and tested on, one row each: their vectors, and the truth as far as it is known."""
-
-    vectors: type_f64
-    fraud: type_bool
-    known: type_bool
-    """Of which the truth is known; the others are neither learnt from nor tested on."""
-    weight: type_f64
-    """(n,) for how many transactions each stands."""
-    scenario: np.ndarray
-    amount_eur: type_f64
-    card: type_i64
-    """A number for each card."""
-    day: type_i64
-    """Whole days since the first."""
-    source: dict[str, Any]
-    """What the data are, for the manifest."""
-
-    @classmethod
-    def of(cls, history: History) -> Labelled:
-        """Compute the vectors of a history."""
-        columns, known = history.columns, history.has_label
-        card, _ = group_text(columns.card_id, np.zeros(len(columns), np.int64))
-        return cls(
-            vectors=compute_offline(columns, history.labels, history.reference).vectors,
-            fraud=history.fraud,
-            known=known,
-            weight=np.ones(len(columns)),
-            scenario=history.scenario,
-            amount_eur=history.amount_eur,
-            card=card,
-            day=days_of(columns.event_time_ms),
-            source={
-                "source": history.source,
-                "transactions": len(columns),
-                "without_label": int(np.count_nonzero(~known)),
-            },
+def split_for(days: int, label_delay: int) -> Split:
+    """Return a split of a history of ``days``: up to 30 days of warm-up, then about 3/5, 1/5 and 1/5 of the rest."""
+    warm_up = min(30, days // 4)
+    rest = days - warm_up - label_delay
+    if rest < 3:
+        raise ValueError(
+            f"the history is too short: {days} days, of which {warm_up} fill the windows and {label_delay} pass until labels are known; "
+            "give more days, or say with --label-delay-days how soon labels are known"
         )
-
-    def __len__(self) -> int:
-        return len(self.day)
+    fifth = max(1, rest // 5)
+    return Split(warm_up, warm_up + rest - 2 * fifth, label_delay, fifth, days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +100,14 @@ class _Examples:
     def ranges(self) -> dict[str, type_bool]:
         return {"train": self.train, "validate": self.validate, "test": self.test}
 
-    def measure(self, predictor: Predictor, rows: type_bool, costs: CostTable) -> dict[str, Any]:
-        """Return the metrics of a predictor on some rows."""
+    def measure(
+        self, predictor: Predictor, rows: type_bool, costs: CostTable, *, alone: bool = False
+    ) -> dict[str, Any]:
+        """Return the metrics of a predictor on some rows; ``alone``: of which it sees nothing that others know."""
         data = self.rows
-        vectors = data.vectors[rows]
-        scores = predictor.predict(vectors)
+        scores = data.each(rows, partial(_alone, predictor.predict) if alone else predictor.predict)
         fraud, amount_eur = data.fraud[rows], data.amount_eur[rows]
-        actions = predictor.actions(classify(vectors), scores)
+        actions = predictor.actions(data.each(rows, partial(_alone, classify) if alone else classify), scores)
         return {
             "test": ranking_metrics(scores, fraud, data.card[rows], data.day[rows])
             | action_metrics(actions, fraud, amount_eur, costs),
@@ -161,36 +115,12 @@ class _Examples:
         }
 
 
-def days_of(time_ms: type_i64) -> type_i64:
-    """Return the day of each time in epoch milliseconds, counted from the midnight before the first."""
-    return time_ms // DAY_MS - time_ms.min(initial=2**62) // DAY_MS
-
-
-def _fit(vectors: type_f64, data: Labelled, rows: type_bool, **others: Any) -> xgboost.Booster:
-    # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
-    rounds, weight = others.pop("rounds", ROUNDS), data.weight[rows]
-    # Equal weights say nothing, and XGBoost would choose its bins otherwise.
-    matrix = xgboost.DMatrix(vectors, label=data.fraud[rows], weight=weight if (weight != 1).any() else None)
-    return xgboost.train(PARAMETERS | others, matrix, num_boost_round=rounds)
-
-
-def _with_gaps(vectors: type_f64) -> type_f64:
-    """Return vectors in some of which what others know is missing, so that the model learns what to make of that."""
-    rng, gappy = np.random.default_rng(int(PARAMETERS["seed"])), vectors.copy()
-    for columns in (TERMINAL_COLUMNS, REFERENCE_COLUMNS):
-        gappy[np.ix_(rng.random(len(vectors)) < GAP_SHARE, columns)] = np.nan
-    return gappy
-
-
-def without_others(vectors: type_f64) -> type_f64:
-    """Return vectors as they are when what others know does not come in time."""
-    alone = vectors.copy()
-    alone[:, OF_OTHERS] = np.nan
-    return alone
-
-
 def _scores(booster: xgboost.Booster, vectors: type_f64) -> type_f64:
     return np.asarray(booster.inplace_predict(vectors, validate_features=False), np.float64)
+
+
+def _alone(function: Callable[[type_f64], Any], vectors: type_f64) -> Any:
+    return function(without_others(vectors))
 
 
 def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable[[str], None]) -> Trained:
@@ -201,29 +131,27 @@ def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable
     """
     split = split_for(int(data.day.max(initial=-1)) + 1, label_delay)
     examples = _examples(data, split)
-    train_rows, test_rows, vectors = examples.train, examples.test, data.vectors
+    train_rows, test_rows = examples.train, examples.test
     progress(f"training on {int(train_rows.sum()):,} transactions, {int(data.fraud[train_rows].sum()):,} frauds")
-    champion = _fit(_with_gaps(vectors[train_rows]), data, train_rows)
+    champion = data.fit(train_rows, with_gaps)
     boosters, table = _table(examples, champion, costs, progress)
     boosters[SMALL], small_route = _small(examples, costs)
-    anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
+    anomaly = fit_isolation_forest(data.some(train_rows), data.some(examples.validate))
     progress(f"testing on {int(test_rows.sum()):,} transactions")
     read = {name: Booster(bytes(booster.save_raw("json"))) for name, booster in boosters.items()}
     predictor = ClassTable(table.routes, read)
     metrics = examples.measure(predictor, test_rows, costs)
-    scores = predictor.predict(vectors[test_rows])
-    approved = predictor.actions(classify(vectors[test_rows]), scores) == Action.APPROVE
-    anomalous = (anomaly.score(vectors[test_rows]) >= anomaly.review) & approved
+    scores = data.each(test_rows, predictor.predict)
+    approved = predictor.actions(data.each(test_rows, classify), scores) == Action.APPROVE
+    anomalous = (data.each(test_rows, anomaly.score) >= anomaly.review) & approved
     metrics["anomaly"] = {"reviewed": int(anomalous.sum()), "frauds": int(data.fraud[test_rows][anomalous].sum())}
     metrics["by_class"] = table.by_class
     small = ClassTable(dict.fromkeys(TransactionClass, small_route), read)
-    alone = replace(examples, rows=replace(data, vectors=without_others(vectors)))
-    metrics["small"] = alone.measure(small, test_rows, costs)["test"]
+    metrics["small"] = examples.measure(small, test_rows, costs, alone=True)["test"]
     return Trained(
         boosters, anomaly, table, small_route,
-        _describe(examples, split) | {"distribution": distribution_of(FEATURE_NAMES, vectors[train_rows], scores)},
-        metrics, _golden(vectors[test_rows], scores),
-        scores, data.fraud[test_rows],
+        _describe(examples, split) | {"distribution": distribution_of(FEATURE_NAMES, data.some(train_rows), scores)}, metrics,
+        data.take(np.flatnonzero(test_rows)[_spread(scores)]), scores, data.fraud[test_rows],
     )  # fmt: skip
 
 
@@ -249,18 +177,18 @@ def _table(
 ) -> tuple[dict[str, xgboost.Booster], Table]:
     """Choose the table of classes; return it with the boosters that it names."""
     data, v = examples.rows, examples.validate
-    classes, tried = classify(data.vectors), {CHAMPION: champion}
+    classes, tried = data.each(np.ones(len(data), bool), classify), {CHAMPION: champion}
 
     def own(one: TransactionClass) -> type_f64 | None:
         rows = examples.train & (classes == one)
         if data.fraud[rows].sum() < OWN_FRAUDS_MIN:
             return None
         progress(f"trying a booster of its own for {one.name}")
-        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), data, rows)
-        return _scores(tried[booster_name(one)], data.vectors[v & (classes == one)])
+        tried[booster_name(one)] = data.fit(rows, with_gaps)
+        return data.each(v & (classes == one), partial(_scores, tried[booster_name(one)]))
 
     judged = Judged(data.fraud[v], data.amount_eur[v], classes[v])
-    table = choose_table(_scores(champion, data.vectors[v]), own, judged, costs)
+    table = choose_table(data.each(v, partial(_scores, champion)), own, judged, costs)
     named = {route.booster for route in table.routes.values()}
     return {name: booster for name, booster in tried.items() if name in named}, table
 
@@ -268,8 +196,8 @@ def _table(
 def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
     """Train what decides when others are not heard in time: on the card's own past alone."""
     data, rows, v = examples.rows, examples.train, examples.validate
-    booster = _fit(without_others(data.vectors[rows]), data, rows, max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
-    scores = _scores(booster, without_others(data.vectors[v]))
+    booster = data.fit(rows, without_others, SMALL_ROUNDS, max_depth=SMALL_DEPTH)
+    scores = data.each(v, partial(_alone, partial(_scores, booster)))
     return booster, Route(SMALL, choose_thresholds(scores, data.fraud[v], data.amount_eur[v], costs))
 
 
@@ -288,10 +216,10 @@ def evaluate(model: ReleasedModel, history: History, warm_up_days: int = 30) -> 
     return _Examples(data, ~rows, ~rows, rows).measure(model.champion, rows, CostTable())
 
 
-def _golden(vectors: type_f64, scores: type_f64, count: int = 64) -> type_f64:
-    """Return vectors spread over the whole range of scores."""
+def _spread(scores: type_f64, count: int = 64) -> type_i64:
+    """Return rows that are spread over the whole range of scores."""
     order = np.argsort(scores, kind="stable")
-    return vectors[order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64)]]
+    return order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64)]
 
 
 def _describe(examples: _Examples, split: Split) -> dict[str, Any]:
