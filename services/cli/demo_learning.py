@@ -216,6 +216,13 @@ def _learn(story: Story) -> tuple[str, dict[str, Any]]:
     _title(f"Days {BEGINS + 1} to {KNOWN}: thieves relay contactless cards")
     story.days(BEGINS, KNOWN)
     _show("the live model", story.recall(BEGINS, KNOWN))
+    drifted = story.command(
+        "drift", "--from", _day(story.traffic, BEGINS), "--until", _day(story.traffic, KNOWN),
+        "--baseline-from", _day(story.traffic, BEGINS - 10), "--baseline-until", _day(story.traffic, BEGINS),
+        "--output", str(story.folder / "drift"),
+    )  # fmt: skip
+    farthest = ", ".join(f"{one['name']} {one['stability_index']:.3f}" for one in drifted["features"][:4])
+    click.echo(f"  what drifted most, by stability index: {farthest}; the page: {story.folder / 'drift/drift.html'}")
     _title("Labels came for most of it: train on what was decided, and try the model on it in money")
     until = _day(story.traffic, KNOWN)
     output = story.folder / "models/fraud/v5"
@@ -237,7 +244,11 @@ def _learn(story: Story) -> tuple[str, dict[str, Any]]:
         "--output", str(story.folder / "backtest"),
     )  # fmt: skip
     click.echo(f"  the page: {story.folder / 'backtest/backtest.html'}")
-    return "fraud/v5", {"version": trained["version"], "backtest": _money(tried)}
+    return "fraud/v5", {
+        "version": trained["version"],
+        "drift": {one["name"]: one["stability_index"] for one in drifted["features"][:4]},
+        "backtest": _money(tried),
+    }
 
 
 def _release(story: Story, model: str) -> dict[str, Any]:
