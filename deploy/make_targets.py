@@ -13,7 +13,7 @@ BEGIN, END = "  # Written by `make dashboards`", "  # Up to here.\n"
 
 def targets() -> str:
     """Return the jobs."""
-    ports = {spec.name: spec.port for spec in SERVICES} | {"monitor": METRICS_PORT}
+    ports = {spec.name: spec.port for spec in SERVICES} | {"evaluator": METRICS_PORT, "monitor": METRICS_PORT}
     return "".join(
         f"  - job_name: {name}\n"
         f"    dns_sd_configs:\n      - {{names: [{name}], type: A, port: {port}, refresh_interval: 5s}}\n"

@@ -315,7 +315,7 @@ def test_every_service_of_the_registry_has_a_container(spec):
 
 
 def test_every_container_of_ours_is_a_service_or_known_beside():
-    assert OURS.keys() == {spec.name for spec in REGISTERED} | {"topics", "monitor"}
+    assert OURS.keys() == {spec.name for spec in REGISTERED} | {"topics", "monitor", "evaluator"}
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,7 @@ from services.runtime import catalogue as m
 from tests.test_deploy import ALERTS, RECORDING, ROOT, queries
 
 RULE_TESTS = yaml.safe_load((ROOT / "tests/compose/alerts.test.yml").read_text())["tests"]
-METRICS = {
-    metric.name: metric
-    for metric in {
-        *m.SCORER_METRICS,
-        *m.PROFILER_METRICS,
-        *m.REASSESSOR_METRICS,
-        *m.ARCHIVER_METRICS,
-        *m.AUDITOR_METRICS,
-        *m.MONITOR_METRICS,
-    }
-}
+METRICS = {metric.name: metric for metric in m.ALL_METRICS}
 RECORDED = {rule["record"]: rule["expr"] for group in RECORDING for rule in group["rules"]}
 RULES = {rule["alert"]: rule["expr"] for group in ALERTS for rule in group["rules"]}
 SCRAPED = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]

@@ -40,6 +40,7 @@ LAYERS = {
     "scorer": {"core", "codec", "streams", "grid", "inference", "registry", "runtime", "worker", "decision"},
     "reassessor": {"core", "codec", "streams", "inference", "registry", "runtime", "worker", "decision", "scorer"},
     "monitor": {"streams", "grid", "registry", "runtime", "worker", "signals"},
+    "evaluator": {"core", "decision", "inference", "lake", "offline", "registry", "runtime", "signals"},
     "observer": {"core", "codec", "streams"},
     "rulebook": {"core", "codec", "streams", "runtime", "decision"},
     "stack": {"grid", "streams", "paths", "topology", "subprocesses"},

@@ -20,7 +20,7 @@ COLORS: Final = {"APPROVE": "green", "CHALLENGE": "yellow", "REVIEW": "orange", 
 """An action has one colour on every panel."""
 PER_S: Final = "[$__rate_interval]"
 OF_SCORERS: Final = 'job="scorer"'
-OF_ALL: Final = f'job=~"{"|".join([*BY_NAME, "monitor"])}"'
+OF_ALL: Final = f'job=~"{"|".join([*BY_NAME, "evaluator", "monitor"])}"'
 OF_TRANSACTIONS: Final = 'topic="card-transactions"'
 NOT_APPROVED: Final = 'action!="APPROVE"'
 AMOUNT: Final = "proact_billing_amount_total"
@@ -125,8 +125,23 @@ BUSINESS: Final = (
             (f"sum by (model, version, stage) (proact_releases_beside{{{OF_SCORERS}}})", "{{stage}} {{model}} {{version}}, scorers"),
         ),
         lines(
-            "What releases in the shadow would have decided", "ops",
+            "What releases in the shadow would have decided, and what the control group let through", "ops",
             (rate("proact_shadow_decisions_total", "action"), "shadow {{action}}"),
+            (rate("proact_control_decisions_total", "would_be"), "let through, would be {{would_be}}"),
+        ),
+    ),
+    (
+        lines(
+            "Quality by age of label", "percentunit",
+            ('proact_quality{figure=~"precision|recall|average_precision"}', "{{figure}}, labels of {{label_age}}"),
+            ('proact_quality_forecast{figure=~"precision|recall"}', "{{figure}}, forecast of the last week"),
+        ),
+        lines(
+            "Features that drift, and how much is missing", "none",
+            ("topk(5, proact_feature_drift)", "{{feature}}"),
+            ("topk(3, proact_feature_distance)", "{{feature}}, distance"),
+            ("topk(3, proact_feature_missing_share)", "{{feature}}, missing"),
+            ("round(sum(increase(proact_evaluator_failures_total[1h])))", "times that the lake could not be read, an hour"),
         ),
     ),
     (

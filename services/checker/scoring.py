@@ -243,14 +243,14 @@ class Again:
 
     @classmethod
     def of(cls, released: Released, decision: dict[str, Any], score: float) -> Again:
-        """Return it of a decision's score, by its release's thresholds, and what was recorded of rules, account and customer."""
+        """Return it of a decision's score, by its release's thresholds, and what was recorded of rules, account, customer and control group."""
         by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
         recorded_anomaly, with_anomaly = decision["anomaly_score"], by_model
         if recorded_anomaly is not None and by_model == "APPROVE" and recorded_anomaly >= released.anomalous.review:
             with_anomaly = "REVIEW"
         by_risk = _with_rules(with_anomaly, decision)
         source = "RULE" if by_risk != with_anomaly else "ANOMALY" if with_anomaly != by_model else "MODEL"
-        return cls(by_model, with_anomaly, by_risk, *_refused(decision, by_risk, source))
+        return cls(by_model, with_anomaly, by_risk, *_let_through(decision, *_refused(decision, by_risk, source)))
 
 
 def _check_action(
@@ -276,6 +276,17 @@ def _refused(decision: dict[str, Any], action: str, source: str) -> tuple[str, s
     if not refused:
         return action, source
     return "BLOCK", "ACCOUNT" if OF_ACCOUNT.intersection(refused) else "CUSTOMER"
+
+
+def _let_through(decision: dict[str, Any], action: str, source: str) -> tuple[str, str]:
+    """Return action and source after the control group: it lets through what model or anomaly score would stop, and nothing else."""
+    would_be = decision.get("control_action")
+    if would_be is None:
+        return action, source
+    mine = (
+        source in ("MODEL", "ANOMALY") and would_be == action != "APPROVE" and (decision["control_propensity"] or 0) > 0
+    )
+    return ("APPROVE" if mine else f"{action}, not let through", source)
 
 
 def _check_reasons(booster: xgboost.Booster, names: list[str], alerted: list[dict[str, Any]], verdict: Verdict) -> None:

@@ -71,6 +71,7 @@ def rule_set_fields(rule_set: RuleSet) -> dict[str, Any]:
             {
                 "rule_id": rule.rule_id, "when": rule.when, "action": rule.action.name, "priority": rule.priority,
                 "mode": rule.mode.name, "percentage": rule.percentage, "reason": rule.reason,
+                "no_control": rule.no_control,
             }
             for rule in rule_set.rules
         ],
@@ -90,7 +91,7 @@ def rule_set_of(record: Mapping[str, Any]) -> RuleSet:
     rules = tuple(
         Rule(
             one["rule_id"], one["when"], Action[one["action"]], one["priority"], Mode[one["mode"]],
-            one["percentage"], one["reason"],
+            one["percentage"], one["reason"], one["no_control"],
         )
         for one in record["rules"]
     )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 
 from services.core.classes import classify
 from services.core.columns import TransactionColumns, filled, type_f64, type_i64
+from services.core.control import NOT_LET_THROUGH, ControlGroup
 from services.core.fallback import FallbackTier, SafeDefault, best_tier
 from services.core.immutable import immutable
 from services.core.policy import SEVERITY_OF_ACTION, Action, AlertKind, DecisionSource, escalate_anomalies
@@ -28,6 +29,8 @@ class DecisionEngine:
     model: Model | None
     rules: RuleEngine | None
     safe: SafeDefault
+    control: ControlGroup | None = None
+    """Of whom some are let through; None: nobody is."""
 
     def tier(self, *, profiles: bool, others: bool) -> FallbackTier:
         """Return the highest fallback tier; see :func:`best_tier`."""
@@ -69,6 +72,11 @@ class DecisionBatch:
     actions_by_risk: type_i64 | None = None
     """(n,) what would be done if account and customer forbade nothing; None where nobody asked them: then it is what is done."""
 
+    propensities: type_f64 | None = None
+    """(n,) the probability with which each was to be let through, NaN where it could not be; None: there is no control group."""
+    let_through: type_i64 | None = None
+    """(n,) what would have been done with those of the control group, NOT_LET_THROUGH for all others."""
+
     @property
     def flagged(self) -> type_i64:
         """Which are not APPROVE."""
@@ -97,11 +105,15 @@ def decide_actions(
 
     The thresholds of its class make a transaction's score an action; without any model the amount does. What the model would approve, and
     what is unlike all that was seen, goes to review. Then come the rules: the one of the highest priority approves, or makes the action at
-    least as severe as its own. What the account cannot pay, and what the customer forbade, is blocked, whatever they all say.
+    least as severe as its own. What the account cannot pay, and what the customer forbade, is blocked, whatever they all say. Last, some of
+    what model or anomaly score alone would stop is let through, where there is a control group.
     """
     by_risk = _with_rules(engine.rules, columns, vectors, _scored(engine, tier, columns, vectors))
-    if eligibility is None:
-        return by_risk
+    decided = by_risk if eligibility is None else _with_eligibility(by_risk, columns, eligibility)
+    return decided if engine.control is None else _with_control(engine.control, engine.rules, columns, decided)
+
+
+def _with_eligibility(by_risk: DecisionBatch, columns: TransactionColumns, eligibility: Eligibility) -> DecisionBatch:
     declines = eligibility.declines(columns.billing_amount_minor)
     sources = np.where(declines & OF_ACCOUNT != 0, np.int64(DecisionSource.ACCOUNT), np.int64(DecisionSource.CUSTOMER))
     refused = declines != 0
@@ -111,6 +123,23 @@ def decide_actions(
         sources=np.where(refused, sources, by_risk.sources),
         declines=declines,
         actions_by_risk=by_risk.actions,
+    )
+
+
+def _with_control(
+    control: ControlGroup, rules: RuleEngine | None, columns: TransactionColumns, before: DecisionBatch
+) -> DecisionBatch:
+    """Let some of what model or anomaly score alone would stop through; what account, customer or a rule says stands."""
+    stopped = (before.actions != _APPROVE) & ((before.sources == _MODEL) | (before.sources == _ANOMALY))
+    stopped &= control.affordable(columns.billing_amount_minor, columns.billing_currency)
+    if before.hits is not None and rules is not None:
+        stopped &= ~rules.forbid_control(before.hits)
+    drawn = stopped & control.drawn(columns.transaction_id)
+    return replace(
+        before,
+        actions=np.where(drawn, _APPROVE, before.actions),
+        propensities=np.where(stopped, control.share, np.nan),
+        let_through=np.where(drawn, before.actions, NOT_LET_THROUGH),
     )
 
 

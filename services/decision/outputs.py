@@ -11,24 +11,23 @@ from typing import Any, Final
 import fastavro
 import numpy as np
 
-from services.codec.reassessments import REQUESTS, Requests, encode_requests
+from services.codec.reassessments import Requests
 from services.codec.rule_sets import NO_RULES
 from services.codec.schemas import topics
-from services.codec.terminal_events import TOPIC as TERMINALS
-from services.codec.terminal_events import encode_terminal_events
 from services.codec.transactions import TOPIC as TRANSACTIONS
 from services.codec.transactions import code_text
 from services.codec.writing import Column, ColumnarWriter, Nullable
 from services.core.card.windows import DEGRADATIONS
 from services.core.columns import Text, TransactionColumns, filled, type_bool, type_f64, type_i64
+from services.core.control import NOT_LET_THROUGH
 from services.core.fallback import FallbackTier
 from services.core.features import FEATURE_SET_HASH
 from services.core.immutable import immutable
 from services.core.policy import decision_ids
 from services.core.rules.engine import RuleEngine
-from services.core.terminal.windows import terminal_events
 from services.decision.engine import DecisionBatch
 from services.decision.explanations import REPORTED, Explanation
+from services.decision.onward import requests_of, terminal_events_of
 from services.decision.shadows import ShadowDecided, ShadowEncoder
 from services.inference import Model
 from services.streams import Output, Records
@@ -112,6 +111,10 @@ class OutputEncoder:
             alerted = decided.alerted
             explained = self._encode_explanations(decided.explain())
             columns = self._decision_columns(decided, now_ms) | _source_columns(records, decided.rows)
+            columns |= {
+                "control_propensity": decided.decisions.propensities,
+                "control_action": _let_through(decided.decisions),
+            }
             columns |= _scattered(explained, alerted, len(decided))
             # A row for each record is the rule; only with refused or folded records in between are keys picked out.
             whole = len(decided) == len(records)
@@ -121,8 +124,8 @@ class OutputEncoder:
                 alert_keys = [keys[i] for i in alerted.tolist()]
                 alerts = self._alert_columns(columns, decided, alerted, explained)
                 outputs.append(Output(ALERTS, alert_keys, self._alerts.write(alerts, len(alerted))))
-            outputs.extend(_terminal_events(decided))
-            outputs.extend(_requests(records, decided, keys, now_ms))
+            outputs.extend(terminal_events_of(decided))
+            outputs.extend(requests_of(records, decided, keys, now_ms))
             outputs.extend(self._shadows.encode(records, decided, keys, now_ms))
         return outputs
 
@@ -240,6 +243,14 @@ class OutputEncoder:
         return explained
 
 
+def _let_through(decisions: DecisionBatch) -> Nullable | None:
+    """Return what would have been done with those of the control group."""
+    if decisions.let_through is None:
+        return None
+    there = decisions.let_through != NOT_LET_THROUGH
+    return Nullable(np.where(there, decisions.let_through, 0), there)
+
+
 @cache
 def _array_type(topic: str, field: str) -> object:
     definition = topics()[topic].written.definition
@@ -267,15 +278,6 @@ def _as_record(one: Any) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__slots__}
 
 
-def _terminal_events(decided: Decided) -> list[Output]:
-    """Return what the terminals' profiles are folded from: each transaction once."""
-    fresh = decided.folded_by_others
-    columns = decided.columns if fresh.all() else decided.columns.take(fresh)
-    if not len(columns):
-        return []
-    return [Output(TERMINALS, columns.terminal_id.tolist(), encode_terminal_events(terminal_events(columns)))]
-
-
 @cache
 def _booster_names(boosters: tuple[str, ...]) -> Text:
     """Return boosters' names, and in front of them the empty one, which is that of none, and encoded as null."""
@@ -289,27 +291,6 @@ def _source_columns(records: Records, rows: type_i64) -> dict[str, Column]:
         "source_offset": records.offset[rows],
         "source_timestamp_ms": records.timestamp_ms[rows],
     }
-
-
-def _requests(records: Records, decided: Decided, keys: Sequence[bytes | None], now_ms: int) -> list[Output]:
-    """Return the requests to assess again what was decided on a lower fallback tier."""
-    rows = decided.below_champion
-    if not len(rows):
-        return []
-    at = decided.rows[rows]
-    requests = Requests(
-        transaction_id=decided.columns.transaction_id[rows],
-        card_id=decided.columns.card_id.take(rows),
-        decided_at_ms=filled(len(rows), now_ms),
-        actions=decided.decisions.actions[rows],
-        scores=decided.decisions.scores[rows],
-        tiers=decided.decisions.tiers[rows],
-        source_partition=records.partition[at],
-        source_offset=records.offset[at],
-        source_timestamp_ms=records.timestamp_ms[at],
-        transactions=[records.values[i] or b"" for i in at.tolist()],
-    )
-    return [Output(REQUESTS, [keys[i] for i in rows.tolist()], encode_requests(requests))]
 
 
 def _scattered(explained: dict[str, list[bytes]], rows: type_i64, count: int) -> dict[str, Column]:

@@ -115,7 +115,7 @@ class FollowsReleases:
     def _shadow(self, one: ShadowModel) -> Shadow:
         own = one.rule_set_version is not None
         version, rules = (one.rule_set_version, one.rules) if own else (self._rule_set_version, self.engine.rules)
-        return Shadow(one.release, replace(self.engine, model=one.model, rules=rules), version, own)
+        return Shadow(one.release, replace(self.engine, model=one.model, rules=rules, control=None), version, own)
 
     def adopt_rules(self, version: int, engine: RuleEngine | None) -> None:
         """Decide by these rules from the next batch on; None for no rules."""

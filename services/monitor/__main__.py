@@ -15,11 +15,11 @@ if __name__ == "__main__":
 from services.grid.status import RedisStatus
 from services.monitor.stores import measure_grid, measure_kafka
 from services.registry import LOGS, group_of
-from services.runtime.catalogue import MONITOR_METRICS
 from services.runtime.clock import SystemClock
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.observing_metrics import MONITOR_METRICS
 from services.runtime.settings import ConfigError, Settings, resolve_settings
 from services.runtime.variables import unread_variables
 from services.streams.admin import KafkaAdmin

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from services.grid.base import GridUnavailableError
 from services.grid.status import RedisStatus
-from services.runtime import catalogue as m
+from services.runtime import observing_metrics as m
 from services.runtime.metrics import MetricsRegistry
 from services.streams import StreamsError
 from services.streams.admin import KafkaAdmin

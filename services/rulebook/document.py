@@ -21,6 +21,8 @@ def document_of(record: Mapping[str, Any]) -> dict[str, Any]:
             one["percentage"] = rule["percentage"]
         if rule["reason"]:
             one["reason"] = rule["reason"]
+        if rule["no_control"]:
+            one["no_control"] = True
         rules.append(one)
     lists = {
         one["name"]: {

@@ -25,6 +25,8 @@ from services.runtime.metric import GAUGE as GAUGE  # noqa: PLC0414
 from services.runtime.metric import HISTOGRAM as HISTOGRAM  # noqa: PLC0414
 from services.runtime.metric import Label as Label  # noqa: PLC0414
 from services.runtime.metric import Metric as Metric  # noqa: PLC0414
+from services.runtime.observing_metrics import EVALUATOR_METRICS, MONITOR_METRICS, PARTITION
+from services.runtime.observing_metrics import READY as READY  # noqa: PLC0414
 
 _SECONDS: Final = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
@@ -63,7 +65,7 @@ HALT_CAUSE: Final = Label(
     ),
 )  # fmt: skip
 """The names of :class:`services.worker.halting.Cause`, to which a test holds them: nothing here imports the worker."""
-PARTITION, TOPIC, CURRENCY = Label("partition"), Label("topic"), Label("currency")
+CURRENCY = Label("currency")
 TABLE: Final = Label(
     "table",
     (
@@ -166,6 +168,13 @@ SHADOW_DECISIONS = Metric(
     "that releases in the shadow would have made, by action",
     (ACTION,),
 )
+CONTROL_DECISIONS = Metric(
+    "proact_control_decisions_total",
+    COUNTER,
+    "decisions",
+    "let through for the control group, by what would have been done",
+    (WOULD_BE,),
+)
 GUARD_WITHDRAWALS = Metric(
     "proact_guard_withdrawals_total", COUNTER, "canaries", "that were withdrawn since they did not keep to their guards"
 )
@@ -198,7 +207,6 @@ DECLINES = Metric(
 RULES_HELD = Metric("proact_rules_held_total", COUNTER, "decisions", "on which a rule held, by its effect", (EFFECT,))
 RULE_SET_VERSION = Metric("proact_rule_set_version", GAUGE, "version", "of the rule set that runs; 0: none")
 RULE_SET_REFUSED = Metric("proact_rule_set_refused", GAUGE, "0 or 1", "whether the live rule set cannot be run")
-READY = Metric("proact_ready", GAUGE, "0 or 1", "whether /readyz says yes")
 
 WORKER_METRICS: Final = (
     RECORDS_IN, DEAD_LETTERS, RECOVERED, ABANDONED, OUTAGES, STAGE_SECONDS, BATCH_RECORDS, LAG, PARTITIONS, HALTED, POISON_RECORDS,
@@ -207,7 +215,7 @@ WORKER_METRICS: Final = (
 """Of every service that works a topic off."""
 SCORER_METRICS: Final = (
     *WORKER_METRICS, DECISIONS, AMOUNT, ALERTS, REPEATS, DEGRADED, LOOKUPS_MISSED, EVENT_AGE, LATENCY, SCORES, MODEL_INFO,
-    RELEASES_BESIDE, RELEASES_REFUSED, CANARY_DECISIONS, SHADOW_DECISIONS, GUARD_WITHDRAWALS,
+    RELEASES_BESIDE, RELEASES_REFUSED, CANARY_DECISIONS, SHADOW_DECISIONS, CONTROL_DECISIONS, GUARD_WITHDRAWALS,
     MODEL_COMPLETE, DECIDED_BY, FALLBACK_TIERS, CLASSES, DECLINES, RULES_HELD, RULE_SET_VERSION, RULE_SET_REFUSED,
 )  # fmt: skip
 PROFILER_METRICS: Final = (*WORKER_METRICS, REPEATS, BUCKETED)
@@ -244,39 +252,17 @@ ARCHIVER_METRICS: Final = (
 
 AUDITOR_METRICS: Final = (*WORKER_METRICS, PARITY_MISMATCHES, AUDITED, AUDIT_LEFT_OUT)
 
-KAFKA_UP = Metric("proact_kafka_up", GAUGE, "0 or 1", "whether Kafka answers the monitor")
-KAFKA_BROKERS = Metric("proact_kafka_brokers", GAUGE, "brokers", "in the cluster")
-TOPIC_END = Metric(
-    "proact_topic_end_offset", GAUGE, "offset", "that the topic's next record will have", (TOPIC, PARTITION)
-)
-TOPIC_START = Metric(
-    "proact_topic_start_offset", GAUGE, "offset", "of the oldest record that is kept", (TOPIC, PARTITION)
-)
-GROUP_LAG = Metric(
-    "proact_group_lag_records",
-    GAUGE,
-    "records",
-    "behind the committed offsets of those who work a topic off, whether they run or not; with `lake-` before the topic those of the archivers, with `auditor-` those of the auditors",
-    (TOPIC, PARTITION),
-)
-GRID_UP = Metric("proact_grid_up", GAUGE, "0 or 1", "whether Redis answers the monitor")
-GRID_MEMORY = Metric("proact_grid_memory_bytes", GAUGE, "bytes", "used by Redis")
-GRID_MEMORY_MAX = Metric("proact_grid_memory_max_bytes", GAUGE, "bytes", "from which Redis refuses writes; 0: no limit")
-GRID_PROFILES = Metric("proact_grid_profiles", GAUGE, "profiles", "of all partitions")
-GRID_CLIENTS = Metric("proact_grid_clients", GAUGE, "connections", "to Redis")
-GRID_COMMANDS = Metric("proact_grid_commands_total", COUNTER, "commands", "that Redis has run")
-GRID_EVICTED = Metric("proact_grid_evicted_keys_total", COUNTER, "keys", "that Redis dropped for room: must stay 0")
-GRID_LOG_BYTES = Metric("proact_grid_log_bytes", GAUGE, "bytes", "of Redis's append-only file")
-GRID_LOG_OK = Metric("proact_grid_log_ok", GAUGE, "0 or 1", "whether Redis could write its append-only file")
-
-MONITOR_METRICS: Final = (
-    READY, KAFKA_UP, KAFKA_BROKERS, TOPIC_START, TOPIC_END, GROUP_LAG, GRID_UP, GRID_MEMORY, GRID_MEMORY_MAX, GRID_PROFILES,
-    GRID_CLIENTS, GRID_COMMANDS, GRID_EVICTED, GRID_LOG_BYTES, GRID_LOG_OK,
-)  # fmt: skip
-
 ALL_METRICS: Final = tuple(
     dict.fromkeys(
-        (*SCORER_METRICS, *PROFILER_METRICS, *REASSESSOR_METRICS, *ARCHIVER_METRICS, *AUDITOR_METRICS, *MONITOR_METRICS)
+        (
+            *SCORER_METRICS,
+            *PROFILER_METRICS,
+            *REASSESSOR_METRICS,
+            *ARCHIVER_METRICS,
+            *AUDITOR_METRICS,
+            *MONITOR_METRICS,
+            *EVALUATOR_METRICS,
+        )
     )
 )
 
@@ -296,6 +282,7 @@ def metrics_table() -> str:
         "Of a reassessor, beside those of a scorer on models and rule sets:": (REASSESSED,),
         "Of an archiver:": tuple(m for m in ARCHIVER_METRICS if m not in WORKER_METRICS),
         "Of an auditor:": tuple(m for m in AUDITOR_METRICS if m not in WORKER_METRICS),
+        f"Of the evaluator, beside `{READY.name}`:": tuple(m for m in EVALUATOR_METRICS if m is not READY),
         f"Of the monitor, beside `{READY.name}`:": tuple(m for m in MONITOR_METRICS if m is not READY),
     }
     return "\n\n".join(f"{title}\n\n{_table(metrics)}" for title, metrics in parts.items())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 
+from services.core.control import ControlGroup
 from services.core.fallback import SafeDefault
 from services.decision.model_loader import ModelLoader, models_root, usable_model
 from services.decision.release_follower import ModelReleaseFollower, Tools
@@ -75,4 +77,8 @@ def parts_with(processor: ScorerProcessor, settings: Settings, metrics: MetricsR
 
 def build(log: LogSpec, settings: Settings, clock: Clock, metrics: MetricsRegistry, health: Health) -> Parts:  # noqa: ARG001
     """See :attr:`services.registry.ServiceSpec.build`."""
-    return parts_with(ScorerProcessor(None, safe_default_of(settings)), settings, metrics, health)
+    processor = ScorerProcessor(None, safe_default_of(settings))
+    if settings.control_share:
+        group = ControlGroup(settings.control_share, settings.control_amount_max, settings.control_key)
+        processor.engine = replace(processor.engine, control=group)
+    return parts_with(processor, settings, metrics, health)

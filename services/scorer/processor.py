@@ -205,6 +205,8 @@ class ScorerProcessor(FollowsReleases):
         metrics.observe(m.EVENT_AGE, np.maximum(0, committed_ms - decided.columns.event_time_ms) / 1000.0)
         stamps = records.timestamp_ms[decided.rows]
         metrics.observe(m.LATENCY, np.maximum(0, committed_ms - stamps) / 1000.0)
+        if decisions.let_through is not None:
+            _count_kinds(metrics, m.CONTROL_DECISIONS, decisions.let_through[decisions.let_through >= 0])
         if part.canary:
             _count_kinds(metrics, m.CANARY_DECISIONS, decisions.actions)
         if decided.shadows:

@@ -62,6 +62,7 @@ ARGUMENTS = {
     "lake sql": ["SELECT 1"], "lake forget": ["--customer", "c", "--yes"], "dataset build": ["--until", "2026-01-01"],
     "data suggest": ["missing.csv"], "data check": ["missing.csv"], "backtest": ["missing.yaml", "--until", "2026-01-01"],
     "explain": ["8a6e0804-2bd0-4672-b79d-d97027f9071a"],
+    "control": ["--until", "2026-01-01"], "drift": ["--from", "2026-01-01", "--until", "2026-01-02"],
 }  # fmt: skip
 
 

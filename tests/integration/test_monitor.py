@@ -9,7 +9,7 @@ import pytest
 from services.grid.status import RedisStatus
 from services.monitor.__main__ import run_monitor
 from services.monitor.stores import measure_grid, measure_kafka
-from services.runtime import catalogue as m
+from services.runtime import observing_metrics as m
 from services.runtime.children import ServiceChild
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.probe import probe

@@ -19,7 +19,8 @@ from services.offline.datasets.mapping import DatasetError, load_mapping, read_d
 from services.offline.replay.labels import recorded_truth
 from services.offline.trainer.costs import CostTable
 from services.offline.trainer.history import file_history
-from services.offline.trainer.training import Labelled, split_for, train
+from services.offline.trainer.splitting import split_for
+from services.offline.trainer.training import Labelled, train
 from tests.benchmarks.replaying import read_recorded
 from tests.cli.running import run
 

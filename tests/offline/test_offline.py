@@ -29,7 +29,8 @@ from services.offline.trainer.costs import CostTable, choose_thresholds
 from services.offline.trainer.evaluation import card_precision_at
 from services.offline.trainer.history import simulated_history
 from services.offline.trainer.release import release
-from services.offline.trainer.training import Labelled, Split, evaluate, split_for, train
+from services.offline.trainer.splitting import Split, split_for
+from services.offline.trainer.training import Labelled, evaluate, train
 from tests.benchmarks.parity import bits_differ, same_second_twins
 
 START_MS = 1_767_225_600_000

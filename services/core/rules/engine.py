@@ -79,6 +79,7 @@ class RuleEngine:
         self._actions = np.array([rule.action for rule in rule_set.rules], np.int64)
         self._may_act = np.array([rule.mode is Mode.LIVE for rule in rule_set.rules], bool)
         self._percentages = np.array([rule.percentage for rule in rule_set.rules], np.int64)
+        self._no_control = np.array([rule.no_control for rule in rule_set.rules], bool)
         self._salts = hash_text(Text.of([rule.rule_id.encode() for rule in rule_set.rules]))
 
     def asks(self, variable: str) -> bool:
@@ -109,6 +110,13 @@ class RuleEngine:
             return before
         said = self._actions[hits.winner]
         return np.where(decided, np.where(said == Action.APPROVE, said, np.maximum(said, before)), before)
+
+    def forbid_control(self, hits: Hits) -> type_bool:
+        """Return (n,) where a rule held that lets nothing through for the control group, whether it acted or not."""
+        if not self._no_control.any():
+            return np.zeros(hits.held.shape[1], bool)
+        forbidden: type_bool = hits.held[self._no_control].any(axis=0)
+        return forbidden
 
     def _winner(self, acting: type_bool) -> type_i64:
         if not acting.any():

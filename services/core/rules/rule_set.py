@@ -49,6 +49,8 @@ class Rule:
     """Of the cards on which it acts, always the same ones; on the others it only records."""
     reason: str = ""
     """What people read of it."""
+    no_control: bool = False
+    """Where it holds nothing is let through for the control group."""
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.rule_id):
@@ -167,8 +169,11 @@ def _mapping(value: Any, what: str, known: set[str] | None) -> Mapping[str, Any]
     return value
 
 
+_GIVEN: Final = ("id", "when", "action", "priority", "mode", "percentage", "reason")
+
+
 def _read_rule(document: Any) -> Rule:
-    given = _mapping(document, "a rule", {"id", "when", "action", "priority", "mode", "percentage", "reason"})
+    given = _mapping(document, "a rule", {*_GIVEN, "no_control"})
     missing = [name for name in ("id", "when", "action") if not isinstance(given.get(name), str)]
     if missing:
         raise RuleError(f"rule {given.get('id', '?')}: {missing[0]} is missing, or no text")
@@ -181,7 +186,13 @@ def _read_rule(document: Any) -> Rule:
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise RuleError(f"rule {rule_id}: {name} is a whole number")
-    return Rule(rule_id, given["when"], Action[action], mode=Mode[mode], reason=str(given.get("reason", "")), **numbers)
+    no_control = given.get("no_control", False)
+    if not isinstance(no_control, bool):
+        raise RuleError(f"rule {rule_id}: no_control is true or false")
+    reason = str(given.get("reason", ""))
+    return Rule(
+        rule_id, given["when"], Action[action], mode=Mode[mode], reason=reason, no_control=no_control, **numbers
+    )
 
 
 def _read_list(name: str, document: Any) -> RuleList:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import io
-import re
 from typing import Any, Final
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from services.offline.pages import page, svg, table
 
 _WORDS: Final = {
     "fraud_stopped_eur": "fraud stopped, EUR",
@@ -17,11 +16,6 @@ _WORDS: Final = {
     "review_minutes": "minutes of review",
     "net_value_eur": "net value, EUR",
 }
-_STYLE: Final = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1c2733 }
-table { border-collapse: collapse; margin: 1rem 0 2rem; width: 100% } th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #dde3ea }
-th:first-child, td:first-child { text-align: left } caption { text-align: left; font-weight: 600; padding-bottom: .4rem } svg { max-width: 100%; height: auto }
-"""
 
 
 def backtest_page(found: dict[str, Any]) -> str:
@@ -34,28 +28,25 @@ def backtest_page(found: dict[str, Any]) -> str:
         [one["by"], one["name"], one["transactions"], one["frauds"], one["caught"], one["caught_by_policy"]]
         for one in found["groups"]
     ]
-    return "\n".join(
+    return page(
+        f"Backtest: {found['policy']}",
         [
-            "<!doctype html><html lang='en'><meta charset='utf-8'>",
-            f"<title>Backtest: {html.escape(found['policy'])}</title><style>{_STYLE}</style>",
-            f"<h1>Backtest: {html.escape(found['policy'])}</h1>",
             "".join(f"<p>{html.escape(fact)}</p>" for fact in _facts(found)),
             _plot(found),
-            _table(
+            table(
                 "What it comes to",
                 ["", "was", "95% of", "would be", "95% of", "difference", "95% of"],
                 _measures(found),
             ),
-            _table(
+            table(
                 "By class and scenario", ["by", "", "transactions", "frauds", "not approved", "by the policy"], groups
             ),
-            _table(
+            table(
                 f"Decided otherwise, the first {len(flips):,}",
                 ["transaction", "EUR", "was", "would be", "fraud", "why"],
                 flips,
             ),
-            "</html>",
-        ]
+        ],
     )
 
 
@@ -83,20 +74,8 @@ def _measures(found: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def _table(title: str, head: list[str], rows: list[list[Any]]) -> str:
-    def cells(kind: str, values: list[Any]) -> str:
-        return "".join(
-            f"<{kind}>{html.escape('' if v is None else f'{v:,}' if type(v) is int else str(v))}</{kind}>"
-            for v in values
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><caption>{html.escape(title)}</caption><tr>{cells('th', head)}</tr>{body}</table>"
-
-
 def _plot(found: dict[str, Any]) -> str:
     """Return the measures in money, then and by the policy, with their intervals, as SVG."""
-    mpl.rcParams["svg.hashsalt"] = "proact"
     names = [name for name in found["measures"] if name.endswith("_eur")]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -113,6 +92,4 @@ def _plot(found: dict[str, Any]) -> str:
     axes.set_xticks(range(len(names)), [_WORDS[name] for name in names])
     axes.axhline(0, color="#1c2733", linewidth=0.8)
     axes.legend(frameon=False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
+    return svg(figure)

@@ -36,13 +36,14 @@ _SAME: Final = "t.kafka_partition = d.source_partition AND t.kafka_offset = d.so
 """The last condition, too: a topic that was made anew begins at the same offsets."""
 _SERVED: Final = f"""
     SELECT d.transaction_id, d.card_id, d.event_time_ms, d.features, d.feature_set_hash, d.action, d.source_partition, d.source_offset,
-        t.kafka_topic_id, t.billing_amount_minor, t.billing_currency, l.is_fraud, l.scenario
+        t.kafka_topic_id, t.billing_amount_minor, t.billing_currency, l.is_fraud, l.scenario, $weight AS weight
     FROM card_decisions d JOIN card_transactions t ON {_SAME}
     LEFT JOIN ({_LABELS}) l ON l.transaction_id = d.transaction_id
     WHERE d.event_time_ms >= $from_ms AND d.event_time_ms < $mature_ms AND d.decided_at_ms < $decided_ms AND NOT d.repeat
         AND d.fallback_tier = 'CHAMPION' AND (d.feature_set_hash = $hash OR $all_sets)
     ORDER BY d.event_time_ms, d.source_partition, d.source_offset
 """  # noqa: S608 - two constants
+_CONTROL_WEIGHT: Final = "CASE WHEN d.control_action IS NULL THEN 1.0 ELSE 1.0 / d.control_propensity END"
 _DECIDED: Final = f"""
     SELECT d.features, d.feature_set_hash, d.action, d.decided_by, l.is_fraud, l.scenario, t.*
     FROM card_decisions d JOIN card_transactions t ON {_SAME}
@@ -111,8 +112,8 @@ class Served:
     """Decisions with their vectors and the truth, one row each, in the order of their events."""
 
     table: pa.Table
-    """Of each: transaction_id, card_id, event_time_ms, action, billing_amount_minor, billing_currency, is_fraud, scenario, source_partition,
-    source_offset."""
+    """Of each: transaction_id, card_id, event_time_ms, action, billing_amount_minor, billing_currency, is_fraud, scenario, weight,
+    source_partition, source_offset."""
     vectors: type_f64
     """(n, features)"""
     description: dict[str, Any]
@@ -134,6 +135,12 @@ class Served:
         return _amounts_in_eur(self.table)
 
     @property
+    def weight(self) -> type_f64:
+        """(n,) for how many transactions each stands: those of the control group for all that were stopped as they would have been."""
+        found: type_f64 = self.table["weight"].to_numpy()
+        return found
+
+    @property
     def known(self) -> type_bool:
         """Of which the truth is known: those that have a label, and those that went through and nobody complained about."""
         return self.table["is_fraud"].is_valid().to_numpy() | ~self.blocked
@@ -153,6 +160,7 @@ class Served:
             vectors=self.vectors,
             fraud=self.fraud,
             known=self.known,
+            weight=self.weight,
             scenario=np.where(has_name, scenario, named),
             amount_eur=self.amount_eur,
             card=cards.indices.to_numpy().astype(np.int64),
@@ -175,7 +183,9 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
     """
     require_tables(lake)
     parameters = wanted.parameters
-    table = lake.query(_SERVED, parameters)
+    # A table that is older than the control group has no such columns.
+    weight = _CONTROL_WEIGHT if "control_action" in lake.columns("card_decisions") else "1.0"
+    table = lake.query(_SERVED.replace("$weight", weight), parameters)
     left_out = {row["why"]: row["n"] for row in lake.query(_LEFT_OUT, parameters).to_pylist()}
     late = lake.query(_LATE, parameters).to_pylist()[0]
     vectors = _matrix(table)
@@ -194,6 +204,7 @@ def read_served(lake: Lake, wanted: TrainingPeriod, code_revision: str) -> Serve
             "labels": int(table["is_fraud"].is_valid().to_numpy().sum()),
             "frauds_known": int(served.fraud.sum()),
             "blocked": int(served.blocked.sum()),
+            "control_group": int((served.weight > 1).sum()),
             "left_out": {name: left_out.get(name, 0) for name in _WHY},
             "frauds_noticed_later_than_the_delay": round(late["later"] / late["frauds"], 4) if late["frauds"] else None,
             "delta_versions": {name: lake.tables[name].version() for name in _NAMES},

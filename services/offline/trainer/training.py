@@ -11,6 +11,7 @@ import xgboost
 
 from services.core.classes import TransactionClass, classify
 from services.core.columns import TerminalEventColumns, TransactionColumns, type_bool, type_f64, type_i64
+from services.core.features import FEATURE_NAMES
 from services.core.kernels import group_text
 from services.core.offline import compute_offline
 from services.core.policy import Action
@@ -25,6 +26,8 @@ from services.offline.trainer.anomaly import fit_isolation_forest
 from services.offline.trainer.classes import OWN_FRAUDS_MIN, Judged, Table, booster_name, choose_table
 from services.offline.trainer.costs import CostTable, choose_thresholds
 from services.offline.trainer.evaluation import action_metrics, ranking_metrics, scenario_metrics
+from services.offline.trainer.splitting import Split, split_for
+from services.offline.watching.distribution import distribution_of
 
 PARAMETERS: Final[dict[str, Any]] = {
     "objective": "binary:logistic",
@@ -80,6 +83,8 @@ class Labelled:
     fraud: type_bool
     known: type_bool
     """Of which the truth is known; the others are neither learnt from nor tested on."""
+    weight: type_f64
+    """(n,) for how many transactions each stands."""
     scenario: np.ndarray
     amount_eur: type_f64
     card: type_i64
@@ -98,6 +103,7 @@ class Labelled:
             vectors=compute_offline(columns, history.labels, history.reference).vectors,
             fraud=history.fraud,
             known=known,
+            weight=np.ones(len(columns)),
             scenario=history.scenario,
             amount_eur=history.amount_eur,
             card=card,
@@ -111,48 +117,6 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.day)
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A split by time: warm-up for the windows, training, a gap as long as labels take, validation and test.
-
-    Days are whole days since the first. Nothing that a label of the training range could say is known later than the
-    gap: at the first day of validation every label of the training range has arrived.
-    """
-
-    train_from: int
-    train_until: int
-    label_delay: int
-    validate_days: int
-    test_until: int
-
-    @property
-    def validate_from(self) -> int:
-        """The first day of validation."""
-        return self.train_until + self.label_delay
-
-    @property
-    def test_from(self) -> int:
-        """The first day of the test."""
-        return self.validate_from + self.validate_days
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.train_from < self.train_until <= self.validate_from < self.test_from < self.test_until:
-            raise ValueError(f"the history is too short to split by time: {self}")
-
-
-def split_for(days: int, label_delay: int) -> Split:
-    """Return a split of a history of ``days``: up to 30 days of warm-up, then about 3/5, 1/5 and 1/5 of the rest."""
-    warm_up = min(30, days // 4)
-    rest = days - warm_up - label_delay
-    if rest < 3:
-        raise ValueError(
-            f"the history is too short: {days} days, of which {warm_up} fill the windows and {label_delay} pass until labels are known; "
-            "give more days, or say with --label-delay-days how soon labels are known"
-        )
-    fifth = max(1, rest // 5)
-    return Split(warm_up, warm_up + rest - 2 * fifth, label_delay, fifth, days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +166,12 @@ def days_of(time_ms: type_i64) -> type_i64:
     return time_ms // DAY_MS - time_ms.min(initial=2**62) // DAY_MS
 
 
-def _fit(vectors: type_f64, fraud: type_bool, **others: Any) -> xgboost.Booster:
+def _fit(vectors: type_f64, data: Labelled, rows: type_bool, **others: Any) -> xgboost.Booster:
     # Names stay out of the booster: the manifest holds them, and arrays are scored without them.
-    rounds = others.pop("rounds", ROUNDS)
-    return xgboost.train(PARAMETERS | others, xgboost.DMatrix(vectors, label=fraud), num_boost_round=rounds)
+    rounds, weight = others.pop("rounds", ROUNDS), data.weight[rows]
+    # Equal weights say nothing, and XGBoost would choose its bins otherwise.
+    matrix = xgboost.DMatrix(vectors, label=data.fraud[rows], weight=weight if (weight != 1).any() else None)
+    return xgboost.train(PARAMETERS | others, matrix, num_boost_round=rounds)
 
 
 def _with_gaps(vectors: type_f64) -> type_f64:
@@ -237,7 +203,7 @@ def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable
     examples = _examples(data, split)
     train_rows, test_rows, vectors = examples.train, examples.test, data.vectors
     progress(f"training on {int(train_rows.sum()):,} transactions, {int(data.fraud[train_rows].sum()):,} frauds")
-    champion = _fit(_with_gaps(vectors[train_rows]), data.fraud[train_rows])
+    champion = _fit(_with_gaps(vectors[train_rows]), data, train_rows)
     boosters, table = _table(examples, champion, costs, progress)
     boosters[SMALL], small_route = _small(examples, costs)
     anomaly = fit_isolation_forest(vectors[train_rows], vectors[examples.validate])
@@ -254,7 +220,9 @@ def train(data: Labelled, label_delay: int, costs: CostTable, progress: Callable
     alone = replace(examples, rows=replace(data, vectors=without_others(vectors)))
     metrics["small"] = alone.measure(small, test_rows, costs)["test"]
     return Trained(
-        boosters, anomaly, table, small_route, _describe(examples, split), metrics, _golden(vectors[test_rows], scores),
+        boosters, anomaly, table, small_route,
+        _describe(examples, split) | {"distribution": distribution_of(FEATURE_NAMES, vectors[train_rows], scores)},
+        metrics, _golden(vectors[test_rows], scores),
         scores, data.fraud[test_rows],
     )  # fmt: skip
 
@@ -288,7 +256,7 @@ def _table(
         if data.fraud[rows].sum() < OWN_FRAUDS_MIN:
             return None
         progress(f"trying a booster of its own for {one.name}")
-        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), data.fraud[rows])
+        tried[booster_name(one)] = _fit(_with_gaps(data.vectors[rows]), data, rows)
         return _scores(tried[booster_name(one)], data.vectors[v & (classes == one)])
 
     judged = Judged(data.fraud[v], data.amount_eur[v], classes[v])
@@ -300,7 +268,7 @@ def _table(
 def _small(examples: _Examples, costs: CostTable) -> tuple[xgboost.Booster, Route]:
     """Train what decides when others are not heard in time: on the card's own past alone."""
     data, rows, v = examples.rows, examples.train, examples.validate
-    booster = _fit(without_others(data.vectors[rows]), data.fraud[rows], max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
+    booster = _fit(without_others(data.vectors[rows]), data, rows, max_depth=SMALL_DEPTH, rounds=SMALL_ROUNDS)
     scores = _scores(booster, without_others(data.vectors[v]))
     return booster, Route(SMALL, choose_thresholds(scores, data.fraud[v], data.amount_eur[v], costs))
 

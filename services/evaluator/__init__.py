@@ -1,0 +1,1 @@
+"""The evaluator: what becomes of decisions as labels come, and how far their features drift, for Prometheus."""

@@ -1,0 +1,1 @@
+"""How a model does on live traffic: whether its inputs drift, and what the labels say as they come."""
