@@ -91,14 +91,11 @@ def explain(case: DecisionCase, scoring: Scoring) -> dict[str, Any]:
         "rules": _rules(case),
         "eligibility": [{"code": one["code"], "text": one["text"]} for one in decision["declines"]],
         "reasons": [{"code": one["code"], "weight": one["weight"], "text": one["text"]} for one in decision["reasons"]],
-        "action": {
-            "action": decision["action"],
-            "decided_by": decision["decided_by"],
-            "degraded": decision["degraded"],
-        },
+        "action": {name: decision[name] for name in _OF_ACTION},
     }
 
 
+_OF_ACTION: Final = ("action", "decided_by", "degraded", "control_action", "control_propensity")
 _OF_RELEASE: Final = ("model", "model_version", "fallback_tier", "transaction_class", "scored_by", "feature_set_hash")
 
 

@@ -243,7 +243,7 @@ class Again:
 
     @classmethod
     def of(cls, released: Released, decision: dict[str, Any], score: float) -> Again:
-        """Return it of a decision's score, by its release's thresholds, and what was recorded of rules, account and customer."""
+        """Return it of a decision's score, by its release's thresholds, and what was recorded of rules, account, customer and control group."""
         by_model = ACTIONS[sum(cut <= score for cut in released.route(decision)[1])]
         recorded_anomaly, with_anomaly = decision["anomaly_score"], by_model
         if recorded_anomaly is not None and by_model == "APPROVE" and recorded_anomaly >= released.anomalous.review:

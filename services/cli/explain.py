@@ -114,7 +114,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     )
     final = found["action"]
     marks = f", marked {', '.join(final['degraded'])}" if final["degraded"] else ""
-    yield f"9. action: {final['action']} by {final['decided_by']}{marks}"
+    control = (
+        f", let through by the control group instead of {final['control_action']}" if final["control_action"] else ""
+    )
+    yield f"9. action: {final['action']} by {final['decided_by']}{control}{marks}"
     yield ""
     yield found["verdict"] if not found["differs"] else f"{found['verdict']}: {'; '.join(found['differs'])}"
 

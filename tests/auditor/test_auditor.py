@@ -145,6 +145,11 @@ FAULTS: dict[str, tuple[Callable[[Decision], Decision], str, str]] = {
         "decision",
         "BLOCK",
     ),
+    "a control group that lets through what nobody stopped": (
+        lambda d: d | {"control_action": "BLOCK", "control_propensity": 0.5, "action": "APPROVE", "decided_by": "RULE"},
+        "decision",
+        "it should be",
+    ),
     "a vector that is cut off": (lambda d: d | {"features": d["features"][:-1]}, "decision", "features, not"),
     "a repeat that is none": (lambda d: d | {"repeat": True}, "record", "repeat"),
     "another transaction's id": (lambda d: d | {"transaction_id": bytes(16)}, "record", "transaction_id"),
