@@ -60,7 +60,7 @@ class Checker:
         scoring: Scoring,
         *,
         repeats: bool,
-        canaries: Sequence[bytes] = (),
+        forbidden: Sequence[bytes] = (),
         excused: Sequence[bytes] = (),
     ) -> None:
         """Prepare to judge.
@@ -69,10 +69,10 @@ class Checker:
             evidence: of the run.
             scoring: the models, and the safe default, that decisions were made by.
             repeats: whether records may come again.
-            canaries: what must be nowhere.
+            forbidden: what must be nowhere.
             excused: what a good record holds that is meant to raise an exception; any other good one must not be refused for one.
         """
-        self._evidence, self._repeats, self._canaries, self._excused = evidence, repeats, canaries, excused
+        self._evidence, self._repeats, self._forbidden, self._excused = evidence, repeats, forbidden, excused
         self._scoring = scoring
         self._verdict = Verdict()
         self._events: Counter[Event] = Counter()
@@ -257,14 +257,14 @@ class Checker:
                     self._verdict.blame("G1a", f"{topic} {position} was seen, and is not there any more")
 
     def _check_leaks(self) -> None:
-        for canary in self._canaries:
+        for text in self._forbidden:
             for topic in OUTPUTS:
                 for seen in self._evidence.outputs[topic]:
-                    if canary in (seen.key or b"") or canary in (seen.value or b""):
+                    if text in (seen.key or b"") or text in (seen.value or b""):
                         self._verdict.blame("leak", f"{topic} {seen.partition}/{seen.offset}")
             for p, profiles in self._evidence.profiles.items():
                 for card, profile in profiles.items():
-                    if canary in card or canary in profile:
+                    if text in card or text in profile:
                         self._verdict.blame("leak", f"the grid, partition {p}")
 
 

@@ -27,7 +27,7 @@ RECORDS_PER_S: Final = 1_600
 @click.command(epilog=example("proact check\n  proact check --guarantee at_least_once"))
 @with_settings(*CONNECTION, "guarantee", "model_path", "models_path", "safe_challenge_from", "safe_review_from")
 @click.option(
-    "--canary", "canaries", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
+    "--forbidden", "forbidden", multiple=True, help="Text that must be nowhere in the outputs; may be said again."
 )
 @click.option(
     "--model",
@@ -36,7 +36,7 @@ RECORDS_PER_S: Final = 1_600
     type=click.Path(path_type=Path),
     help="The folder of a model that decided and is not released; may be said again.",
 )
-def check(settings: Settings, canaries: tuple[str, ...], models: tuple[Path, ...]) -> int:
+def check(settings: Settings, forbidden: tuple[str, ...], models: tuple[Path, ...]) -> int:
     """Prove, record by record, what the services did: run it when they are at rest.
 
     Reads all topics and the whole grid, decides every transaction again in plain Python that shares no code with the scorers,
@@ -66,9 +66,9 @@ def check(settings: Settings, canaries: tuple[str, ...], models: tuple[Path, ...
         where = f"Kafka at {settings.kafka_bootstrap_servers}, Redis at {settings.redis_url}"
         raise UserError(f"{with_remedy(error)} ({where})") from None
     repeats = settings.guarantee == "at_least_once"
-    marks = [canary.encode() for canary in canaries]
+    marks = [one.encode() for one in forbidden]
     safe = settings.safe_challenge_from, settings.safe_review_from
-    verdict = Checker(evidence, Scoring(folders, safe), repeats=repeats, canaries=marks).judge(progress)
+    verdict = Checker(evidence, Scoring(folders, safe), repeats=repeats, forbidden=marks).judge(progress)
     verdict.take(rest)
     for one in rest.unrest:
         progress(f"not at rest: {one}")

@@ -51,6 +51,7 @@ def run_evaluator(settings: Settings, stop: threading.Event) -> None:
     server = serve_health(settings.metrics_host, settings.metrics_port, health, metrics)
     topics = [one.topic for one in BY_NAME["archiver"].logs]
     evaluator = Evaluator(topics, settings.lake_url, metrics, partial(trained, settings))
+    evaluator.begin(clock.now_ms())
     log.info("evaluator runs", extra=fields(metrics=f"{settings.metrics_host}:{settings.metrics_port}"))
     due_s, before = 0.0, None
     while not stop.is_set():
@@ -60,7 +61,7 @@ def run_evaluator(settings: Settings, stop: threading.Event) -> None:
             if (problem is None) != (before is None) or not due_s:
                 log.info("the lake is %s", "there" if problem is None else "away", extra=fields(error=problem))
             before, due_s = problem, clock.monotonic_s() + settings.evaluator_interval_s
-            health.set("looked", holds=True)
+            health.set("looked", holds=problem is None)
         stop.wait(BEAT_S)
     server.shutdown()
     log.info("evaluator stopped")

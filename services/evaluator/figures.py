@@ -43,6 +43,11 @@ class Evaluator:
     """The last hour whose drift is known."""
     _before: dict[str, dict[str, Binned]] = field(default_factory=dict)
 
+    def begin(self, now_ms: int) -> None:
+        """Say that nothing was looked at before: a lake that is never there must be noticed, too."""
+        for what in ("quality", "drift"):
+            self.metrics.set(m.EVALUATED, now_ms / 1000, what)
+
     def look(self, now_ms: int) -> str | None:
         """Set all metrics; return why they could not be, in words."""
         try:
@@ -56,6 +61,7 @@ class Evaluator:
         return None
 
     def _quality(self, lake: Lake, now_ms: int) -> None:
+        self.metrics.set(m.EVALUATED, now_ms / 1000, "quality")
         if not {"card_decisions", "fraud_labels", "card_transactions"} <= lake.tables.keys():
             return  # nothing was labelled yet
         decisions, labels = read_history(lake, now_ms)
@@ -69,7 +75,6 @@ class Evaluator:
         self.metrics.replace(
             m.QUALITY_FORECAST, {(name,): value for name, value in said.items() if not math.isnan(value)}
         )
-        self.metrics.set(m.EVALUATED, now_ms / 1000, "quality")
 
     def _drift(self, lake: Lake, hour: int) -> None:
         """Look at the hour before this one."""

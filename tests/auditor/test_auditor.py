@@ -406,7 +406,9 @@ def test_what_must_not_be_decoded_is_not_forwarded_and_nothing_becomes_a_dead_le
 def test_a_profile_reads_as_it_was_written_and_a_damaged_one_is_noticed(seed: int):
     rng = random.Random(seed)
     events = interleaved(seed, scored()[1])[: rng.randrange(40, 100)]
-    for profile in audit(events).held.values():
+    held = audit(events).held
+    assert held
+    for profile in held.values():
         assert CardAudit.of(profile).packed() == profile
         for damaged in (profile[:-3], profile[: rng.randrange(len(profile))], b"\x02\x00" + profile[2:], b""):
             with pytest.raises(ValueError, match=r"\w"):

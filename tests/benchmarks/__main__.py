@@ -141,6 +141,25 @@ def bench_releases(settings: Settings, runs: int) -> None:
     click.echo(json.dumps(found))
 
 
+@benchmarks.command("bench-training-sets", epilog=example(f"{NAME} bench-training-sets --days 60"))
+@with_settings("data_folder")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(20), help="Of the shorter history.")
+def bench_training_sets(settings: Settings, days: int) -> None:
+    """Measure the memory that making a training set takes, at once and in parts, of a history and of ten times as much; five minutes. The last line is JSON."""
+    from services.runtime.children import ChildError
+    from services.stack.folders import claimed
+    from services.stack.processes import StackError
+    from tests.benchmarks.training_sets import measure_training_sets
+
+    folder = Path(settings.data_folder) / "bench-training-sets"
+    try:
+        with claimed(folder, "a bench"), interruptible():
+            found = measure_training_sets(folder, days, progress)
+    except (ChildError, StackError) as error:
+        raise UserError(str(error)) from None
+    click.echo(json.dumps(found))
+
+
 @benchmarks.command("bench-gate", epilog=example(f"{NAME} bench-gate"))
 def bench_gate() -> None:
     """Check that deciding is as many times as quick as the plain worker's way as it was: ratios of pairs, half a minute. The last line is JSON."""

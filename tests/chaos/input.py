@@ -21,7 +21,7 @@ from services.offline.simulator.traffic import Traffic, random_uuids
 from tests.benchmarks.bench_system import START_MS, traffic_of
 
 TOPIC: Final = "card-transactions"
-CANARIES: Final = (b"4111111111111111", b"5555555555554444")
+FORBIDDEN: Final = (b"4111111111111111", b"5555555555554444")
 """Card numbers of the test ranges; whoever finds one in an output has found a leak."""
 Raw = tuple[list[bytes | None], list[bytes | None]]
 
@@ -59,11 +59,11 @@ def bad_records(rng: np.random.Generator, records: int) -> Raw:
             (keys[i], b""), (keys[i], None), (keys[i], b"x"), (keys[i], good[: len(good) // 2]),
             (keys[i], rng.bytes(300)), (keys[i], MAGIC + b"whoknows" + good[10:]), (keys[i], good + b"\x00"),
             (None, good), (b"card-of-somebody-else", good), (keys[i], good.replace(b"terminal-", b"\xff\xffrminal-")),
-            (keys[i], header + rng.bytes(150)), (keys[i], b"pan=" + CANARIES[i // 2 % 2]), (CANARIES[0], b"?" * 40),
+            (keys[i], header + rng.bytes(150)), (keys[i], b"pan=" + FORBIDDEN[i // 2 % 2]), (FORBIDDEN[0], b"?" * 40),
             (keys[i], topics()["card-alerts"].latest.header + good[10:]), (keys[i], good + b"x" * 20_000),
             _with_field(good, "event_time_ms", 2**62), _with_field(good, "latitude", float("inf")),
             _with_field(good, "latitude", float("nan")), _with_field(good, "billing_amount_minor", -1),
-            _with_field(good, "currency", "EUR\x00"), _with_field(good, "merchant_id", CANARIES[1].decode()),
+            _with_field(good, "currency", "EUR\x00"), _with_field(good, "merchant_id", FORBIDDEN[1].decode()),
         ]  # fmt: skip
         keys[i], values[i] = kinds[i // 2 % len(kinds)]
     return keys, values

@@ -22,7 +22,7 @@ from tests.chaos.capacity import measure_capacity
 from tests.chaos.errors import ChaosError
 from tests.chaos.faults import FAULTS
 from tests.chaos.halting import HALTING, run_halting
-from tests.chaos.input import CANARIES, endless_load, load_of
+from tests.chaos.input import FORBIDDEN, endless_load, load_of
 from tests.chaos.system import ChaosSystem, running
 from tests.chaos.victim import RAISES
 from tests.chaos.watchers import where_of
@@ -209,7 +209,7 @@ def _judge(system: ChaosSystem, report: ChaosReport, progress: Callable[[str], N
     evidence = gather(where_of(own), (own.group_id, own.router_group_id), lambda _: None)
     evidence.samples, evidence.live, evidence.set_back_s = system.sampler.samples, system.live.seen, system.set_backs
     verdict = (
-        Checker(evidence, Scoring(released_folders()), repeats=False, canaries=CANARIES, excused=RAISES)
+        Checker(evidence, Scoring(released_folders()), repeats=False, forbidden=FORBIDDEN, excused=RAISES)
         .judge(lambda _: None)
         .as_json()
     )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import services.codec
 from services.checker.card_numbers import holds_card_number
+from services.codec.audit_events import AuditEvent, decode_audit_event
 from services.codec.json_values import UnfitError, fit, read_object
 from services.codec.reading import ColumnarReader, Decoded
 from services.codec.reassessments import REQUESTS, decode_requests
@@ -45,7 +46,7 @@ COLUMNAR: dict[str, tuple[str, Callable[[Sequence[bytes | None]], tuple[Any, Any
     "decode_labels": (LABELS, decode_labels),
     "decode_requests": (REQUESTS, decode_requests),
 }
-ONE_BY_ONE = {"decode_change", "decode_record", "decode_as_newest"}
+ONE_BY_ONE = {"decode_change", "decode_record", "decode_as_newest", "decode_audit_event"}
 """Decoders of single records, each with a test of its own."""
 OF_BYTES = {
     Reject.NONE, Reject.EMPTY, Reject.TOO_LARGE, Reject.BAD_FRAMING, Reject.UNKNOWN_FINGERPRINT, Reject.WRONG_SCHEMA, Reject.MALFORMED,
@@ -247,3 +248,15 @@ def test_dead_letters_are_sent_again_or_passed_over(values: list[bytes | None]):
     assert sum(len(one.values) for one in outputs) == sum(done.sent.values())
     assert sum(done.sent.values()) + sum(done.passed.values()) == len(values)
     assert len(list(letters_of(dead(values)))) <= len(values)
+
+
+@FUZZED
+@given(st.binary(max_size=60) | st.just(b"card-1"), st.data())
+def test_an_audit_event_is_read_or_refused(key: bytes, data: st.DataObject):
+    good = AuditEvent("card-1", "TRANSACTION", 0, 1, 2, 0, None).encode()
+    cut = data.draw(st.integers(0, len(good[1] or b"")))
+    value = data.draw(st.sampled_from([None, good[1], (good[1] or b"")[:cut]]) | st.binary(max_size=200))
+    event, status = decode_audit_event(key, value)
+    assert (event is None) == (status is not Reject.NONE)
+    if event is not None:
+        assert event.card_id.encode() == key

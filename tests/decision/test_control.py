@@ -81,6 +81,7 @@ def test_nobody_hears_of_what_was_let_through_and_it_is_counted(strict):
 def test_a_share_of_0_is_no_group(strict):
     nothing = by_offset(decisions(scorer(strict, ControlGroup(0.0, 1e9, "a key"))))
     without = by_offset(decisions(scorer(strict, None)))
+    assert without
     for offset, one in without.items():
         assert {n: v for n, v in nothing[offset].items() if n != "control_propensity"} == {
             n: v for n, v in one.items() if n != "control_propensity"

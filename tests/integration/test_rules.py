@@ -173,7 +173,7 @@ def test_a_version_that_cannot_be_run_leaves_the_one_before_and_is_reported(own_
         rules(stack, "apply", str(file))
         rule = {
             "rule_id": "later", "when": "feature.of_a_later_release > 1", "action": "BLOCK", "priority": 0, "mode": "LIVE",
-            "percentage": 100, "reason": "",
+            "percentage": 100, "reason": "", "no_control": False,
         }  # fmt: skip
         event = {"version": 2, "at_ms": 1, "author": "x", "rules": [], "lists": [], "approved_by": None}
         schema, sink = topics()[RULE_SETS].latest, KafkaSink(stack.kafka_connection)

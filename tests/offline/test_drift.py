@@ -60,6 +60,17 @@ def test_what_did_not_change_has_not_drifted_and_parts_add_up(values):
     assert drift_of("x", whole, halves).stability_index == pytest.approx(0)
 
 
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [([0] * 95 + [1] * 5, [0] * 20 + [1] * 80), ([0] * 100, [1] * 100), ([0] * 92 + [3] * 8, [5] * 100), ([1] * 95 + [0] * 5, [0] * 100)],
+)  # fmt: skip
+def test_what_was_rare_or_never_there_is_noticed_when_it_is_the_rule(before, now):
+    binned = Binned.by_quantiles(np.array(before, float))
+    found = drift_of("flag", binned, binned.of(np.array(now, float)))
+    assert found.stability_index > 0.25
+    assert found.distance > 0.5
+
+
 def test_a_distribution_survives_the_manifest_and_damage_is_said():
     rng = np.random.default_rng(1)
     vectors = rng.random((500, 2))

@@ -158,9 +158,8 @@ def test_the_forecast_is_nearer_to_the_end_than_what_is_known_now():
         decisions, labels = history(seed)
         found = forecast(*arrays(decisions, labels), NOW_MS)
         assert found is not None
-        first = TODAY - WINDOW_DAYS
-        rng = np.random.default_rng(seed)
-        assert (found.first_day, found.last_day) == (first, TODAY - 1)
+        # Of yesterday nobody can know anything yet.
+        assert (found.first_day, found.last_day) == (TODAY - 1 - WINDOW_DAYS, TODAY - 2)
         mean = np.mean(
             [
                 sum(1 for f in known_frauds(labels, 60 * DAY_MS).values() if f["day"] == d)
@@ -169,8 +168,16 @@ def test_the_forecast_is_nearer_to_the_end_than_what_is_known_now():
         )
         nearer += abs(found.frauds - 7 * mean) < abs(found.frauds_so_far - 7 * mean)
         assert found.frauds >= found.frauds_so_far
-        del rng
     assert nearer >= 7
+
+
+def test_where_labels_take_a_week_the_forecast_is_of_days_that_are_as_old():
+    decisions, labels = history(3)
+    late = [one for one in labels if one["age_ms"] >= 7 * DAY_MS]
+    found = forecast(*arrays(decisions, late), NOW_MS)
+    assert found is not None
+    assert TODAY - 10 <= found.last_day <= TODAY - 8
+    assert found.frauds > 0
 
 
 def test_days_without_anything_have_no_figures():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -227,39 +225,3 @@ def test_a_scheduler_that_is_not_there_is_one_line(whole: Whole, tmp_path: Path)
     assert done.exit_code == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("**/*.parquet"))
-
-
-PEAK = """
-import sys
-from pathlib import Path
-from services.cli.dataset import dataset
-from services.offline.datasets import parted
-ranges_of = parted.ranges_of
-parted.ranges_of = lambda extent: ranges_of(extent, 10_000)
-dataset.main(sys.argv[1:], standalone_mode=False)
-[peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-print(peak.split()[1])
-"""
-
-
-def peak_mib(lake: Path, until: date, output: Path, *how: str) -> float:
-    arguments = ["build", "--lake-url", str(lake), "--until", until.isoformat(), "--output", str(output), *how]
-    run = [sys.executable, "-c", PEAK, *arguments]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1]) / 1024
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_memory_grows_little_with_ten_times_the_history(tmp_path: Path):
-    """Parts: a few more MiB for more files of the tables. Beside a set that is made at once, whose memory does grow: else this would show nothing."""
-    peaks: dict[str, list[float]] = {"parts": [], "at once": []}
-    for days in (30, 300):
-        until = fill_simulated(tmp_path / f"lake-{days}", cards=600, days=days)
-        where = tmp_path / f"lake-{days}", until, tmp_path / "set"
-        peaks["parts"].append(peak_mib(*where, "--recompute", "--in-parts"))
-        peaks["at once"].append(peak_mib(*where, "--recompute"))
-
-    assert peaks["parts"][1] < 1.5 * peaks["parts"][0], peaks
-    assert peaks["at once"][1] > 1.8 * peaks["at once"][0], peaks

@@ -306,3 +306,24 @@ def test_a_lake_without_decisions_says_what_is_missing(tmp_path: Path):
 
     assert done.exit_code == 1
     assert "card_transactions" in done.stderr
+
+
+def test_the_control_group_stands_for_all_that_could_have_been_let_through(tmp_path: Path):
+    lake = ServedLake(tmp_path, events=90)
+    lake.label([])
+    marks: list[dict[str, Any]] = [
+        {"control_propensity": None, "control_action": None},
+        {"control_propensity": 0.25, "control_action": None},
+        {"control_propensity": 0.25, "control_action": "BLOCK", "action": "APPROVE"},
+    ]
+    lake.change_decisions(lambda i: marks[i % 3])
+
+    served = lake.read()
+
+    expected = {}
+    for i, one in enumerate(lake.decisions):
+        expected[one["source_partition"], one["source_offset"]] = (1.0, 0.0, 4.0)[i % 3]
+    places = zip(served.table["source_partition"].to_pylist(), served.table["source_offset"].to_pylist(), strict=True)
+    assert served.weight.tolist() == [expected[place] for place in places]
+    assert served.description["control_group"] == sum(weight == 4 for weight in served.weight.tolist()) > 5
+    assert (served.labelled().weight == served.weight).all()

@@ -47,7 +47,8 @@ _SERVED: Final = f"""
         AND d.fallback_tier = 'CHAMPION' AND (d.feature_set_hash = $hash OR $all_sets) {{within}}
     ORDER BY d.event_time_ms, d.source_partition, d.source_offset
 """  # noqa: S608 - two constants
-_CONTROL_WEIGHT: Final = "CASE WHEN d.control_action IS NULL THEN 1.0 ELSE 1.0 / d.control_propensity END"
+_CONTROL_WEIGHT: Final = "CASE WHEN d.control_propensity IS NULL THEN 1.0 WHEN d.control_action IS NULL THEN 0.0 ELSE 1.0 / d.control_propensity END"
+"""Those of the control group stand for all that could have been let through, which then must not be counted, too."""
 _DECIDED: Final = f"""
     SELECT d.features, d.feature_set_hash, d.action, d.decided_by, l.is_fraud, l.scenario, t.*
     FROM card_decisions d JOIN card_transactions t ON {_SAME}
@@ -142,7 +143,7 @@ class Served:
 
     @property
     def weight(self) -> type_f64:
-        """(n,) for how many transactions each stands: those of the control group for all that were stopped as they would have been."""
+        """(n,) for how many transactions each stands in training: one of the control group for some that could have been let through, and these for none."""
         found: type_f64 = self.table["weight"].to_numpy()
         return found
 

@@ -48,9 +48,13 @@ class Binned:
 
     @classmethod
     def by_quantiles(cls, values: type_f64) -> Binned:
-        """Return values counted in bins of about as many each; of values that are often the same there are fewer bins."""
+        """Return values counted in bins of about as many each; a value that fills a whole one, as the 0 of a flag does, has it for itself."""
         there = values[~np.isnan(values)]
-        edges = np.unique(np.quantile(there, np.arange(1, BINS) / BINS)) if len(there) else np.empty(0)
+        if not len(there):
+            return cls(np.empty(0), np.empty(0), 0.0).of(values)
+        tenths = np.quantile(there, np.arange(BINS + 1) / BINS)
+        often = np.unique(tenths[1:][np.diff(tenths) == 0])
+        edges = np.unique(np.concatenate([tenths[1:-1], often, np.nextafter(often, np.inf)]))
         return cls(edges, np.empty(0), 0.0).of(values)
 
     def as_json(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _ASKED: Final = """
     WHERE event_date >= $first::DATE AND event_date <= $last::DATE AND event_time_ms >= $from_ms AND event_time_ms < $until_ms
         AND feature_set_hash = $hash AND NOT repeat
 """
+_SOME: Final = "USING SAMPLE reservoir(200000 ROWS) REPEATABLE (7)"
+"""Of a baseline: enough for tenths, and few enough for memory, however much a week holds."""
 
 
 class DriftError(ValueError):
@@ -51,8 +53,8 @@ class Window:
         return [Window(max(self.from_ms, d * DAY_MS), min(self.until_ms, (d + 1) * DAY_MS)) for d in days]
 
 
-def vectors_of(lake: Lake, window: Window) -> tuple[type_f64, type_f64]:
-    """Return the vectors and the scores of the decisions of some time, (n, features) and (n,). Raises LakeError, DriftError."""
+def vectors_of(lake: Lake, window: Window, some: str = "") -> tuple[type_f64, type_f64]:
+    """Return the vectors and the scores of the decisions of some time, or of a sample of them, (n, features) and (n,). Raises LakeError, DriftError."""
     if "card_decisions" not in lake.tables:
         raise DriftError("the lake has no table card_decisions: the archiver makes it (`proact archiver`)")
     first = date(1970, 1, 1) + timedelta(days=window.from_ms // DAY_MS)
@@ -61,7 +63,7 @@ def vectors_of(lake: Lake, window: Window) -> tuple[type_f64, type_f64]:
         "first": first.isoformat(), "last": last.isoformat(), "from_ms": window.from_ms, "until_ms": window.until_ms,
         "hash": FEATURE_SET_HASH,
     }  # fmt: skip
-    table = lake.query(_ASKED, asked)
+    table = lake.query(f"SELECT * FROM ({_ASKED}) {some}", asked)  # noqa: S608 - two constants
     flat: type_f64 = pc.list_flatten(table["features"]).to_numpy()
     scores = table["score"].to_numpy().astype(np.float64)
     return flat.reshape(-1, len(FEATURE_NAMES)), scores
@@ -91,7 +93,7 @@ def counted(
 
 def baseline(lake: Lake, window: Window) -> dict[str, Binned]:
     """Return the distribution of some time of the lake, with bins of its own. Raises LakeError, DriftError."""
-    vectors, scores = vectors_of(lake, window)
+    vectors, scores = vectors_of(lake, window, _SOME)
     if not len(vectors):
         raise DriftError("there is no decision of the time to compare with")
     return {name: Binned.by_quantiles(values) for name, values in columns_of(vectors, scores).items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +25,11 @@ WINDOW_DAYS: Final = 7
 """Figures are of as many days of transactions: a day alone has few frauds."""
 _DECISIONS: Final = """
     SELECT event_time_ms // 86400000 AS day, count(*) AS decisions, count(*) FILTER (action != 'APPROVE') AS stopped
-    FROM card_decisions WHERE NOT repeat AND event_time_ms >= $from_ms AND event_time_ms < $until_ms GROUP BY ALL ORDER BY day
+    FROM card_decisions WHERE event_date >= $first::DATE AND NOT repeat AND event_time_ms >= $from_ms AND event_time_ms < $until_ms GROUP BY ALL ORDER BY day
 """
 _SCORES: Final = """
     SELECT event_time_ms // 86400000 AS day, round(coalesce(score, 0), 4) AS score, count(*) AS n
-    FROM card_decisions WHERE NOT repeat AND event_time_ms >= $from_ms AND event_time_ms < $until_ms GROUP BY ALL
+    FROM card_decisions WHERE event_date >= $first::DATE AND NOT repeat AND event_time_ms >= $from_ms AND event_time_ms < $until_ms GROUP BY ALL
 """
 _LABELS: Final = """
     SELECT d.event_time_ms // 86400000 AS day, d.transaction_id AS id, round(coalesce(d.score, 0), 4) AS score,
@@ -36,8 +37,8 @@ _LABELS: Final = """
         coalesce(t.billing_amount_minor / 100.0, 0) AS amount
     FROM fraud_labels l JOIN card_decisions d ON l.transaction_id = d.transaction_id
     LEFT JOIN card_transactions t ON t.kafka_partition = d.source_partition AND t.kafka_offset = d.source_offset
-        AND t.transaction_id = d.transaction_id
-    WHERE NOT d.repeat AND d.event_time_ms >= $from_ms AND d.event_time_ms < $until_ms AND l.known_at_ms <= $now_ms
+        AND t.transaction_id = d.transaction_id AND t.event_date = d.event_date
+    WHERE d.event_date >= $first::DATE AND NOT d.repeat AND d.event_time_ms >= $from_ms AND d.event_time_ms < $until_ms AND l.known_at_ms <= $now_ms
     ORDER BY day, id, age_ms, l.kafka_offset
 """
 
@@ -109,7 +110,8 @@ class QualityByAge:
 def read_history(lake: Lake, now_ms: int, days: int = 2 * AGES[-1]) -> tuple[Decisions, LabelHistory]:
     """Return the decisions of the last days, and all labels of them that are known by now. Raises LakeError."""
     today = now_ms // DAY_MS
-    asked = {"from_ms": (today - days) * DAY_MS, "until_ms": today * DAY_MS}
+    first = (date(1970, 1, 1) + timedelta(days=today - days)).isoformat()
+    asked = {"first": first, "from_ms": (today - days) * DAY_MS, "until_ms": today * DAY_MS}
     by_day, by_score = lake.query(_DECISIONS, asked), lake.query(_SCORES, asked)
     labels = lake.query(_LABELS, asked | {"now_ms": now_ms})
     number = labels["id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
@@ -197,17 +199,22 @@ class Forecast:
 
 
 def forecast(decisions: Decisions, labels: LabelHistory, now_ms: int) -> Forecast | None:
-    """Return the forecast of the newest whole days; None where nothing was decided on them."""
-    last = now_ms // DAY_MS - 1
+    """Return the forecast of the newest days of whose age labels have ever come; None where nothing was decided on them.
+
+    Of a day on which no label can have come yet, such as yesterday, nothing can be said: a share of nothing is nothing.
+    """
+    newest = now_ms // DAY_MS - 1
+    days = np.arange(int(decisions.day.min(initial=newest)), newest + 1)
+    frauds, caught = (_triangle(labels, days, only) for only in (None, True))
+    ages = _ages(days, now_ms)
+    last = newest - _speechless(frauds, ages)
     first = last - WINDOW_DAYS + 1
-    days = np.arange(int(decisions.day.min(initial=last)), last + 1)
     some = (decisions.day >= first) & (decisions.day <= last)
     if not some.any():
         return None
-    frauds, caught = (_triangle(labels, days, only) for only in (None, True))
-    grown_frauds, so_far = grown(frauds, _ages(days, now_ms))
-    grown_caught, caught_so_far = grown(caught, _ages(days, now_ms))
-    window = slice(max(0, len(days) - WINDOW_DAYS), None)
+    grown_frauds, so_far = grown(frauds, ages)
+    grown_caught, caught_so_far = grown(caught, ages)
+    window = (days >= first) & (days <= last)
     total, hits = float(grown_frauds[window].sum()), float(grown_caught[window].sum())
     known, hit = float(so_far[window].sum()), float(caught_so_far[window].sum())
     return Forecast(
@@ -219,6 +226,14 @@ def forecast(decisions: Decisions, labels: LabelHistory, now_ms: int) -> Forecas
         _ratio(hits, total),
         _ratio(hits, int(decisions.stopped[some].sum())),
     )
+
+
+def _speechless(triangle: type_f64, ages: type_i64) -> int:
+    """Return how many of the newest days are too young for labels: those of an age at which no day had one."""
+    for age in range(triangle.shape[1]):
+        if triangle[ages >= age, age].any():
+            return age
+    return 0
 
 
 def _ages(days: type_i64, now_ms: int) -> type_i64:
