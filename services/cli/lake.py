@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import math
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from services.cli.options import UserError, counted, example, progress, with_settings
+from services.cli.options import UserError, counted, example, person, progress, with_settings
 from services.registry import BY_NAME
 from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
@@ -164,7 +163,7 @@ def forget(settings: Settings, customer: str, who: str | None, yes: bool) -> Non
     if not yes:
         click.confirm(f"Remove {customer} from every table of {settings.lake_url} for good?", abort=True, err=True)
     try:
-        removed = run(found, customer, who or getpass.getuser(), time.time_ns() // 1_000_000, time.sleep)
+        removed = run(found, customer, person(who), time.time_ns() // 1_000_000, time.sleep)
     except LakeError as error:
         raise UserError(with_remedy(error)) from None
     for table, count in removed.items():

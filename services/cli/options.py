@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,14 @@ def interruptible() -> Iterator[None]:
 def example(text: str) -> str:
     """Return the epilog of a command: its example, kept on lines of its own."""
     return f"\b\nExample:\n  {text}"
+
+
+def person(author: str | None) -> str:
+    """Return who does something: the author that was named, or the operating system's user. Raises UserError: nobody knows."""
+    try:
+        return author or getpass.getuser()
+    except (KeyError, OSError):  # as in a container, whose user has no name
+        raise UserError("nobody knows who you are: say --author NAME") from None
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from services.cli.options import UserError, example, interruptible, progress, with_settings
+from services.cli.options import UserError, example, interruptible, person, progress, with_settings
 from services.runtime.remedies import with_remedy
 from services.runtime.settings import Settings
 
@@ -92,7 +91,7 @@ def _ask(settings: Settings, model: str, stage: str, author: str | None, given: 
     try:
         guards = Guards(given["alert_share_max"], given["score_shift_max"], errors, given["latency_max_ms"])
         step = Step(
-            model, Stage[stage.upper()], author or getpass.getuser(), given["reason"], given["share"], guards,
+            model, Stage[stage.upper()], person(author), given["reason"], given["share"], guards,
             given["rule_set_version"],
         )  # fmt: skip
         folder = folder_of(model, models_root(settings))
@@ -117,7 +116,7 @@ def approve(settings: Settings, model: str, author: str | None, wait_s: float) -
     """Approve what another person asked for MODEL, such as fraud/v5, and wait until every worker does it; exit codes as of `release`."""
     from services.rulebook.releases import approved
 
-    _take(settings, lambda book, now_ms: approved(book.log, model, author or getpass.getuser(), now_ms), wait_s)
+    _take(settings, lambda book, now_ms: approved(book.log, model, person(author), now_ms), wait_s)
 
 
 @click.command(epilog=example("proact models rollback --reason 'too many challenges'"))
@@ -130,8 +129,8 @@ def rollback(settings: Settings, model: str | None, reason: str, author: str | N
     """Take MODEL back, whatever its stage; the live one if none is named. What was live before it decides again. One person may."""
     from services.rulebook.releases import taken_back
 
-    person = author or getpass.getuser()
-    _take(settings, lambda book, now_ms: taken_back(book.log, model, person, reason, now_ms), wait_s)
+    who = person(author)
+    _take(settings, lambda book, now_ms: taken_back(book.log, model, who, reason, now_ms), wait_s)
 
 
 def _take(settings: Settings, step: Callable[[ModelReleases, int], ModelRelease], wait_s: float) -> None:

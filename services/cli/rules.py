@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from services.cli.options import UserError, example, interruptible, progress, with_settings
+from services.cli.options import UserError, example, interruptible, person, progress, with_settings
 from services.core.rules.rule_set import RuleInRuleSetError, RuleSet, read_rule_set
 from services.core.rules.syntax import RuleError
 from services.core.rules.vocabulary import VARIABLES
@@ -105,12 +104,12 @@ def apply(settings: Settings, file: Path, author: str | None, wait_s: float, no_
     """
     rule_set, book = read_file(file), _book(settings)
     begin_s = time.monotonic()
-    version = _guarded(lambda: book.save(rule_set, author or getpass.getuser()))
+    version = _guarded(lambda: book.save(rule_set, person(author)))
     if settings.four_eyes and not book.log.saved[version]["approved_by"]:
         progress(f"version {version} waits: another person puts it live with `proact rules approve {version}`")
         click.echo(json.dumps({"version": version, "waits_for_approval": True}))
         return
-    _guarded(lambda: book.put_live(version, author or getpass.getuser()))
+    _guarded(lambda: book.put_live(version, person(author)))
     _await(book, version, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 
@@ -122,13 +121,13 @@ def apply(settings: Settings, file: Path, author: str | None, wait_s: float, no_
 @_NO_WAIT
 def approve(settings: Settings, version: int, author: str | None, wait_s: float, no_wait: bool) -> None:
     """Put a saved VERSION live that another person wrote, and wait until every worker runs it; exit codes as of `apply`."""
-    book, begin_s, person = _book(settings), time.monotonic(), author or getpass.getuser()
+    book, begin_s, who = _book(settings), time.monotonic(), person(author)
     saved = book.log.saved.get(version)
     if saved is None:
         raise UserError(f"version {version} was never saved; there are {sorted(book.log.saved) or 'none'}")
-    if settings.four_eyes and saved["author"] == person:
-        raise UserError(f"{person} saved version {version}: another person approves it (four_eyes)")
-    _guarded(lambda: book.put_live(version, person))
+    if settings.four_eyes and saved["author"] == who:
+        raise UserError(f"{who} saved version {version}: another person approves it (four_eyes)")
+    _guarded(lambda: book.put_live(version, who))
     _await(book, version, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 
@@ -152,7 +151,7 @@ def rollback(settings: Settings, version: int | None, author: str | None, wait_s
         raise UserError(
             f"version {wanted} was never live: another person approves it with `proact rules approve {wanted}`"
         )
-    _guarded(lambda: book.put_live(wanted, author or getpass.getuser()))
+    _guarded(lambda: book.put_live(wanted, person(author)))
     _await(book, wanted, begin_s, None if no_wait else (wait_s, settings.reassessor_group_id))
 
 

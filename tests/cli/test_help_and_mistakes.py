@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from services.cli.main import _COMMANDS
 from services.cli.main import proact as command_line
+from services.cli.options import UserError, person
 from tests.benchmarks.__main__ import benchmarks
 from tests.chaos.__main__ import chaos
 from tests.cli.running import TOOLS, run
@@ -98,3 +99,13 @@ def test_a_users_mistake_is_one_clear_line_and_a_non_zero_exit(proact, arguments
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if not line.startswith("·")]) == 1, done.stderr
+
+
+def test_where_nobody_knows_who_somebody_is_they_say_so_themselves(monkeypatch):
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert person("ana") == "ana"
+    with pytest.raises(UserError, match="--author"):
+        person(None)
