@@ -31,7 +31,9 @@ from tests.integration.system import (
     wait_until_busy,
 )
 
-OURS = (*BY_NAME, "monitor")
+OURS = (*BY_NAME, "evaluator", "monitor")
+LATER = ("proact_quality", "proact_feature_", "proact_releases_beside")
+"""What a system of a few minutes has not yet: labels of a week, an hour of decisions, a model on trial."""
 CARD_NUMBER = b"4000056655665556"
 BAD = {
     "EMPTY": (b"card-1", None),
@@ -154,6 +156,7 @@ def test_every_panel_of_every_dashboard_shows_data(system):
         for file in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
         for panel in json.loads(file.read_text())["panels"]
         for target in panel["targets"]
+        if not any(name in target["expr"] for name in LATER)
     }
 
     def empty() -> list[tuple[str, str]]:
