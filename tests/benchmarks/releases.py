@@ -47,7 +47,7 @@ class Releaser:
 
 def measure_releases(subject: Subject, folder: Path, runs: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Measure switches under load, and backlogs with and without a shadow, in turn. Raises ChildError, StackError, StreamsError."""
-    models = folder / "models"
+    models = folder.with_name(f"{folder.name}-models").absolute()  # the folder itself is emptied with each stack
     v5 = models / "fraud/v5"
     if not v5.exists():
         candidate(models)
