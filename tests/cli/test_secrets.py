@@ -47,6 +47,8 @@ OWN_STACK = {
     "bench",
     "bench-compare",
     "bench-gate",
+    "bench-releases",
+    "bench-training-sets",
     "costs",
     "parity",
     "bench-lake",
