@@ -11,6 +11,7 @@ import numpy as np
 
 from services.codec.model_releases import Guards
 from services.core.columns import type_i64
+from services.core.stability import stability_index
 from services.decision.engine import DecisionBatch
 
 WINDOW_S: Final = 60.0
@@ -44,16 +45,6 @@ class SideCounts:
         for name in ("decisions", "alerts", "batches", "errors", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.scores = self.scores + other.scores
-
-
-def stability_index(expected: type_i64, actual: type_i64) -> float:
-    """Return the population stability index of two histograms with the same bins; a bin without any counts as half a one.
-
-    Source: Siddiqi, Credit Risk Scorecards, 2006: the sum of (a - e) * ln(a / e) over the bins' shares.
-    """
-    e, a = np.maximum(expected, 0.5), np.maximum(actual, 0.5)
-    e, a = e / e.sum(), a / a.sum()
-    return float(((a - e) * np.log(a / e)).sum())
 
 
 class ReleaseWatch:

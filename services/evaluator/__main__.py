@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from functools import partial
 from typing import Final
 
-from services.signals import end_at_once, end_in_order
+from services.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()  # before what takes its time to import, and may swallow an interrupt
@@ -24,10 +22,10 @@ from services.registry import BY_NAME
 from services.runtime.clock import SystemClock
 from services.runtime.health import Health, serve_health
 from services.runtime.logs import fields, set_up_logging
+from services.runtime.looking import run_until_stopped
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.observing_metrics import EVALUATOR_METRICS
-from services.runtime.settings import ConfigError, Settings, resolve_settings
-from services.runtime.variables import unread_variables
+from services.runtime.settings import Settings
 
 log = logging.getLogger("proact.evaluator")
 
@@ -67,16 +65,5 @@ def run_evaluator(settings: Settings, stop: threading.Event) -> None:
     log.info("evaluator stopped")
 
 
-def main() -> None:
-    """Run with settings from the environment and ``proact.toml``."""
-    stop = threading.Event()
-    end_in_order(stop.set)
-    sys.stderr.writelines(f"proact: {line}\n" for line in unread_variables(os.environ))
-    try:
-        run_evaluator(resolve_settings({}), stop)
-    except ConfigError as error:
-        sys.exit(f"proact: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_until_stopped(run_evaluator)

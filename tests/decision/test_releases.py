@@ -17,7 +17,8 @@ from services.core.fallback import SafeDefault
 from services.core.policy import Action
 from services.core.rules.engine import RuleEngine
 from services.core.rules.rule_set import Rule, RuleSet
-from services.decision.release_watch import BATCHES_MIN, DECISIONS_MIN, WINDOW_S, ReleaseWatch, stability_index
+from services.core.stability import stability_index
+from services.decision.release_watch import BATCHES_MIN, DECISIONS_MIN, WINDOW_S, ReleaseWatch
 from services.decision.releases import CanaryModel, ModelsInUse, ShadowModel
 from services.decision.shadows import SHADOW_DECISIONS
 from services.inference.artifact import load_model

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.core.columns import type_f64, type_i64
+from services.core.stability import stability_index
 
 BINS: Final = 10
 SCORES: Final = "score"
@@ -115,14 +116,10 @@ def _rounded(value: Any) -> Any:
 
 
 def drift_of(name: str, before: Binned, now: Binned) -> Drift:
-    """Return how far a feature is from what it was.
-
-    Source of the index: Siddiqi, Credit Risk Scorecards, 2006; a bin without any counts as half a transaction.
-    """
-    e, a = (np.maximum(np.append(one.counts, one.missing), 0.5) for one in (before, now))
-    used = (np.append(before.counts, before.missing) > 0) | (np.append(now.counts, now.missing) > 0)
-    e, a = e[used] / e[used].sum(), a[used] / a[used].sum()
-    index = float(((a - e) * np.log(a / e)).sum()) if now.rows else float("nan")
+    """Return how far a feature is from what it was; a bin that neither has is passed over."""
+    e, a = (np.append(one.counts, one.missing) for one in (before, now))
+    used = (e > 0) | (a > 0)
+    index = stability_index(e[used], a[used]) if now.rows else float("nan")
     return Drift(name, index, _distance(before.counts, now.counts), before.missing_share, now.missing_share)
 
 
